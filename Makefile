@@ -1,0 +1,37 @@
+# `make demo`, `make test`, `make test-all`, `make lint`: each needs only Python 3.11 or newer, git and
+# make. What it runs with goes into .venv the first time, and is left alone after.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n auto -q
+
+.PHONY: demo test test-all lint format clean
+
+demo: $(VENV)/examples.stamp
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/test.stamp
+	$(PYTEST)
+
+test-all: $(VENV)/test.stamp
+	$(PYTEST) -m "slow or not slow"
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gradx needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.stamp: pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt -e '.[$*]'
+	@touch $@

@@ -1,0 +1,161 @@
+"""The contract: a gradient transformation is a pair of pure functions, and a chain is a list of them."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import EmptyState
+
+from gradx.factory import Made, factory
+from gradx.numerics import promoted
+from gradx.tree import Tree, aligned, flatten, is_missing, path_at
+
+__all__ = [
+    "EmptyState",
+    "GradientTransformation",
+    "apply_updates",
+    "chain",
+    "identity",
+    "named_chain",
+    "set_to_zero",
+    "stateless",
+    "stateless_with_tree_map",
+]
+
+
+class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
+    """`init(params) -> state` and `update(updates, state, params=None, **extra) -> (updates, state)`.
+
+    An Optax transformation in every respect, which also compares, hashes, prints and pickles by the
+    call that made it: `adamw(1e-3) == adamw(1e-3)`.
+    """
+
+
+@factory
+def identity() -> GradientTransformation:
+    """Pass the updates on as they are."""
+    return stateless(lambda updates, params: updates)
+
+
+@factory
+def set_to_zero() -> GradientTransformation:
+    """Replace the updates by zeros of the same shape and dtype, so that the parameters stay."""
+    return stateless(lambda updates, params: jax.tree.map(jnp.zeros_like, updates))
+
+
+@factory
+def stateless(f: Callable[[Tree, Tree | None], Tree]) -> GradientTransformation:
+    """A transformation without a state from `f(updates, params) -> updates`; `params` may be None."""
+
+    def update(updates, state, params=None, **extra):
+        return f(updates, params), state
+
+    return GradientTransformation(lambda params: EmptyState(), update)
+
+
+@factory
+def stateless_with_tree_map(f: Callable[[jax.Array, jax.Array | None], jax.Array]) -> GradientTransformation:
+    """A transformation without a state from `f(update, parameter) -> update` on one array.
+
+    The parameter is None where `update` is called without parameters. Missing leaves stay missing.
+    """
+
+    def over_tree(updates, params):
+        leaves, treedef = flatten(updates)
+        given = (
+            [None] * len(leaves)
+            if params is None
+            else aligned(treedef, params, ("the updates", "the parameters"))
+        )
+        return treedef.unflatten(
+            [u if is_missing(u) else f(u, p) for u, p in zip(leaves, given, strict=True)]
+        )
+
+    return stateless(over_tree)
+
+
+@factory
+def chain(*links: optax.GradientTransformation) -> GradientTransformation:
+    """Apply the links from left to right; the state is the tuple of their states.
+
+    Any Optax transformation is a link too. Extra keyword arguments of `update` reach every link
+    that accepts them. `chain()` is the identity. Raises TypeError for what is not a transformation.
+
+    >>> import gradx
+    >>> gradx.chain(gradx.clip_by_global_norm(1.0), gradx.adamw(1e-3, weight_decay=0.01))
+    chain(clip_by_global_norm(1.0), adamw(0.001, weight_decay=0.01))
+    """
+    updates_of = [linked(f"link {i} of chain", link) for i, link in enumerate(links)]
+
+    def init(params):
+        return tuple(link.init(params) for link in links)
+
+    def update(updates, state, params=None, **extra):
+        if not isinstance(state, tuple) or len(state) != len(links):
+            raise ValueError(
+                f"this chain has {len(links)} links and was given a state of "
+                f"{len(state) if isinstance(state, tuple) else type(state).__name__}: "
+                "was the state made by another optimizer's init?"
+            )
+        states = []
+        for link, s in zip(updates_of, state, strict=True):
+            updates, s = link(updates, s, params, **extra)
+            states.append(s)
+        return updates, tuple(states)
+
+    return GradientTransformation(init, update)
+
+
+@factory
+def named_chain(*links: tuple[str, optax.GradientTransformation]) -> GradientTransformation:
+    """`chain` of (name, transformation) pairs; the state is an `OrderedDict` by name."""
+    names = [name for name, _ in links]
+    if len(set(names)) != len(names):
+        raise ValueError(f"named_chain: names must differ, got {names}")
+    inner_init: Any
+    inner_update: Any
+    inner_init, inner_update = chain(*(link for _, link in links))
+
+    def init(params):
+        return OrderedDict(zip(names, inner_init(params), strict=True))
+
+    def update(updates, state, params=None, **extra):
+        if not isinstance(state, dict) or set(state) != set(names):
+            got = sorted(state) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"named_chain: the state must have the keys {names}, got {got}")
+        updates, states = inner_update(updates, tuple(state[name] for name in names), params, **extra)
+        return updates, OrderedDict(zip(names, states, strict=True))
+
+    return GradientTransformation(init, update)
+
+
+def linked(what: str, link: Any) -> Callable:
+    """The update function of a link, made to ignore extra arguments if it takes none."""
+    if not callable(getattr(link, "init", None)) or not callable(getattr(link, "update", None)):
+        hint = " (call it: it is a function that makes one)" if callable(link) else ""
+        raise TypeError(f"{what} is not a gradient transformation: {link!r}{hint}")
+    return optax.with_extra_args_support(link).update
+
+
+def apply_updates(params: Tree, updates: Tree) -> Tree:
+    """Add the updates to the parameters: `p + u`, rounded once, into the parameter's dtype.
+
+    A parameter whose update is missing (None or masked out) stays as it is. Raises ValueError where
+    structures or shapes differ.
+    """
+    ps, treedef = flatten(params)
+    us = aligned(treedef, updates, ("the parameters", "the updates"))
+    for i, (p, u) in enumerate(zip(ps, us, strict=True)):
+        if not is_missing(p) and not is_missing(u):
+            if jnp.shape(p) != jnp.shape(u):
+                raise ValueError(
+                    f"apply_updates: the parameter at {path_at(treedef, i)} has shape {jnp.shape(p)}, "
+                    f"its update {jnp.shape(u)}"
+                )
+            p, u = jnp.asarray(p), jnp.asarray(u)
+            dtype = promoted(p.dtype, u.dtype)
+            ps[i] = (p.astype(dtype) + u.astype(dtype)).astype(p.dtype)
+    return treedef.unflatten(ps)

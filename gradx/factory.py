@@ -1,0 +1,145 @@
+"""Objects that are known by the call that made them.
+
+An optimizer is made of closures, and closures compare by identity: two equal optimizers would
+compile twice, and neither could be printed or pickled. What a function decorated with `@factory`
+returns remembers the call instead, and compares, hashes, prints and pickles by it.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+__all__ = ["factory"]
+
+
+class Call:
+    """A function with the arguments that it was called with, defaults filled in."""
+
+    def __init__(self, function: Any, bound: inspect.BoundArguments) -> None:
+        bound.apply_defaults()
+        self.function = function
+        self.bound = bound
+
+    @functools.cached_property
+    def key(self) -> Any:
+        """Equal for equal calls, and hashable whatever the arguments are."""
+        return self.function, frozen(dict(self.bound.arguments))
+
+    def __repr__(self) -> str:
+        """The call as one would write it: what is at its default is left out."""
+        shown = []
+        for name, value in self.bound.arguments.items():
+            parameter = self.bound.signature.parameters[name]
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                shown += map(text, value)
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                shown += [f"{k}={text(v)}" for k, v in value.items()]
+            elif parameter.default is parameter.empty:
+                shown.append(text(value))
+            elif frozen(value) != frozen(parameter.default):
+                shown.append(f"{name}={text(value)}")
+        return f"{text(self.function)}({', '.join(shown)})"
+
+
+class Made:
+    """Mixin: equality, hash, repr, copy and pickle by the call that made the object."""
+
+    _call: Call | None = None  # None: made by hand, and then like any other object
+
+    def __eq__(self, other: object) -> Any:
+        theirs = getattr(other, "_call", None)
+        if self._call is None and theirs is None:
+            return super().__eq__(other)
+        return self._call is not None and isinstance(theirs, Call) and self._call.key == theirs.key
+
+    def __ne__(self, other: object) -> Any:  # tuple brings its own, which would not ask __eq__
+        equal = self == other
+        return equal if equal is NotImplemented else not equal
+
+    def __hash__(self) -> int:
+        return super().__hash__() if self._call is None else hash(self._call.key)
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self._call is None else repr(self._call)
+
+    def __reduce__(self) -> Any:
+        if self._call is None:
+            return super().__reduce__()
+        return remake, (self._call.function, self._call.bound.args, self._call.bound.kwargs)
+
+
+P = ParamSpec("P")
+T = TypeVar("T", bound=Made)
+
+
+def factory(function: Callable[P, T]) -> Callable[P, T]:
+    """Make what `function` returns compare, hash, print and pickle by the call.
+
+    `function` returns a new `GradientTransformation` or schedule at every call (it is given its
+    name by this decorator), and stands at the top level of a module if it is to be pickled.
+
+    >>> import gradx
+    >>> @gradx.factory
+    ... def clipped_sgd(learning_rate, max_norm=1.0):
+    ...     return gradx.chain(gradx.clip_by_global_norm(max_norm), gradx.sgd(learning_rate))
+    >>> clipped_sgd(0.1)
+    clipped_sgd(0.1)
+    >>> clipped_sgd(0.1) == clipped_sgd(learning_rate=0.1, max_norm=1.0)
+    True
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> T:
+        made = function(*args, **kwargs)
+        made._call = Call(make, signature.bind(*args, **kwargs))
+        return made
+
+    return make
+
+
+def remake(function: Callable, args: tuple, kwargs: dict) -> Any:
+    """Call again: what pickle and copy do."""
+    return function(*args, **kwargs)
+
+
+def frozen(value: Any) -> Any:
+    """A hashable stand-in: numbers by value, arrays by content, trees leaf by leaf, the rest by `==`."""
+    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda x: x is None or isinstance(x, Made))
+    return treedef, tuple(map(frozen_leaf, leaves))
+
+
+def frozen_leaf(x: Any) -> Any:
+    if isinstance(x, int | float) and not isinstance(x, bool):
+        return float(x)  # 1 and 1.0 mean the same, True does not
+    if isinstance(x, np.ndarray | np.generic | jax.Array) and not isinstance(x, Tracer):
+        array = np.asarray(x)
+        return type(x), array.shape, array.dtype, array.tobytes()
+    try:
+        hash(x)
+    except TypeError:
+        return ById(x)
+    return type(x), x
+
+
+class ById:
+    """Stands for an object that cannot be hashed, a tracer for one: equal to itself only."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def text(value: Any) -> str:
+    """`repr`, but a function or a type by its name."""
+    return repr(value) if isinstance(value, Made) else getattr(value, "__name__", repr(value))

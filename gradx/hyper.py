@@ -1,0 +1,83 @@
+"""Hyperparameters: a number, a scalar array or a schedule; checked when given, resolved at a step."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+__all__ = ["Numeric"]
+
+Numeric: TypeAlias = Any  # float | scalar array | schedule (step, from 0 -> number)
+
+# What each name means is written once, here; docstrings use the same words.
+MEANING = {
+    "learning_rate": "the step size, or a schedule of it",
+    "b1": "decay rate of the mean of the gradients",
+    "b2": "decay rate of the mean of the squared gradients",
+    "decay": "what is kept of the old value at each step",
+    "momentum": "what is kept of the velocity at each step",
+    "eps": "added to the denominator",
+    "eps_root": "added under the square root",
+    "weight_decay": "the share of each parameter added to its update",
+}
+
+_DECAY = (lambda x: 0 <= x < 1, "at least 0 and less than 1")
+_FRACTION = (lambda x: 0 <= x <= 1, "between 0 and 1")
+_FINITE = (lambda x: 0 <= x < math.inf, "at least 0 and finite")
+_BOUND = (lambda x: x >= 0, "at least 0")
+_NUMBER = (lambda x: not math.isnan(x), "a number, not NaN")
+
+RANGES = {
+    "learning_rate": _FINITE, "b1": _DECAY, "b2": _DECAY, "momentum": _FRACTION, "decay": _FRACTION,
+    "eps": _FINITE, "eps_root": _FINITE, "weight_decay": _FINITE, "trust_coefficient": _FINITE,
+    "min_norm": _FINITE, "max_norm": _BOUND, "max_delta": _BOUND, "threshold": _BOUND,
+}  # fmt: skip
+
+
+def check(owner: str, **given: Any) -> None:
+    """Raise if a hyperparameter cannot be meant; `owner` is the factory that was called."""
+    for name, value in given.items():
+        if callable(value):
+            check_schedule(owner, name, value)
+            continue
+        if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+            raise TypeError(
+                f"{owner}: {name} must be a number, a scalar array or a schedule (a function of the "
+                f"step), got {value!r}"
+            )
+        if np.ndim(value):
+            raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
+        if isinstance(value, Tracer):
+            continue  # its value is not known yet
+        is_valid, described = RANGES.get(name, _NUMBER)
+        if not is_valid(float(value)):
+            raise ValueError(f"{owner}: {name} must be {described}, got {float(value):g}")
+
+
+def check_schedule(owner: str, name: str, schedule: Callable) -> None:
+    """Raise unless `schedule` gives one real number for a step."""
+    try:
+        out = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
+    except jax.errors.JAXTypeError:
+        return  # it branches on the step: not jittable, but good enough for eager use
+    except TypeError as e:
+        raise TypeError(
+            f"{owner}: {name} is a function, and a schedule is called with the step alone: {e}"
+        ) from e
+    if not hasattr(out, "shape") or out.shape or not jnp.issubdtype(out.dtype, np.number):
+        raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {out}")
+
+
+def resolve(given: dict[str, Numeric], count: Any, dtype: Any) -> dict[str, Any]:
+    """The values at step `count`: Python numbers as they are, the rest as scalars of `dtype`."""
+    values = {name: v(count) if callable(v) else v for name, v in given.items()}
+    return {name: cast(v, dtype) for name, v in values.items()}
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """A scalar in `dtype`; a Python number stays one, as it takes the dtype of what it meets."""
+    return value if isinstance(value, int | float) else jnp.asarray(value, dtype)

@@ -1,0 +1,126 @@
+"""Adam (Kingma & Ba 2015, arXiv:1412.6980) and AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from optax import ScaleByAdamState
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import Numeric
+from gradx.leafwise import leafwise, zeros
+from gradx.numerics import abs_sq, debias, lerp
+from gradx.transforms.decay import add_decayed_weights
+from gradx.transforms.masking import Mask
+from gradx.transforms.scale import scale_by_learning_rate
+
+__all__ = ["ScaleByAdamState", "adam", "adamw", "scale_by_adam"]
+
+
+@factory
+def scale_by_adam(
+    b1: Numeric = 0.9,
+    b2: Numeric = 0.999,
+    eps: Numeric = 1e-8,
+    eps_root: Numeric = 0.0,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    """Divide the mean gradient by its root mean square.
+
+        mu = b1 * mu + (1 - b1) * g
+        nu = b2 * nu + (1 - b2) * g²
+        u  = mu / (1 - b1ᵗ) / (√(nu / (1 - b2ᵗ) + eps_root) + eps)
+
+    Arguments:
+      b1: decay rate of the mean of the gradients, at least 0 and less than 1.
+      b2: decay rate of the mean of the squared gradients, at least 0 and less than 1.
+      eps: added to the denominator, at least 0.
+      eps_root: added under the square root, at least 0; more than 0 to differentiate through the update.
+      mu_dtype: dtype of `mu`; by default the parameter's, at least float32.
+      nesterov: look one step ahead (Dozat 2016).
+      bias_correction: False leaves out both denominators 1 - bᵗ.
+    """
+
+    def scalars(t, b1, b2):
+        if not bias_correction:
+            return {"c1": 1.0, "c1_next": 1.0, "c2": 1.0}
+        return {"c1": debias(b1, t), "c1_next": debias(b1, t + 1), "c2": debias(b2, t)}
+
+    def rule(g, mu, nu, b1, b2, eps, eps_root, c1, c1_next, c2):
+        mu = lerp(g, mu, b1)
+        nu = lerp(abs_sq(g), nu, b2)
+        # Dozat's algorithm 2 has a further factor b2 in nu, as no implementation of it has.
+        ahead = lerp(c1 * g, c1_next * mu, b1) if nesterov else c1 * mu
+        return ahead / (jnp.sqrt(c2 * nu + eps_root) + eps), mu, nu
+
+    return leafwise(
+        ScaleByAdamState,
+        rule,
+        scalars,
+        slots={"mu": zeros(mu_dtype), "nu": zeros(real=True)},
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+    )
+
+
+@factory
+def adam(
+    learning_rate: Numeric,
+    b1: Numeric = 0.9,
+    b2: Numeric = 0.999,
+    eps: Numeric = 1e-8,
+    eps_root: Numeric = 0.0,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    """Adam: steps of about the learning rate, whatever the scale of the gradients.
+
+        u = -learning_rate * scale_by_adam(g)
+
+    Arguments:
+      learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
+      b1, b2, eps, eps_root, mu_dtype, nesterov, bias_correction: as in `scale_by_adam`.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@factory
+def adamw(
+    learning_rate: Numeric,
+    b1: Numeric = 0.9,
+    b2: Numeric = 0.999,
+    eps: Numeric = 1e-8,
+    eps_root: Numeric = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: Numeric = 1e-4,
+    mask: Mask = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    """Adam with decoupled weight decay.
+
+        u = -learning_rate * (scale_by_adam(g) + weight_decay * p)
+
+    Arguments:
+      learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
+      b1, b2, eps, eps_root, mu_dtype, nesterov, bias_correction: as in `scale_by_adam`.
+      weight_decay: the share of each parameter added to its update, at least 0; 0.01 to 0.1 for
+        transformers.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and norms.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

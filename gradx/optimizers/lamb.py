@@ -1,0 +1,48 @@
+"""LAMB (You et al. 2020, arXiv:1904.00962)."""
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import Numeric
+from gradx.optimizers.adam import scale_by_adam
+from gradx.transforms.decay import add_decayed_weights
+from gradx.transforms.masking import Mask, masked
+from gradx.transforms.scale import scale_by_learning_rate
+from gradx.transforms.trust_ratio import scale_by_trust_ratio
+
+__all__ = ["lamb"]
+
+
+@factory
+def lamb(
+    learning_rate: Numeric,
+    b1: Numeric = 0.9,
+    b2: Numeric = 0.999,
+    eps: Numeric = 1e-6,
+    eps_root: Numeric = 0.0,
+    weight_decay: Numeric = 0.0,
+    mask: Mask = None,
+    *,
+    trust_ratio_mask: Mask = None,
+    phi_bounds: tuple[float, float] | None = None,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    """AdamW with a step for each array in proportion to its norm, for large batches.
+
+        d = scale_by_adam(g) + weight_decay * p
+        u = -learning_rate * φ(‖p‖) / ‖d‖ * d
+
+    Arguments:
+      learning_rate: the step size, or a schedule of it; 1e-3 to 1e-2, with a warm-up.
+      b1, b2, eps, eps_root, bias_correction: as in `scale_by_adam`.
+      weight_decay: the share of each parameter added to its update, at least 0; 0.01 in the paper.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and norms.
+      trust_ratio_mask: which parameters have the ratio (1 for the others), as in `masked`; None for all.
+      phi_bounds: (low, high) for φ(x) = min(max(x, low), high); None for φ(x) = x.
+    """
+    ratio = scale_by_trust_ratio(phi_bounds=phi_bounds)
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, bias_correction=bias_correction),
+        add_decayed_weights(weight_decay, mask),
+        ratio if trust_ratio_mask is None else masked(ratio, trust_ratio_mask),
+        scale_by_learning_rate(learning_rate),
+    )

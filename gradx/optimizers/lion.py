@@ -1,0 +1,80 @@
+"""Lion (Chen et al. 2023, arXiv:2302.06675)."""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from optax import ScaleByLionState
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import Numeric
+from gradx.leafwise import leafwise, zeros
+from gradx.numerics import lerp
+from gradx.transforms.decay import add_decayed_weights
+from gradx.transforms.masking import Mask
+from gradx.transforms.scale import scale_by_learning_rate
+
+__all__ = ["ScaleByLionState", "lion", "scale_by_lion"]
+
+
+@factory
+def scale_by_lion(
+    b1: Numeric = 0.9,
+    b2: Numeric = 0.99,
+    mu_dtype: Any = None,
+    *,
+    mode: Literal["hard", "smooth", "refined"] = "hard",
+    smooth_beta: Numeric = 1.0,
+) -> GradientTransformation:
+    """Keep only the sign of the mean gradient.
+
+        u  = sign(b1 * mu + (1 - b1) * g)
+        mu = b2 * mu + (1 - b2) * g
+
+    Arguments:
+      b1: weight of the mean against the gradient in the update, at least 0 and less than 1.
+      b2: decay rate of the mean of the gradients, at least 0 and less than 1.
+      mu_dtype: dtype of `mu`; by default the parameter's, at least float32.
+      mode: "hard" is the sign; "smooth" is tanh(smooth_beta * x); "refined" keeps |x| < 1 as it is.
+      smooth_beta: slope of the smooth mode.
+    """
+    if mode not in ("hard", "smooth", "refined"):
+        raise ValueError(f"scale_by_lion: mode must be 'hard', 'smooth' or 'refined', got {mode!r}")
+
+    def rule(g, mu, b1, b2, smooth_beta):
+        x = lerp(g, mu, b1)
+        if mode == "smooth":
+            u = jnp.tanh(smooth_beta * x)
+        else:
+            u = jnp.where(jnp.abs(x) < 1, x, jnp.sign(x)) if mode == "refined" else jnp.sign(x)
+        return u, lerp(g, mu, b2)
+
+    return leafwise(
+        ScaleByLionState, rule, slots={"mu": zeros(mu_dtype)}, b1=b1, b2=b2, smooth_beta=smooth_beta
+    )
+
+
+@factory
+def lion(
+    learning_rate: Numeric,
+    b1: Numeric = 0.9,
+    b2: Numeric = 0.99,
+    mu_dtype: Any = None,
+    weight_decay: Numeric = 1e-3,
+    mask: Mask = None,
+) -> GradientTransformation:
+    """Lion: steps of exactly the learning rate, from one slot a parameter.
+
+        u = -learning_rate * (scale_by_lion(g) + weight_decay * p)
+
+    Arguments:
+      learning_rate: the step size, or a schedule of it; a tenth to a third of Adam's, 3e-5 to 1e-3.
+      b1, b2, mu_dtype: as in `scale_by_lion`.
+      weight_decay: the share of each parameter added to its update, at least 0; 3 to 10 times Adam's.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and norms.
+    """
+    return chain(
+        scale_by_lion(b1, b2, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

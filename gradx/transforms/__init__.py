@@ -1,0 +1,1 @@
+"""Links that two papers or more share, one file for each kind."""

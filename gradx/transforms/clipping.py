@@ -1,0 +1,78 @@
+"""Keep the updates within bounds."""
+
+import jax.numpy as jnp
+from optax import EmptyState
+
+from gradx.core import GradientTransformation
+from gradx.factory import factory
+from gradx.hyper import Numeric
+from gradx.leafwise import leafwise
+from gradx.numerics import norm, saturated, shrink
+from gradx.tree import norm_of
+
+__all__ = ["clip", "clip_by_block_rms", "clip_by_global_norm"]
+
+
+@factory
+def clip(max_delta: Numeric) -> GradientTransformation:
+    """Clip every element.
+
+        u = min(max(g, -max_delta), max_delta)
+
+    Arguments:
+      max_delta: the largest magnitude allowed, at least 0.
+
+    Complex updates are refused with TypeError: their order is not defined.
+    """
+
+    def rule(g, max_delta):
+        if jnp.iscomplexobj(g):
+            raise TypeError(
+                "clip: complex numbers have no order; use clip_by_block_rms or clip_by_global_norm"
+            )
+        return jnp.clip(g, -max_delta, max_delta)
+
+    return leafwise(EmptyState, rule, max_delta=max_delta)
+
+
+@factory
+def clip_by_block_rms(threshold: Numeric) -> GradientTransformation:
+    """Scale each array down to a root mean square of at most `threshold`.
+
+        u = g / max(1, rms(g) / threshold)
+
+    Arguments:
+      threshold: the largest root mean square allowed, at least 0.
+
+    An array that holds an inf or a NaN becomes NaN.
+    """
+
+    def rule(g, threshold):
+        scale, limit = shrink(norm(g), threshold * max(g.size, 1) ** 0.5, g.size)
+        return saturated(g, limit) * scale
+
+    return leafwise(EmptyState, rule, threshold=threshold)
+
+
+@factory
+def clip_by_global_norm(max_norm: Numeric) -> GradientTransformation:
+    """Scale all updates down together to a norm of at most `max_norm` (Pascanu et al. 2013, arXiv:1211.5063).
+
+        norm = √(Σ g²) over all arrays, in float32 or better
+        u    = g * min(1, max_norm / norm)
+
+    Arguments:
+      max_norm: the largest norm allowed, at least 0; inf clips nothing.
+
+    A gradient that holds an inf or a NaN makes every update NaN: clipping cannot mend it, and must
+    not hide it. Finite gradients give finite updates that are not all zero, however large they are.
+    """
+
+    def scalars(updates, max_norm):
+        scale, limit = shrink(norm_of(updates), max_norm, sum(g.size for g in updates))
+        return {"scale": scale, "limit": limit}
+
+    def rule(g, scale, limit):
+        return saturated(g, limit) * scale
+
+    return leafwise(EmptyState, rule, scalars, max_norm=max_norm)

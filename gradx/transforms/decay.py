@@ -1,0 +1,43 @@
+"""Pull the parameters towards zero."""
+
+import functools
+
+import jax
+import optax
+from optax import EmptyState
+
+from gradx.core import GradientTransformation
+from gradx.factory import factory
+from gradx.hyper import Numeric
+from gradx.leafwise import leafwise
+from gradx.transforms.masking import Mask, masked
+
+__all__ = ["add_decayed_weights"]
+
+
+@factory
+def add_decayed_weights(weight_decay: Numeric = 0.0, mask: Mask = None) -> GradientTransformation:
+    """Add a share of each parameter to its update: decoupled decay after a rule, L2 before it.
+
+        u = g + weight_decay * p
+
+    Arguments:
+      weight_decay: at least 0; a schedule of the step is allowed.
+      mask: which parameters decay, as in `masked`; None for all. `"matrices_only"` spares biases
+        and norms.
+
+    Raises ValueError if `update` is called without parameters.
+    """
+
+    def rule(g, p, weight_decay):
+        return g + weight_decay * p
+
+    State = scheduled_state() if callable(weight_decay) else EmptyState
+    tx = leafwise(State, rule, weight_decay=weight_decay)
+    return tx if mask is None else masked(tx, mask)
+
+
+@functools.cache
+def scheduled_state() -> type:
+    """The class of a scheduled decay's state, which Optax makes but does not export."""
+    return type(jax.eval_shape(optax.add_decayed_weights(lambda count: 0.0).init, None))

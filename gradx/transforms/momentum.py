@@ -1,0 +1,57 @@
+"""Remember the updates: a decaying sum, or a mean."""
+
+from typing import Any
+
+from optax import EmaState, TraceState
+
+from gradx.core import GradientTransformation
+from gradx.factory import factory
+from gradx.hyper import Numeric
+from gradx.leafwise import leafwise, zeros
+from gradx.numerics import debias as unbiased
+from gradx.numerics import lerp
+
+__all__ = ["EmaState", "TraceState", "ema", "trace"]
+
+
+@factory
+def trace(decay: Numeric, nesterov: bool = False, accumulator_dtype: Any = None) -> GradientTransformation:
+    """Momentum (Polyak 1964; Nesterov form of Sutskever et al. 2013).
+
+        trace = decay * trace + g
+        u     = trace                  or, with nesterov,  decay * trace + g
+
+    Arguments:
+      decay: what is kept of the old value at each step, between 0 and 1.
+      nesterov: look one step ahead.
+      accumulator_dtype: dtype of the trace; by default the parameter's, at least float32.
+    """
+
+    def rule(g, trace, decay):
+        trace = decay * trace + g
+        return (decay * trace + g if nesterov else trace), trace
+
+    return leafwise(TraceState, rule, slots={"trace": zeros(accumulator_dtype)}, decay=decay)
+
+
+@factory
+def ema(decay: Numeric, debias: bool = True, accumulator_dtype: Any = None) -> GradientTransformation:
+    """An exponential moving average of the updates.
+
+        ema = decay * ema + (1 - decay) * g
+        u   = ema / (1 - decayᵗ)       or, without debias,  ema
+
+    Arguments:
+      decay: what is kept of the old value at each step, at least 0 and less than 1.
+      debias: undo the start at zero.
+      accumulator_dtype: dtype of the average; by default the parameter's, at least float32.
+    """
+
+    def scalars(t, decay):
+        return {"correction": unbiased(decay, t) if debias else 1.0}
+
+    def rule(g, ema, decay, correction):
+        ema = lerp(g, ema, decay)
+        return correction * ema, ema
+
+    return leafwise(EmaState, rule, scalars, slots={"ema": zeros(accumulator_dtype)}, decay=decay)

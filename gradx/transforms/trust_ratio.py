@@ -1,0 +1,67 @@
+"""Scale each array's update by the size of its parameter."""
+
+import jax.numpy as jnp
+from optax import EmptyState
+
+from gradx.core import GradientTransformation
+from gradx.factory import factory
+from gradx.hyper import Numeric, check
+from gradx.leafwise import leafwise
+from gradx.numerics import norm
+
+__all__ = ["scale_by_trust_ratio"]
+
+
+@factory
+def scale_by_trust_ratio(
+    min_norm: Numeric = 0.0,
+    trust_coefficient: Numeric = 1.0,
+    eps: Numeric = 0.0,
+    *,
+    phi_bounds: tuple[float, float] | None = None,
+    summed_decay: Numeric | None = None,
+) -> GradientTransformation:
+    """Layer-wise scaling (LARS, You et al. 2017, arXiv:1708.03888; LAMB, You et al. 2020, arXiv:1904.00962).
+
+        ratio = trust_coefficient * φ(‖p‖) / (‖g‖ + eps)
+        u     = ratio * g
+        with summed_decay λ:  ratio = trust_coefficient * φ(‖p‖) / (‖g‖ + λ‖p‖ + eps),  u = ratio * (g + λp)
+
+    Arguments:
+      min_norm: both norms count as at least this; at least 0.
+      trust_coefficient: at least 0; 1 in LAMB, 0.001 in LARS.
+      eps: added to the denominator, at least 0.
+      phi_bounds: (low, high) for φ(x) = min(max(x, low), high); None for φ(x) = x.
+      summed_decay: the weight decay λ, at least 0, if it is to be added here with the sum of two norms
+        below, as the LARS paper writes it; None takes the norm of the update as it comes, which
+        holds the decay if `add_decayed_weights` stands before.
+
+    Where φ(‖p‖) or the denominator's norm is 0 or not finite, the ratio is 1. Norms are taken in
+    float32 or better. Raises ValueError if `update` is called without parameters.
+    """
+    low, high = phi_bounds if phi_bounds is not None else (0.0, float("inf"))
+    if not 0 <= low <= high:
+        raise ValueError(
+            f"scale_by_trust_ratio: phi_bounds must be (low, high) with 0 <= low <= high, got {phi_bounds}"
+        )
+    decayed = summed_decay is not None
+    if decayed:
+        check("scale_by_trust_ratio", weight_decay=summed_decay)
+
+    def rule(g, p, min_norm, trust_coefficient, eps, weight_decay):
+        p_norm, g_norm = jnp.maximum(norm(p), min_norm), jnp.maximum(norm(g), min_norm)
+        size, below = jnp.clip(p_norm, low, high), g_norm
+        if decayed:
+            below, g = g_norm + weight_decay * p_norm, g + weight_decay * p
+        usable = (size > 0) & (below > 0) & jnp.isfinite(size) & jnp.isfinite(below)
+        ratio = trust_coefficient * size / (jnp.where(usable, below, 1.0) + eps)
+        return jnp.where(usable, ratio, 1.0) * g
+
+    return leafwise(
+        EmptyState,
+        rule,
+        min_norm=min_norm,
+        trust_coefficient=trust_coefficient,
+        eps=eps,
+        weight_decay=summed_decay if decayed else 0.0,
+    )

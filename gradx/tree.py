@@ -1,0 +1,87 @@
+"""Pytrees of parameters: leaves that are absent, paths in errors, masks and norms."""
+
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr
+from optax import MaskedNode
+
+from gradx.numerics import compute_dtype, promoted, real_dtype, safe_sqrt, sum_of_squares
+
+__all__ = ["MaskedNode", "global_norm"]
+
+Tree: TypeAlias = Any  # a pytree of arrays
+
+
+def is_missing(x: Any) -> bool:
+    """A place without an array: `None` (frozen or filtered out) or `MaskedNode` (masked out)."""
+    return x is None or isinstance(x, MaskedNode)
+
+
+def flatten(tree: Tree) -> tuple[list, Any]:
+    """Leaves and structure, where a missing leaf is a leaf too and keeps its place."""
+    return jax.tree.flatten(tree, is_leaf=is_missing)
+
+
+def leaf_paths(tree: Tree) -> list[str]:
+    """The path of every leaf, in the order of `flatten`."""
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_missing)
+    return [keystr(path) or "the root" for path, _ in pairs]
+
+
+def path_at(treedef: Any, i: int) -> str:
+    """The path of leaf `i`, for an error."""
+    return leaf_paths(treedef.unflatten(range(treedef.num_leaves)))[i]
+
+
+def aligned(treedef: Any, tree: Tree, names: tuple[str, str], hint: str = "") -> list:
+    """The subtrees of `tree` at the leaves of `treedef`; an error says where the two part.
+
+    `names` is what to call the two in that error, `hint` what may be the cause.
+    """
+    try:
+        return treedef.flatten_up_to(tree)
+    except (ValueError, TypeError, KeyError) as e:
+        difference = first_difference(treedef.unflatten(range(treedef.num_leaves)), tree, names)
+        raise ValueError(f"{names[0]} and {names[1]} have different structures: {difference}{hint}") from e
+
+
+def first_difference(a: Tree, b: Tree, names: tuple[str, str], path: str = "") -> str:
+    """Where `b` first fails to have the containers of `a`, as a phrase."""
+    ours, theirs = children(a), children(b)
+    for key in (k for k in ours if k not in theirs):
+        return f"{path}{key} is in {names[0]}, but not in {names[1]}"
+    for key in (k for k in theirs if k not in ours):
+        return f"{path}{key} is in {names[1]}, but not in {names[0]}"
+    for key, value in ours.items():
+        try:
+            flatten(value)[1].flatten_up_to(theirs[key])
+        except (ValueError, TypeError, KeyError):
+            return first_difference(value, theirs[key], names, path + key)
+    kinds = (type(a).__name__, type(b).__name__)
+    return f"at {path or 'the root'} {names[0]} has a {kinds[0]}, {names[1]} a {kinds[1]}"
+
+
+def children(node: Tree) -> dict[str, Tree]:
+    """What is directly below a node, by key; nothing for a leaf."""
+    below, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    return {keystr(path): x for path, x in below if path}
+
+
+def global_norm(tree: Tree) -> jax.Array:
+    """The Euclidean norm of all leaves together, a scalar of at least float32.
+
+        √(Σ |x|²), added in float32 or better whatever the dtype of the leaves
+
+    NaN if any element is inf or NaN; inf if the leaves are finite, but their squares overflow.
+    """
+    leaves = [jnp.asarray(x) for x in flatten(tree)[0] if not is_missing(x)]
+    return norm_of([x.astype(compute_dtype(x.dtype)) for x in leaves])
+
+
+def norm_of(leaves: list[jax.Array]) -> jax.Array:
+    """`global_norm` of arrays that are in their compute dtypes."""
+    dtype = promoted(jnp.float32, *(real_dtype(x.dtype) for x in leaves))
+    squares = [sum_of_squares(x).astype(dtype) for x in leaves]
+    return safe_sqrt(sum(squares, jnp.zeros((), dtype)))

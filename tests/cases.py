@@ -1,0 +1,74 @@
+"""THE table: every test in `test_optimizers.py` and `test_contract.py` runs on every row."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gradx as gx
+import optax
+
+from tests import reference
+
+
+class Case(NamedTuple):
+    """An optimizer with arguments, and what it is held against."""
+
+    optimizer: Callable[..., gx.GradientTransformation]
+    kwargs: dict[str, Any]
+    reference: Callable  # a generator in reference.py that takes the same arguments
+    optax: Callable | None = None  # Optax's own, where its rule is the same ...
+    optax_kwargs: dict[str, Any] | None = None  # ... with these arguments, if not the same
+    tuned: dict[str, Any] | None = None  # what to change to minimise the quadratic of the tests
+    elementwise: bool = True  # False: an update depends on its whole array
+
+    def make(self) -> gx.GradientTransformation:
+        return self.optimizer(**self.kwargs)
+
+    def make_optax(self) -> Any:
+        return self.optax(**(self.kwargs if self.optax_kwargs is None else self.optax_kwargs))
+
+    def __str__(self) -> str:
+        return repr(self.make())
+
+
+MASK = gx.matrices_only
+WD = dict(weight_decay=0.1)
+LARS = dict(learning_rate=0.1, trust_coefficient=0.1, weight_decay=0.01)
+
+CASES = [
+    Case(gx.sgd, dict(learning_rate=0.1), reference.sgd, optax.sgd),
+    Case(gx.sgd, dict(learning_rate=0.1, momentum=0.9), reference.sgd, optax.sgd),
+    Case(gx.sgd, dict(learning_rate=0.1, momentum=0.9, nesterov=True), reference.sgd, optax.sgd),
+    Case(gx.adam, dict(learning_rate=0.1), reference.adam, optax.adam),
+    Case(gx.adam, dict(learning_rate=0.1, b1=0.0, b2=0.5, eps=1e-3), reference.adam, optax.adam),
+    Case(gx.adam, dict(learning_rate=0.1, eps_root=1e-3, nesterov=True), reference.adam, optax.adam),
+    Case(gx.adam, dict(learning_rate=0.1, bias_correction=False), reference.adam),
+    Case(gx.adam, dict(learning_rate=0.1, bias_correction=False, nesterov=True), reference.adam),
+    Case(gx.adamw, dict(learning_rate=0.1), reference.adamw, optax.adamw),
+    Case(gx.adamw, dict(learning_rate=0.1, **WD, mask=MASK), reference.adamw, optax.adamw),
+    Case(gx.lion, dict(learning_rate=0.01), reference.lion, optax.lion, tuned=dict(learning_rate=0.02)),
+    Case(gx.lion, dict(learning_rate=0.01, b1=0.8, **WD, mask=MASK), reference.lion, optax.lion),
+    Case(gx.lars, dict(learning_rate=1.0), reference.lars, optax.lars, tuned=LARS, elementwise=False),
+    Case(
+        gx.lars,
+        dict(learning_rate=1.0, **WD, weight_decay_mask=MASK, trust_ratio_mask=MASK, nesterov=True, eps=1e-3),
+        reference.lars,
+        optax.lars,
+        tuned=LARS,
+        elementwise=False,
+    ),
+    Case(
+        gx.lars,
+        dict(learning_rate=1.0, **WD, denominator="summed", trust_ratio_mask=MASK, phi_bounds=(0.1, 1.0)),
+        reference.lars,
+        tuned=LARS,
+        elementwise=False,
+    ),
+    Case(gx.lamb, dict(learning_rate=0.1, **WD), reference.lamb, optax.lamb, elementwise=False),
+    Case(gx.lamb, dict(learning_rate=0.1, bias_correction=False), reference.lamb, elementwise=False),
+    Case(
+        gx.lamb,
+        dict(learning_rate=0.1, **WD, mask=MASK, trust_ratio_mask=MASK, phi_bounds=(0.5, 2.0)),
+        reference.lamb,
+        elementwise=False,
+    ),
+]

@@ -1,0 +1,113 @@
+"""Each rule once more, in NumPy float64, straight from its paper.
+
+A reference is a generator for one array: it is sent a gradient and the parameter, and yields the
+update. Written apart from `gradx/`, and sharing nothing with it.
+"""
+
+import numpy as np
+
+
+def sgd(learning_rate, momentum=None, nesterov=False):
+    v, u = 0.0, None
+    while True:
+        g, _ = yield u
+        v = (momentum or 0.0) * v + g
+        direction = momentum * v + g if nesterov else v
+        u = -learning_rate * direction
+
+
+def adam_direction(b1, b2, eps, eps_root=0.0, nesterov=False, bias_correction=True):
+    m, v, t, u = 0.0, 0.0, 0, None
+    while True:
+        g = yield u
+        t += 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat, v_hat = m, v
+        if nesterov:
+            m_hat = b1 * m + (1 - b1) * g
+        if bias_correction:
+            m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+            if nesterov:
+                m_hat = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+        u = m_hat / (np.sqrt(v_hat + eps_root) + eps)
+
+
+def adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=1e-4, mask=None, **variant):
+    direction = adam_direction(b1, b2, eps, eps_root, **variant)
+    next(direction)
+    u = None
+    while True:
+        g, p = yield u
+        decay = weight_decay if decays(mask, p) else 0.0
+        u = -learning_rate * (direction.send(g) + decay * p)
+
+
+def adam(learning_rate, **kwargs):
+    return adamw(learning_rate, **kwargs, weight_decay=0.0)
+
+
+def lion(learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3, mask=None):
+    m, u = 0.0, None
+    while True:
+        g, p = yield u
+        decay = weight_decay if decays(mask, p) else 0.0
+        u = -learning_rate * (np.sign(b1 * m + (1 - b1) * g) + decay * p)
+        m = b2 * m + (1 - b2) * g
+
+
+def lars(
+    learning_rate,
+    weight_decay=0.0,
+    weight_decay_mask=None,
+    trust_coefficient=0.001,
+    eps=0.0,
+    trust_ratio_mask=None,
+    momentum=0.9,
+    nesterov=False,
+    phi_bounds=(0.0, np.inf),
+    denominator="update",
+):
+    v, u = 0.0, None
+    while True:
+        g, p = yield u
+        if denominator == "summed":
+            decay = weight_decay if decays(trust_ratio_mask, p) else 0.0
+            below = np.linalg.norm(g) + decay * np.linalg.norm(p)
+        else:
+            decay = weight_decay if decays(weight_decay_mask, p) else 0.0
+            below = np.linalg.norm(g + decay * p)
+        above = np.clip(np.linalg.norm(p), *phi_bounds)
+        ratio = trust_coefficient * above / (below + eps) if above > 0 and below > 0 else 1.0
+        if not decays(trust_ratio_mask, p):
+            ratio = 1.0
+        step = -learning_rate * ratio * (g + decay * p)
+        v = momentum * v + step
+        u = momentum * v + step if nesterov else v
+
+
+def lamb(
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-6,
+    weight_decay=0.0,
+    mask=None,
+    trust_ratio_mask=None,
+    phi_bounds=(0.0, np.inf),
+    bias_correction=True,
+):
+    direction = adam_direction(b1, b2, eps, bias_correction=bias_correction)
+    next(direction)
+    u = None
+    while True:
+        g, p = yield u
+        d = direction.send(g) + (weight_decay if decays(mask, p) else 0.0) * p
+        above, below = np.clip(np.linalg.norm(p), *phi_bounds), np.linalg.norm(d)
+        ratio = above / below if above > 0 and below > 0 else 1.0
+        u = -learning_rate * (ratio if decays(trust_ratio_mask, p) else 1.0) * d
+
+
+def decays(mask, p):
+    """The references know one mask: biases and norms are spared, or not."""
+    return mask is None or p.ndim >= 2
