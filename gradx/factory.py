@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
+import optax
 from jax.core import Tracer
 
 __all__ = ["factory"]
@@ -141,5 +142,9 @@ class ById:
 
 
 def text(value: Any) -> str:
-    """`repr`, but a function or a type by its name."""
-    return repr(value) if isinstance(value, Made) else getattr(value, "__name__", repr(value))
+    """`repr`, but a function or a type by its name, and a foreign transformation by its maker's."""
+    if isinstance(value, Made):
+        return repr(value)
+    if isinstance(value, optax.GradientTransformation):
+        return f"{getattr(value.update, '__qualname__', 'transformation').partition('.')[0]}(...)"
+    return getattr(value, "__name__", repr(value))

@@ -25,7 +25,7 @@ from gradx.hyper import Numeric, cast, check, resolve
 from gradx.numerics import compute_dtype, increment, promoted, real_dtype
 from gradx.tree import aligned, flatten, is_missing, path_at
 
-__all__ = ["ScheduledState", "leafwise", "zeros"]
+__all__ = ["ScheduledState", "leafwise", "zero_slot"]
 
 
 class ScheduledState(NamedTuple):
@@ -35,7 +35,7 @@ class ScheduledState(NamedTuple):
     inner_state: Any
 
 
-def zeros(dtype: Any = None, *, real: bool = False) -> Callable[[jax.Array], jax.Array]:
+def zero_slot(dtype: Any = None, *, real: bool = False) -> Callable[[jax.Array], jax.Array]:
     """How to start a slot: zeros of the parameter's shape.
 
     In `dtype`; by default in the parameter's own, but at least float32. `real=True` holds the
@@ -44,7 +44,11 @@ def zeros(dtype: Any = None, *, real: bool = False) -> Callable[[jax.Array], jax
 
     def start(p: jax.Array) -> jax.Array:
         own = compute_dtype(p.dtype)
-        return jnp.zeros_like(p, dtype=dtype or (real_dtype(own) if real else own))
+        own = real_dtype(own) if real else own
+        chosen = jnp.dtype(dtype or own)
+        if own.kind == "c" != chosen.kind:
+            raise TypeError(f"{own} cannot be stored in {chosen}: choose a complex dtype, or none")
+        return jnp.zeros_like(p, dtype=chosen)
 
     return start
 
@@ -67,7 +71,7 @@ def leafwise(
       scalars: a function returning a dict of further scalars, run once a step. Besides
         hyperparameters it may name `t` (the step, 1 at first, as a float), `updates` and `params`
         (lists of all arrays).
-      slots: how each slot starts, a function of the parameter; `zeros()` if not given.
+      slots: how each slot starts, a function of the parameter; `zero_slot()` if not given.
       hyper: the hyperparameters, each a number, a scalar array or a schedule.
 
     Errors of structure, dtype and missing `params` are raised by `init` and `update`, and name the
@@ -84,7 +88,7 @@ def leafwise(
     owner = rule.__qualname__.partition(".")[0]
     rule_names, scalar_names = argument_names(rule), argument_names(scalars)
     slot_names = [name for name in State._fields if name != "count"]
-    starts = {name: zeros() for name in slot_names} | (slots or {})
+    starts = {name: zero_slot() for name in slot_names} | (slots or {})
     known_names = {"g", "p", "t", "updates", "params", *slot_names, *hyper}
     if scalars is None and (unknown := set(rule_names) - known_names):
         raise TypeError(f"{owner}: the rule asks for {unknown.pop()!r}; there are {sorted(known_names)}")
@@ -196,7 +200,8 @@ def parameters(params: Any, gs: dict[int, Any], treedef: Any, owner: str) -> dic
     for i, g in gs.items():
         if ps[i].shape != g.shape:
             raise ValueError(
-                f"{owner}: the update at {path_at(treedef, i)} has shape {g.shape}, its parameter {ps[i].shape}"
+                f"{owner}: the update at {path_at(treedef, i)} has shape {g.shape}, "
+                f"its parameter {ps[i].shape}"
             )
     return ps
 

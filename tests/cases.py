@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import gradx as gx
 import optax
 
+import gradx as gx
 from tests import reference
 
 

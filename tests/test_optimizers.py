@@ -1,12 +1,14 @@
 """Every row of the table computes what its paper, and Optax, say."""
 
-import gradx as gx
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import gradx as gx
 from tests.cases import CASES
 from tests.problems import grads, params
 
@@ -106,12 +108,10 @@ def test_an_update_can_be_differentiated(x64):
 
 def test_every_optimizer_has_optax_arguments_first():
     """Code written for Optax calls gradx with the same positions, names and defaults."""
-    import inspect
-
     for case in CASES:
         theirs = getattr(optax, case.optimizer.__name__)
         ours = inspect.signature(case.optimizer).parameters
-        positional = [p for p in inspect.signature(theirs).parameters.values()]
+        positional = list(inspect.signature(theirs).parameters.values())
         for mine, other in zip(ours.values(), positional, strict=False):
             assert (mine.name, mine.default, mine.kind) == (other.name, other.default, other.kind)
         assert len(ours) >= len(positional)

@@ -8,7 +8,7 @@ from optax import ScaleByAdamState
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import Numeric
-from gradx.leafwise import leafwise, zeros
+from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import abs_sq, debias, lerp
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask
@@ -60,7 +60,7 @@ def scale_by_adam(
         ScaleByAdamState,
         rule,
         scalars,
-        slots={"mu": zeros(mu_dtype), "nu": zeros(real=True)},
+        slots={"mu": zero_slot(mu_dtype), "nu": zero_slot(real=True)},
         b1=b1,
         b2=b2,
         eps=eps,

@@ -8,7 +8,7 @@ from optax import ScaleByLionState
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import Numeric
-from gradx.leafwise import leafwise, zeros
+from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import lerp
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask
@@ -50,7 +50,7 @@ def scale_by_lion(
         return u, lerp(g, mu, b2)
 
     return leafwise(
-        ScaleByLionState, rule, slots={"mu": zeros(mu_dtype)}, b1=b1, b2=b2, smooth_beta=smooth_beta
+        ScaleByLionState, rule, slots={"mu": zero_slot(mu_dtype)}, b1=b1, b2=b2, smooth_beta=smooth_beta
     )
 
 

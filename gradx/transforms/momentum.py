@@ -7,7 +7,7 @@ from optax import EmaState, TraceState
 from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import Numeric
-from gradx.leafwise import leafwise, zeros
+from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import debias as unbiased
 from gradx.numerics import lerp
 
@@ -31,7 +31,7 @@ def trace(decay: Numeric, nesterov: bool = False, accumulator_dtype: Any = None)
         trace = decay * trace + g
         return (decay * trace + g if nesterov else trace), trace
 
-    return leafwise(TraceState, rule, slots={"trace": zeros(accumulator_dtype)}, decay=decay)
+    return leafwise(TraceState, rule, slots={"trace": zero_slot(accumulator_dtype)}, decay=decay)
 
 
 @factory
@@ -54,4 +54,4 @@ def ema(decay: Numeric, debias: bool = True, accumulator_dtype: Any = None) -> G
         ema = lerp(g, ema, decay)
         return correction * ema, ema
 
-    return leafwise(EmaState, rule, scalars, slots={"ema": zeros(accumulator_dtype)}, decay=decay)
+    return leafwise(EmaState, rule, scalars, slots={"ema": zero_slot(accumulator_dtype)}, decay=decay)

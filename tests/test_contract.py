@@ -1,0 +1,253 @@
+"""What every transformation keeps, whatever its rule: dtypes, structure, purity, equality."""
+
+import copy
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import gradx as gx
+from tests.cases import CASES
+from tests.problems import aval, grads, params
+
+LINKS = [
+    gx.chain(),
+    gx.identity(),
+    gx.set_to_zero(),
+    gx.scale(0.5),
+    gx.scale_by_sign(),
+    gx.scale_by_schedule(gx.linear_schedule(1.0, 0.0, 10)),
+    gx.scale_by_learning_rate(gx.cosine_decay_schedule(1.0, 10)),
+    gx.trace(0.9, accumulator_dtype=jnp.bfloat16),
+    gx.trace(gx.linear_schedule(0.8, 0.9, 10)),  # a schedule where the state has no count of its own
+    gx.ema(0.9),
+    gx.scale_by_adam(b1=gx.linear_schedule(0.8, 0.9, 10), mu_dtype=jnp.bfloat16),
+    gx.scale_by_lion(mode="smooth"),
+    gx.scale_by_trust_ratio(min_norm=0.1),
+    gx.add_decayed_weights(gx.linear_schedule(0.0, 0.1, 10), "matrices_only"),
+    gx.clip(0.5),
+    gx.clip_by_global_norm(gx.linear_schedule(1.0, 2.0, 10)),
+    gx.clip_by_block_rms(0.5),
+    gx.masked(gx.scale_by_adam(), gx.no_bias_or_norm),
+    gx.named_chain(("clip", gx.clip(1.0)), ("adam", gx.adam(0.1))),
+    gx.inject_hyperparams(gx.adamw)(gx.linear_schedule(0.0, 0.1, 10), mask=gx.matrices_only),
+    gx.chain(gx.clip_by_global_norm(1.0), optax.scale_by_adam(), gx.scale_by_learning_rate(0.1)),
+]
+ALL = [case.make() for case in CASES] + LINKS
+OURS = ALL[:-1]  # without the chain that holds a link of Optax's, which does not keep dtypes
+each = pytest.mark.parametrize("tx", ALL, ids=repr)
+each_of_ours = pytest.mark.parametrize("tx", OURS, ids=repr)
+
+
+@each_of_ours
+@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("grad_dtype", ["float32", "bfloat16"])
+def test_the_state_keeps_its_type(tx, param_dtype, grad_dtype):
+    with jax.enable_x64(param_dtype == "float64"), jax.numpy_dtype_promotion("standard"):
+        p = params(jnp.dtype(param_dtype))
+        g = grads(0, p, jnp.dtype(grad_dtype))
+        state = jax.eval_shape(tx.init, p)
+        for _ in range(2):
+            updates, after = jax.eval_shape(tx.update, g, state, p)
+            assert aval(after) == aval(state)
+        new = jax.eval_shape(gx.apply_updates, p, updates)
+        assert aval(new) == aval(jax.eval_shape(lambda: p))
+
+
+@each_of_ours
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_slots_are_float32_unless_asked(tx, dtype):
+    """The state for 16-bit parameters is the state for float32 parameters, type by type."""
+    low, full = params(jnp.dtype(dtype)), params()
+    assert aval(jax.eval_shape(tx.init, low)) == aval(jax.eval_shape(tx.init, full))
+
+
+@each
+def test_jit_changes_nothing(tx, lenient):
+    p = params()
+    s = t = tx.init(p)
+    update = jax.jit(tx.update)
+    for i in range(3):
+        u, s = tx.update(grads(i, p), s, p)
+        v, t = update(grads(i, p), t, p)
+    close(u, v)
+    close(s, t)
+
+
+@each
+def test_scans(tx, lenient):
+    """A `lax.scan` over steps is the loop over steps."""
+    p = params()
+    g = [grads(i, p) for i in range(3)]
+
+    def step(carry, g):
+        p, state = carry
+        u, state = tx.update(g, state, p)
+        return (gx.apply_updates(p, u), state), None
+
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *g)
+    scanned, _ = jax.jit(lambda c: jax.lax.scan(step, c, stacked))((p, tx.init(p)))
+    carry = (p, tx.init(p))
+    for x in g:
+        carry, _ = step(carry, x)
+    close(scanned, carry)
+
+
+@each
+def test_vmaps(tx, lenient):
+    """Two models side by side are two models."""
+    p, q = params(), jax.tree.map(lambda x: 2 * x, params())
+    both = jax.tree.map(lambda *x: jnp.stack(x), p, q)
+    one = lambda p: tx.update(grads(0, p), tx.init(p), p)[0]
+    u = jax.jit(jax.vmap(lambda p: tx.update(grads(0, params()), tx.init(p), p)[0]))(both)
+    close(jax.tree.map(lambda x: x[0], u), one(p))
+    close(jax.tree.map(lambda x: x[1], u), one(q))
+
+
+@each
+def test_a_fresh_state_can_be_donated(tx, lenient):
+    """Every leaf is its own buffer, so that the first step may reuse them all."""
+    p = params()
+    state = tx.init(p)
+    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
+    assert len(set(pointers)) == len(pointers)
+
+    def step(p, state, g):
+        u, state = tx.update(g, state, p)
+        return gx.apply_updates(p, u), state
+
+    expected = jax.jit(step)(p, state, grads(0, p))
+    close(jax.jit(step, donate_argnums=(0, 1))(p, state, grads(0, params())), expected)
+
+
+@each
+def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}
+    sharded = jax.device_put(p, NamedSharding(mesh, PartitionSpec("data")))
+    state = tx.init(sharded)
+    for x in jax.tree.leaves(state):
+        assert x.ndim == 0 or x.sharding == sharded["w"].sharding
+    g = grads(0, p)
+    u, _ = jax.jit(tx.update)(g, state, sharded)
+    close(u, tx.update(g, tx.init(p), p)[0])
+
+
+@each
+def test_missing_leaves_pass_through(tx, lenient):
+    """None and MaskedNode are left alone, and change nothing for the others."""
+    p = params()
+    u, _ = tx.update(grads(0, p), tx.init(p), p)
+    holes = {**p, "none": None, "masked": optax.MaskedNode()}
+    g = {**grads(0, p), "none": None, "masked": optax.MaskedNode()}
+    v, state = tx.update(g, tx.init(holes), holes)
+    assert v.pop("none") is None
+    assert v.pop("masked") == optax.MaskedNode()
+    close(u, v)
+    assert aval(state) == aval(tx.init(holes))
+
+
+@each_of_ours
+def test_a_missing_gradient_leaves_its_slots(tx):
+    """A parameter that took no part in the loss (gradient None) keeps its state and its value."""
+    p = params()
+    before = tx.init(p)
+    u, after = tx.update({**grads(0, p), "b": None}, before, p)
+    assert u["b"] is None
+    assert aval(after) == aval(before)
+    assert gx.apply_updates(p, u)["b"] is p["b"]
+
+
+@each
+def test_the_empty_tree_and_the_bare_array(tx, lenient):
+    assert tx.update({}, tx.init({}), {})[0] == {}
+    x = jnp.ones(3)
+    assert tx.update(x, tx.init(x), x)[0].shape == (3,)
+
+
+@each
+def test_equal_calls_are_equal(tx):
+    other = copy.deepcopy(tx)
+    assert other is not tx
+    assert other == tx
+    assert (other != tx) is False
+    assert hash(other) == hash(tx)
+    assert {tx: 1}[other] == 1
+
+
+@each_of_ours
+def test_pickles_and_prints_as_its_call(tx):
+    again = pickle.loads(pickle.dumps(tx))
+    assert again == tx
+    assert repr(again) == repr(tx)
+    names = {name: getattr(gx, name) for name in dir(gx)} | {"bfloat16": jnp.bfloat16}
+    assert eval(repr(tx), names) == tx
+
+
+def test_no_two_rows_are_equal():
+    assert len(set(ALL)) == len(ALL)
+
+
+@each
+def test_compiles_once_for_equal_transformations(tx, lenient):
+    traced = []
+
+    def step(tx, p, state):
+        traced.append(1)
+        return tx.update(grads(0, p), state, p)
+
+    jitted = jax.jit(step, static_argnums=0)
+    p = params()
+    jitted(tx, p, tx.init(p))
+    jitted(copy.deepcopy(tx), p, tx.init(p))
+    assert len(traced) == 1
+
+
+@each
+def test_maps_over_slots_with_optax(tx, lenient):
+    """`optax.tree_map_params` finds the slots: those of zeros become ones, counts stay."""
+    p = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    state = tx.init(p)
+    is_masked = lambda x: isinstance(x, optax.MaskedNode)
+    mapped = optax.tree_map_params(
+        tx, lambda x: x if is_masked(x) else jnp.ones_like(x), state, is_leaf=is_masked
+    )
+    assert aval(mapped) == aval(state)
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(mapped), strict=True):
+        assert jnp.all(after == (1 if before.ndim else before))
+
+
+@each_of_ours
+def test_complex_parameters(tx, lenient):
+    """A complex parameter moves; the state keeps its type."""
+    p = {"z": jnp.array([[1 + 2j, 3 - 1j]])}
+    g = {"z": jnp.array([[0.3 - 0.4j, 1j]])}
+    if "bfloat16" in repr(tx):
+        with pytest.raises(TypeError, match=r"complex64 cannot be stored in bfloat16"):
+            tx.init(p)
+        return
+    if "clip(" in repr(tx):
+        with pytest.raises(TypeError, match="complex numbers have no order"):
+            tx.update(g, tx.init(p), p)
+        return
+    u, state = tx.update(g, tx.init(p), p)
+    assert u["z"].dtype == jnp.complex64
+    assert jnp.all(jnp.isfinite(u["z"]))
+    assert aval(state) == aval(tx.init(p))
+
+
+def test_adam_treats_a_complex_parameter_by_its_modulus(lenient):
+    tx = gx.scale_by_adam()
+    z = jnp.array([3 + 4j])
+    u, state = tx.update(z, tx.init(z))
+    np.testing.assert_allclose(u, z / 5, rtol=1e-5)
+    np.testing.assert_allclose(state.nu, [0.025], rtol=1e-5)
+    assert state.nu.dtype == jnp.float32
+
+
+def close(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)

@@ -1,0 +1,101 @@
+"""Objects known by their call: what counts as equal, and what is shown."""
+
+import copy
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradx as gx
+
+
+@gx.factory
+def clipped_sgd(learning_rate, *norms, scale=None, **rest):
+    return gx.chain(*map(gx.clip_by_global_norm, norms), gx.sgd(learning_rate, **rest))
+
+
+EQUAL = [
+    (gx.adamw(1e-3), gx.adamw(learning_rate=1e-3, b1=0.9)),
+    (gx.adamw(1), gx.adamw(1.0)),
+    (gx.sgd(gx.constant_schedule(0.1)), gx.sgd(gx.constant_schedule(value=0.1))),
+    (gx.sgd(jnp.float32(0.1)), gx.sgd(jnp.float32(0.1))),
+    (gx.masked(gx.clip(1.0), {"w": True, "b": [False]}), gx.masked(gx.clip(1.0), {"b": [False], "w": True})),
+    (gx.chain(gx.clip(1.0), gx.lion(0.1)), gx.chain(gx.clip(1.0), gx.lion(0.1))),
+    (clipped_sgd(0.1, 1.0, momentum=0.9), clipped_sgd(0.1, 1.0, momentum=0.9, scale=None)),
+]
+UNEQUAL = [
+    (gx.adamw(1e-3), gx.adamw(1e-2)),
+    (gx.adam(1e-3), gx.adamw(1e-3)),
+    (gx.sgd(0.1), gx.sgd(np.float32(0.1))),  # a different program: the array has a dtype of its own
+    (gx.sgd(jnp.float32(0.1)), gx.sgd(jnp.float32(0.2))),
+    (gx.sgd(0.1, nesterov=True), gx.sgd(0.1, nesterov=False)),
+    (gx.masked(gx.clip(1.0), {"w": True}), gx.masked(gx.clip(1.0), {"w": False})),
+    (gx.masked(gx.clip(1.0), lambda p: True), gx.masked(gx.clip(1.0), lambda p: True)),
+    (gx.identity(), gx.chain()),
+    (gx.GradientTransformation(*gx.identity()), gx.identity()),
+    (gx.identity(), gx.GradientTransformation(*gx.identity())),
+    (gx.constant_schedule(0.1), 0.1),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), EQUAL)
+def test_equal_calls(a, b):
+    assert a == b
+    assert hash(a) == hash(b)
+
+
+@pytest.mark.parametrize(("a", "b"), UNEQUAL)
+def test_unequal_calls(a, b):
+    assert a != b
+    assert (a == b) is False
+
+
+def test_a_tracer_is_equal_to_itself_only():
+    def f(x):
+        a, b = gx.scale(x), gx.scale(x + 1)
+        assert a == gx.scale(x)
+        assert a != b
+        assert hash(a) == hash(gx.scale(x))
+        return x
+
+    jax.jit(f)(1.0)
+
+
+@pytest.mark.parametrize(
+    ("tx", "shown"),
+    [
+        (
+            gx.adamw(1e-3, weight_decay=0.1, mask=gx.matrices_only),
+            "adamw(0.001, weight_decay=0.1, mask=matrices_only)",
+        ),
+        (gx.chain(gx.clip(1.0), optax.sgd(0.1)), "chain(clip(1.0), chain(...))"),
+        (clipped_sgd(0.1, 1.0, momentum=0.9), "clipped_sgd(0.1, 1.0, momentum=0.9)"),
+        (gx.trace(0.9, accumulator_dtype=jnp.bfloat16), "trace(0.9, accumulator_dtype=bfloat16)"),
+        (gx.inject_hyperparams(gx.sgd)(0.1), "inject_hyperparams(sgd)(0.1)"),
+        (gx.join_schedules([gx.constant_schedule(1.0)], []), "join_schedules([constant_schedule(1.0)], [])"),
+    ],
+)
+def test_the_repr_is_the_call(tx, shown):
+    assert repr(tx) == shown
+
+
+def test_pickle_and_copy_call_again():
+    tx = clipped_sgd(gx.linear_schedule(0.1, 0.0, 10), 1.0, momentum=0.9)
+    for again in (pickle.loads(pickle.dumps(tx)), copy.copy(tx), copy.deepcopy(tx)):
+        assert again == tx
+        assert again is not tx
+
+
+def test_made_by_hand_it_is_like_any_tuple():
+    tx = gx.GradientTransformation(*gx.identity())
+    assert tx == gx.GradientTransformation(tx.init, tx.update)
+    assert len({tx, gx.GradientTransformation(tx.init, tx.update)}) == 1
+    assert isinstance(tx, optax.GradientTransformationExtraArgs)
+
+
+def test_the_decorator_keeps_name_signature_and_docstring():
+    assert gx.adamw.__name__ == "adamw"
+    assert gx.adamw.__doc__.startswith("Adam with decoupled weight decay")
