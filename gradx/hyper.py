@@ -13,18 +13,6 @@ __all__ = ["Numeric"]
 
 Numeric: TypeAlias = Any  # float | scalar array | schedule (step, from 0 -> number)
 
-# What each name means is written once, here; docstrings use the same words.
-MEANING = {
-    "learning_rate": "the step size, or a schedule of it",
-    "b1": "decay rate of the mean of the gradients",
-    "b2": "decay rate of the mean of the squared gradients",
-    "decay": "what is kept of the old value at each step",
-    "momentum": "what is kept of the velocity at each step",
-    "eps": "added to the denominator",
-    "eps_root": "added under the square root",
-    "weight_decay": "the share of each parameter added to its update",
-}
-
 _DECAY = (lambda x: 0 <= x < 1, "at least 0 and less than 1")
 _FRACTION = (lambda x: 0 <= x <= 1, "between 0 and 1")
 _FINITE = (lambda x: 0 <= x < math.inf, "at least 0 and finite")
@@ -32,10 +20,21 @@ _BOUND = (lambda x: x >= 0, "at least 0")
 _NUMBER = (lambda x: not math.isnan(x), "a number, not NaN")
 
 RANGES = {
-    "learning_rate": _FINITE, "b1": _DECAY, "b2": _DECAY, "momentum": _FRACTION, "decay": _FRACTION,
-    "eps": _FINITE, "eps_root": _FINITE, "weight_decay": _FINITE, "trust_coefficient": _FINITE,
-    "min_norm": _FINITE, "max_norm": _BOUND, "max_delta": _BOUND, "threshold": _BOUND,
-}  # fmt: skip
+    "learning_rate": _FINITE,
+    "b1": _DECAY,
+    "b2": _DECAY,
+    "momentum": _FRACTION,
+    "decay": _FRACTION,
+    "ema.decay": _DECAY,
+    "eps": _FINITE,
+    "eps_root": _FINITE,
+    "weight_decay": _FINITE,
+    "trust_coefficient": _FINITE,
+    "min_norm": _FINITE,
+    "max_norm": _BOUND,
+    "max_delta": _BOUND,
+    "threshold": _BOUND,
+}
 
 
 def check(owner: str, **given: Any) -> None:
@@ -53,7 +52,7 @@ def check(owner: str, **given: Any) -> None:
             raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
         if isinstance(value, Tracer):
             continue  # its value is not known yet
-        is_valid, described = RANGES.get(name, _NUMBER)
+        is_valid, described = RANGES.get(f"{owner}.{name}", RANGES.get(name, _NUMBER))
         if not is_valid(float(value)):
             raise ValueError(f"{owner}: {name} must be {described}, got {float(value):g}")
 

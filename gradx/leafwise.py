@@ -154,7 +154,7 @@ def leafwise(
             return rule(**pick(rule_names, given))
         except (TypeError, ValueError) as e:
             for k, slot in row.items():  # the likely cause: a state of other parameters
-                stored(jax.eval_shape(starts[k], given["g"]), slot, k, treedef, i)
+                check_fit(jax.eval_shape(starts[k], given["g"]), slot, k, treedef, i)
             e.add_note(f"(in {owner}, at {path_at(treedef, i)})")
             raise
 
@@ -213,9 +213,14 @@ def widened(arrays: Any) -> Any:
 
 def stored(new: Any, old: Any, name: str, treedef: Any, i: int) -> Any:
     """The new slot in the dtype of the old one; an error if it is not of the same shape."""
-    if jax.tree.map(jnp.shape, new) != jax.tree.map(jnp.shape, old):
+    check_fit(new, old, name, treedef, i)
+    return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
+
+
+def check_fit(new: Any, old: Any, name: str, treedef: Any, i: int) -> None:
+    shapes = [jax.tree.map(jnp.shape, slot) for slot in (old, new)]
+    if shapes[0] != shapes[1]:
         raise ValueError(
             f"the update at {path_at(treedef, i)} does not fit the state's {name}: that has shape "
-            f"{jax.tree.map(jnp.shape, old)}, and should have {jax.tree.map(jnp.shape, new)}{HINT}"
+            f"{shapes[0]}, and should have {shapes[1]}{HINT}"
         )
-    return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)

@@ -59,8 +59,8 @@ def first_difference(a: Tree, b: Tree, names: tuple[str, str], path: str = "") -
             flatten(value)[1].flatten_up_to(theirs[key])
         except (ValueError, TypeError, KeyError):
             return first_difference(value, theirs[key], names, path + key)
-    kinds = (type(a).__name__, type(b).__name__)
-    return f"at {path or 'the root'} {names[0]} has a {kinds[0]}, {names[1]} a {kinds[1]}"
+    kinds = f"a {type(a).__name__} in {names[0]}, and a {type(b).__name__} in {names[1]}"
+    return f"at {path or 'the root'} there is {kinds}"
 
 
 def children(node: Tree) -> dict[str, Tree]:

@@ -1,0 +1,143 @@
+"""Hyperparameters: what is refused, when, and in which words; numbers, arrays and schedules agree."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradx as gx
+from tests.problems import grads, params
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gx.adam(1e-3, b1=1.0), r"scale_by_adam: b1 must be at least 0 and less than 1, got 1"),
+        (lambda: gx.adam(1e-3, b1=-0.1), r"b1 must be at least 0 and less than 1, got -0.1"),
+        (lambda: gx.adam(1e-3, b2=NAN), r"b2 must be at least 0 and less than 1, got nan"),
+        (lambda: gx.adamw(1e-3, eps=-1e-8), r"eps must be at least 0 and finite, got -1e-08"),
+        (lambda: gx.adamw(1e-3, eps_root=NAN), r"eps_root must be at least 0 and finite, got nan"),
+        (lambda: gx.adamw(1e-3, weight_decay=-0.1), r"add_decayed_weights: weight_decay must be at least 0"),
+        (
+            lambda: gx.adamw(-1e-3),
+            r"scale_by_learning_rate: learning_rate must be at least 0 and finite, got -0.001",
+        ),
+        (lambda: gx.sgd(NAN), r"learning_rate must be at least 0 and finite, got nan"),
+        (lambda: gx.lion(INF), r"learning_rate must be at least 0 and finite, got inf"),
+        (lambda: gx.sgd(np.float32(-1)), r"learning_rate must be at least 0 and finite, got -1"),
+        (lambda: gx.sgd(jnp.float32(NAN)), r"learning_rate must be at least 0 and finite, got nan"),
+        (lambda: gx.sgd(0.1, momentum=1.1), r"sgd: momentum must be between 0 and 1, got 1.1"),
+        (lambda: gx.ema(1.0), r"ema: decay must be at least 0 and less than 1, got 1"),
+        (lambda: gx.lars(0.1, momentum=-1.0), r"lars: momentum must be between 0 and 1, got -1"),
+        (lambda: gx.lamb(0.1, b2=2.0), r"b2 must be at least 0 and less than 1, got 2"),
+        (lambda: gx.lion(0.1, b2=NAN), r"scale_by_lion: b2 must be at least 0 and less than 1, got nan"),
+        (lambda: gx.clip(-1.0), r"clip: max_delta must be at least 0, got -1"),
+        (lambda: gx.clip_by_global_norm(-1.0), r"clip_by_global_norm: max_norm must be at least 0, got -1"),
+        (lambda: gx.clip_by_global_norm(NAN), r"max_norm must be at least 0, got nan"),
+        (lambda: gx.clip_by_block_rms(NAN), r"threshold must be at least 0, got nan"),
+        (lambda: gx.scale(NAN), r"scale: step_size must be a number, not NaN, got nan"),
+        (lambda: gx.scale_by_trust_ratio(min_norm=-1.0), r"min_norm must be at least 0 and finite"),
+        (
+            lambda: gx.scale_by_trust_ratio(phi_bounds=(2.0, 1.0)),
+            r"phi_bounds must be \(low, high\) with 0 <= low",
+        ),
+        (lambda: gx.scale_by_trust_ratio(summed_decay=-1.0), r"weight_decay must be at least 0 and finite"),
+        (lambda: gx.lars(0.1, denominator="sum"), r"denominator must be 'update' or 'summed', got 'sum'"),
+        (
+            lambda: gx.lars(0.1, denominator="summed", weight_decay_mask=gx.matrices_only),
+            r"give it as trust_ratio_mask and leave weight_decay_mask at True",
+        ),
+        (lambda: gx.scale_by_lion(mode="soft"), r"mode must be 'hard', 'smooth' or 'refined', got 'soft'"),
+        (lambda: gx.sgd(jnp.ones(3)), r"learning_rate must be one number, got an array of shape \(3,\)"),
+        (lambda: gx.sgd(lambda step: jnp.ones(3)), r"the schedule for learning_rate must give one number"),
+        (lambda: gx.sgd(lambda step: {"a": 1.0}), r"the schedule for learning_rate must give one number"),
+        (
+            lambda: gx.scale_by_schedule(lambda step: jnp.ones(2)),
+            r"the schedule for step_size_fn must give one",
+        ),
+    ],
+)
+def test_bad_values_are_refused_at_construction(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: gx.sgd("0.1"),
+            r"learning_rate must be a number, a scalar array or a schedule .*, got '0.1'",
+        ),
+        (lambda: gx.sgd(None), r"learning_rate must be a number, .* got None"),
+        (
+            lambda: gx.sgd(lambda: 0.1),
+            r"learning_rate is a function, and a schedule is called with the step alone",
+        ),
+    ],
+)
+def test_other_things_are_not_hyperparameters(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_the_bounds_themselves_are_allowed():
+    gx.adam(0.0, b1=0.0, b2=0.0, eps=0.0)
+    gx.sgd(0.1, momentum=1.0)
+    gx.clip_by_global_norm(INF)
+    gx.scale(-1.0)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.array, jnp.float32, lambda x: lambda step: x])
+@pytest.mark.parametrize("name", ["learning_rate", "b1", "b2", "eps", "eps_root", "weight_decay"])
+def test_numbers_arrays_and_schedules_agree(name, kind):
+    value = {"learning_rate": 0.1, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "eps_root": 1e-3, "weight_decay": 0.1}[
+        name
+    ]
+    make = lambda value: gx.adamw(**{"learning_rate": 0.1, name: value})
+    p = params()
+    plain, other = make(value), make(kind(value))
+    s, t = plain.init(p), other.init(p)
+    for i in range(3):
+        u, s = plain.update(grads(i, p), s, p)
+        v, t = other.update(grads(i, p), t, p)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), u, v)
+
+
+def test_schedules_are_called_with_the_step_from_zero(lenient):
+    tx = gx.chain(gx.trace(lambda step: 0.5 * step), gx.scale_by_learning_rate(lambda step: 10.0**step))
+    x = jnp.ones(1)
+    state = tx.init(x)
+    seen = []
+    for _ in range(3):
+        u, state = tx.update(x, state)
+        seen.append(float(u[0]))
+    np.testing.assert_allclose(seen, [-1.0, -15.0, -250.0])  # traces 1, 1 + 0.5 * 1, 1 + 1 * 1.5
+
+
+def test_a_schedule_that_branches_on_the_step_serves_eager_use():
+    tx = gx.sgd(lambda step: 0.1 if step < 1 else 0.01)
+    x = jnp.ones(1)
+    u, state = tx.update(x, tx.init(x))
+    v, _ = tx.update(x, state)
+    np.testing.assert_allclose([u[0], v[0]], [-0.1, -0.01], rtol=1e-6)
+
+
+def test_the_step_count_saturates():
+    tx = gx.scale_by_adam()
+    x = jnp.ones(1)
+    last = jnp.iinfo(jnp.int32).max
+    state = tx.init(x)._replace(count=jnp.int32(last))
+    u, state = tx.update(x, state)
+    assert state.count == last
+    assert jnp.isfinite(u[0])
+
+
+def test_hyperparameters_keep_float64(x64):
+    """A float64 parameter is not updated with a learning rate rounded to float32."""
+    x = jnp.ones(1, jnp.float64)
+    for rate in (0.1, np.float64(0.1), lambda step: jnp.float64(0.1)):
+        u, _ = (tx := gx.sgd(rate)).update(x, tx.init(x))
+        assert u[0] == -0.1

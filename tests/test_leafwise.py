@@ -1,0 +1,166 @@
+"""The engine: dtypes in and out, structure errors, what a rule may ask for."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradx as gx
+from gradx.leafwise import leafwise, zero_slot
+
+
+class Slots(NamedTuple):
+    a: object
+    b: object
+
+
+def test_a_rule_is_given_what_it_names(lenient):
+    def scalars(t, rate, updates, params):
+        return {"twice": 2 * rate, "total": sum(map(jnp.sum, updates)) + sum(map(jnp.sum, params)), "step": t}
+
+    def rule(g, p, a, b, rate, twice, total, step):
+        assert g.dtype == p.dtype == a.dtype == b.dtype == jnp.float32
+        return g + p, a + rate + step, b + twice + total
+
+    tx = leafwise(Slots, rule, scalars, rate=lambda step: 1.0 + step)
+    p = {"x": jnp.ones(2, jnp.bfloat16), "y": jnp.zeros(())}
+    u, state = tx.update(p, tx.init(p), p)
+    u, state = tx.update(p, state, p)
+    np.testing.assert_array_equal(u["x"], [2.0, 2.0])
+    np.testing.assert_array_equal(state.inner_state.a["x"], [6.0, 6.0])  # (1 + 1) + (2 + 2)
+    np.testing.assert_array_equal(state.inner_state.b["y"], 14.0)  # (2 + 4) + (4 + 4)
+    assert state.count == 2
+
+
+def test_a_rule_that_asks_for_what_there_is_not():
+    with pytest.raises(TypeError, match=r"the rule asks for 'q'; there are \['a', 'b', 'g', 'p'"):
+        leafwise(Slots, lambda g, a, b, q: (g, a, b))
+
+
+def test_slots_keep_the_dtype_that_was_asked_for():
+    tx = gx.scale_by_adam(mu_dtype=jnp.bfloat16)
+    p = {"x": jnp.ones(3, jnp.bfloat16)}
+    state = tx.init(p)
+    assert (state.mu["x"].dtype, state.nu["x"].dtype) == (jnp.bfloat16, jnp.float32)
+
+
+def test_slots_may_be_small_trees():
+    """A slot of another shape than the parameter: here a row and a column."""
+
+    def start(p):
+        return {"row": jnp.zeros(p.shape[0], jnp.bfloat16), "column": jnp.zeros(p.shape[1])}
+
+    def rule(g, trace):
+        assert trace["row"].dtype == jnp.float32
+        return g, {"row": trace["row"] + g.sum(1), "column": trace["column"] + g.sum(0)}
+
+    tx = leafwise(optax.TraceState, rule, slots={"trace": start})
+    p = {"x": jnp.ones((2, 3))}
+    _, state = tx.update(p, tx.init(p))
+    np.testing.assert_array_equal(state.trace["x"]["row"], [3, 3])
+    assert state.trace["x"]["row"].dtype == jnp.bfloat16
+
+
+def test_python_numbers_are_leaves_too():
+    tx = gx.adam(0.1)
+    u, state = tx.update({"a": -0.5}, tx.init({"a": 1.0}), {"a": 1.0})
+    np.testing.assert_allclose(u["a"], 0.1, rtol=1e-6)
+    assert not state[0].mu["a"].weak_type
+
+
+def test_init_works_on_shapes_alone():
+    shapes = {"w": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)}
+    state = jax.eval_shape(gx.adamw(1e-3).init, shapes)
+    assert state[0].nu["w"].dtype == jnp.float32
+
+
+W = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda tx: tx.update(W, tx.init(W)),
+            ValueError,
+            r"^add_decayed_weights needs the parameters: call update\(updates, state, params\)",
+        ),
+        (
+            lambda tx: tx.update({"w": W["w"]}, tx.init(W), W),
+            ValueError,
+            r"\['b'\] is in the state's mu, but not in the updates. Was the state made by this",
+        ),
+        (
+            lambda tx: tx.update({**W, "c": W["b"]}, tx.init(W), W),
+            ValueError,
+            r"\['c'\] is in the updates, but not in the state's mu",
+        ),
+        (
+            lambda tx: tx.update({"w": [W["w"]], "b": W["b"]}, tx.init(W), W),
+            ValueError,
+            r"\['w'\]\[0\] is in the updates, but not in the state's mu",
+        ),
+        (
+            lambda tx: tx.update({"a": (1.0, 2.0)}, tx.init({"a": [1.0, 2.0]})),
+            ValueError,
+            r"at \['a'\] there is a tuple in the updates, and a list in the state's mu",
+        ),
+        (
+            lambda tx: tx.update(W, tx.init({**W, "b": jnp.ones(4)}), W),
+            ValueError,
+            r"the update at \['b'\] does not fit the state's mu: that has shape \(4,\), and should",
+        ),
+        (
+            lambda tx: tx.update(W, tx.init({**W, "b": jnp.ones(())}), W),
+            ValueError,
+            r"the update at \['b'\] does not fit the state's mu: that has shape \(\)",
+        ),
+        (
+            lambda tx: tx.update(W, tx.init(W), {**W, "b": jnp.ones((1, 3))}),
+            ValueError,
+            r"add_decayed_weights: the update at \['b'\] has shape \(3,\), its parameter \(1, 3\)",
+        ),
+        (
+            lambda tx: tx.update(W, tx.init(W), {"w": W["w"]}),
+            ValueError,
+            r"\['b'\] is in the updates, but not in the parameters",
+        ),
+        (
+            lambda tx: tx.update(W, (gx.EmptyState(), *tx.init(W)[1:]), W),
+            TypeError,
+            r"scale_by_adam needs a ScaleByAdamState, and was given a EmptyState",
+        ),
+        (
+            lambda tx: tx.init({"n": jnp.arange(3), "w": W["w"]}),
+            TypeError,
+            r"scale_by_adam: \['n'\] is int32, and only floating-point arrays can be optimized",
+        ),
+        (lambda tx: tx.init({"n": "text"}), TypeError, r"\['n'\] is str, and only floating-point arrays"),
+        (
+            lambda tx: tx.update({**W, "b": np.zeros(3, jax.dtypes.float0)}, tx.init(W), W),
+            TypeError,
+            r"\['b'\] is .*, and only floating-point arrays",
+        ),
+    ],
+)
+def test_mistakes_name_the_path(call, error, message):
+    with pytest.raises(error, match=message):
+        call(gx.adamw(1e-3))
+
+
+def test_an_error_inside_a_rule_says_where():
+    def broken(g, trace):
+        return jnp.dot(g, jnp.ones(7)), trace
+
+    tx = leafwise(optax.TraceState, broken)
+    with pytest.raises(TypeError) as e:
+        tx.update(W, tx.init(W))
+    assert "(in test_an_error_inside_a_rule_says_where, at ['b'])" in e.value.__notes__
+
+
+def test_a_slot_cannot_drop_the_imaginary_part():
+    with pytest.raises(TypeError, match="complex64 cannot be stored in bfloat16"):
+        zero_slot(jnp.bfloat16)(jnp.ones(2, jnp.complex64))
