@@ -73,16 +73,21 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 def shrink(norm: jax.Array, max_norm: Any, size: int) -> tuple[jax.Array, jax.Array]:
     """`(scale, limit)` so that `saturated(x, limit) * scale` has a norm of at most `max_norm`.
 
-    `norm` is that of `x`, with `size` elements. NaN gives NaN. Where the square of a finite norm
+    `norm` is that of `x`, which holds `size` real numbers. NaN gives NaN. Where the square of a finite norm
     overflowed, elements saturate at the largest number whose squares can still be added: the
     result is short, but finite and not zero.
     """
     largest = float(jnp.finfo(norm.dtype).max)
     overflows = jnp.isinf(norm)
-    limit = jnp.where(overflows, (largest / max(size, 1)) ** 0.5, largest)
     norm = jnp.where(overflows, largest**0.5, norm)
     fits = norm <= max_norm  # False for NaN, which then reaches every element
+    limit = jnp.where(overflows & ~fits, (largest / max(size, 1)) ** 0.5, largest)
     return jnp.where(fits, 1.0, max_norm / jnp.where(fits, 1.0, norm)), limit
+
+
+def real_size(x: jax.Array) -> int:
+    """The number of real numbers in `x`."""
+    return 2 * x.size if jnp.iscomplexobj(x) else x.size
 
 
 def saturated(x: jax.Array, limit: jax.Array) -> jax.Array:

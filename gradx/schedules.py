@@ -63,7 +63,8 @@ def polynomial_schedule(
     at_least("polynomial_schedule", 0, transition_begin=transition_begin)
 
     def value(count):
-        left = 1 - fraction(count - transition_begin, transition_steps)
+        # From the end: 1 - fraction can come out just below 0, and a root of that is NaN.
+        left = fraction(transition_begin + transition_steps - count, transition_steps)
         return (init_value - end_value) * left**power + end_value
 
     return Schedule(value)
@@ -105,7 +106,7 @@ def exponential_decay(
         raise ValueError(f"exponential_decay: decay_rate must be more than 0, got {decay_rate}")
 
     def value(count):
-        stairs = jnp.maximum(count - transition_begin, 0) / transition_steps
+        stairs = jnp.asarray(jnp.maximum(count - transition_begin, 0), float) / transition_steps
         value = init_value * decay_rate ** (jnp.floor(stairs) if staircase else stairs)
         if end_value is None:
             return value

@@ -7,7 +7,7 @@ from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import Numeric
 from gradx.leafwise import leafwise
-from gradx.numerics import norm, saturated, shrink
+from gradx.numerics import norm, real_size, saturated, shrink
 from gradx.tree import norm_of
 
 __all__ = ["clip", "clip_by_block_rms", "clip_by_global_norm"]
@@ -48,7 +48,7 @@ def clip_by_block_rms(threshold: Numeric) -> GradientTransformation:
     """
 
     def rule(g, threshold):
-        scale, limit = shrink(norm(g), threshold * max(g.size, 1) ** 0.5, g.size)
+        scale, limit = shrink(norm(g), threshold * max(g.size, 1) ** 0.5, real_size(g))
         return saturated(g, limit) * scale
 
     return leafwise(EmptyState, rule, threshold=threshold)
@@ -69,7 +69,7 @@ def clip_by_global_norm(max_norm: Numeric) -> GradientTransformation:
     """
 
     def scalars(updates, max_norm):
-        scale, limit = shrink(norm_of(updates), max_norm, sum(g.size for g in updates))
+        scale, limit = shrink(norm_of(updates), max_norm, sum(map(real_size, updates)))
         return {"scale": scale, "limit": limit}
 
     def rule(g, scale, limit):

@@ -135,8 +135,14 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         values = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
         return {k: jnp.asarray(v, dtype) for k, v in values.items()}
 
+    def initial() -> Any:
+        return {k: schedule.init() for k, schedule in schedules.items()}
+
+    # Bad numbers are refused now, by the factory itself; in a trace, which leaves all devices alone.
+    jax.eval_shape(lambda: (make(**numbers, **scheduled(initial())), None)[1])
+
     def init(params):
-        states = {k: schedule.init() for k, schedule in schedules.items()}
+        states = initial()
         hyperparams: Numbers = {k: jnp.array(v, dtype) for k, v in numbers.items()} | scheduled(states)
         inner = make(**hyperparams).init(params)
         return InjectStatefulHyperparamsState(jnp.zeros((), jnp.int32), hyperparams, states, inner)

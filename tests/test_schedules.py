@@ -1,0 +1,158 @@
+"""Every schedule at, between and beyond its knots, against Optax's and against the formula."""
+
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradx as gx
+
+STEPS = [0, 1, 4, 5, 6, 9, 10, 11, 15, 20, 21, 50, 1000]
+
+SAME_AS_OPTAX = [
+    ("constant_schedule", dict(value=0.3)),
+    ("linear_schedule", dict(init_value=1.0, end_value=0.1, transition_steps=10)),
+    ("linear_schedule", dict(init_value=0.0, end_value=1.0, transition_steps=10, transition_begin=5)),
+    ("polynomial_schedule", dict(init_value=1.0, end_value=0.1, power=2, transition_steps=10)),
+    (
+        "polynomial_schedule",
+        dict(init_value=1.0, end_value=0.0, power=0.5, transition_steps=10, transition_begin=5),
+    ),
+    ("exponential_decay", dict(init_value=1.0, transition_steps=5, decay_rate=0.5)),
+    ("exponential_decay", dict(init_value=1.0, transition_steps=5, decay_rate=0.5, staircase=True)),
+    (
+        "exponential_decay",
+        dict(init_value=1.0, transition_steps=5, decay_rate=0.5, transition_begin=5, end_value=0.2),
+    ),
+    ("exponential_decay", dict(init_value=1.0, transition_steps=5, decay_rate=1.5, end_value=3.0)),
+    ("piecewise_constant_schedule", dict(init_value=1.0, boundaries_and_scales={5: 0.5, 10: 0.1})),
+    ("piecewise_constant_schedule", dict(init_value=1.0)),
+    ("cosine_decay_schedule", dict(init_value=1.0, decay_steps=10)),
+    ("cosine_decay_schedule", dict(init_value=1.0, decay_steps=10, alpha=0.1, exponent=2.0)),
+    ("warmup_constant_schedule", dict(init_value=0.0, peak_value=1.0, warmup_steps=5)),
+    ("warmup_cosine_decay_schedule", dict(init_value=0.0, peak_value=1.0, warmup_steps=5, decay_steps=20)),
+    (
+        "warmup_cosine_decay_schedule",
+        dict(init_value=0.1, peak_value=1.0, warmup_steps=0, decay_steps=20, end_value=0.2, exponent=2.0),
+    ),
+    ("warmup_cosine_decay_schedule", dict(init_value=0.1, peak_value=0.0, warmup_steps=5, decay_steps=20)),
+    (
+        "warmup_exponential_decay_schedule",
+        dict(
+            init_value=0.0, peak_value=1.0, warmup_steps=5, transition_steps=5, decay_rate=0.5, staircase=True
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "kwargs"), SAME_AS_OPTAX)
+def test_agrees_with_optax(name, kwargs, lenient):
+    ours, theirs = getattr(gx, name)(**kwargs), getattr(optax, name)(**kwargs)
+    jitted = jax.jit(ours)
+    for step in STEPS:
+        expected = np.asarray(theirs(step))
+        np.testing.assert_allclose(ours(step), expected, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(jitted(jnp.int32(step)), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "kwargs"), SAME_AS_OPTAX)
+def test_is_exact_in_float64(name, kwargs, x64, lenient):
+    for step in STEPS:
+        value, expected = (
+            getattr(gx, name)(**kwargs)(jnp.int32(step)),
+            getattr(optax, name)(**kwargs)(float(step)),
+        )
+        np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in SAME_AS_OPTAX} | {"join_schedules"}))
+def test_has_the_arguments_of_optax(name):
+    ours, theirs = (inspect.signature(getattr(m, name)).parameters.values() for m in (gx, optax))
+    assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in theirs]
+
+
+@pytest.mark.parametrize(("name", "kwargs"), SAME_AS_OPTAX)
+def test_works_under_strict_promotion_and_is_a_scalar(name, kwargs):
+    value = jnp.asarray(getattr(gx, name)(**kwargs)(jnp.int32(7)))
+    assert value.shape == ()
+    assert jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def test_warmup_goes_before_any_schedule():
+    cosine = gx.cosine_decay_schedule(1.0, 10)
+    warm = gx.warmup_schedule(cosine, 5, init_value=0.5)
+    np.testing.assert_allclose([warm(0), warm(1), warm(5), warm(10)], [0.5, 0.6, 1.0, cosine(5)], rtol=1e-6)
+    assert gx.warmup_schedule(cosine, 0)(0) == 1.0
+    linear = gx.warmup_schedule(gx.linear_schedule(1.0, 0.0, 10), 5)
+    np.testing.assert_allclose([linear(0), linear(5), linear(15)], [0.0, 1.0, 0.0], atol=1e-7)
+
+
+def test_joined_schedules_count_their_own_steps():
+    joined = gx.join_schedules(
+        [gx.linear_schedule(0.0, 1.0, 5), gx.constant_schedule(1.0), lambda step: 10.0 + step], [5, 8]
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        seen = [float(joined(step)) for step in (0, 4, 5, 7, 8, 10)]
+        np.testing.assert_allclose(seen, [0.0, 0.8, 1.0, 1.0, 10.0, 12.0], rtol=1e-6)
+
+
+def test_long_runs_are_exact():
+    """Beyond 2²⁴ steps float32 cannot count; the schedules clip and subtract as integers."""
+    begin = 2**25
+    schedule = gx.linear_schedule(0.0, 1.0, 4, transition_begin=begin)
+    assert [float(schedule(jnp.int32(begin + i))) for i in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_the_cosine_is_the_formula():
+    schedule = gx.cosine_decay_schedule(2.0, 10, alpha=0.1)
+    expected = 2.0 * (0.9 * 0.5 * (1 + math.cos(math.pi * 0.3)) + 0.1)
+    np.testing.assert_allclose(schedule(3), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: gx.linear_schedule(1.0, 0.0, 0),
+            r"linear_schedule: transition_steps must be at least 1, got 0",
+        ),
+        (lambda: gx.polynomial_schedule(1.0, 0.0, 2, 5, -1), r"transition_begin must be at least 0, got -1"),
+        (
+            lambda: gx.exponential_decay(1.0, 0, 0.5),
+            r"exponential_decay: transition_steps must be at least 1",
+        ),
+        (
+            lambda: gx.exponential_decay(1.0, 5, 0.0),
+            r"exponential_decay: decay_rate must be more than 0, got 0.0",
+        ),
+        (
+            lambda: gx.piecewise_constant_schedule(1.0, {5: -0.5}),
+            r"the scale at 5 must be at least 0, got -0.5",
+        ),
+        (lambda: gx.cosine_decay_schedule(1.0, 0), r"cosine_decay_schedule: decay_steps must be at least 1"),
+        (lambda: gx.cosine_decay_schedule(1.0, float("nan")), r"decay_steps must be at least 1, got nan"),
+        (
+            lambda: gx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 10),
+            r"decay_steps must be at least 11, got 10",
+        ),
+        (
+            lambda: gx.warmup_schedule(gx.constant_schedule(1.0), -1),
+            r"warmup_steps must be at least 0, got -1",
+        ),
+        (
+            lambda: gx.join_schedules([gx.constant_schedule(1.0)], [5]),
+            r"1 schedules need 0 boundaries, got \[5\]",
+        ),
+        (
+            lambda: gx.join_schedules([gx.constant_schedule(1.0)] * 3, [5, 2]),
+            r"join_schedules: boundaries must ascend, got \[5, 2\]",
+        ),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,83 @@
+"""Clipping: bounds kept, directions kept, and what is not finite made visible."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradx as gx
+
+NONE = gx.EmptyState()
+INF, NAN = float("inf"), float("nan")
+
+
+def clipped(max_norm, *values, dtype=jnp.float32):
+    g = {str(i): jnp.asarray(x, dtype) for i, x in enumerate(values)}
+    u, _ = jax.jit(gx.clip_by_global_norm(max_norm).update)(g, NONE)
+    return [np.asarray(x) for x in u.values()]
+
+
+def test_clip_bounds_every_element():
+    np.testing.assert_array_equal(gx.clip(1.0).update(jnp.array([-3.0, 0.5, 3.0]), NONE)[0], [-1.0, 0.5, 1.0])
+
+
+def test_the_global_norm_is_taken_over_all_leaves():
+    a, b = clipped(1.0, [3.0], [4.0])
+    np.testing.assert_allclose([a[0], b[0]], [0.6, 0.8], rtol=1e-6)
+
+
+def test_a_short_gradient_passes_bit_by_bit():
+    a, b = clipped(5.0, [3.0], [4.0])
+    assert (a[0], b[0]) == (3.0, 4.0)
+
+
+@pytest.mark.parametrize(("max_norm", "value"), [(0.0, 0.0), (1.0, 0.0), (INF, 1e30), (0.0, 1e-10)])
+def test_the_edges_give_numbers(max_norm, value):
+    (u,) = clipped(max_norm, [value])
+    assert u[0] == (value if max_norm else 0.0)
+
+
+@pytest.mark.parametrize("values", [[2e19] * 10, [3e38, 3e38], [1e25, 2.0, -1e25]])
+def test_huge_but_finite_gradients_do_not_become_zero(values):
+    """Their squares overflow float32, so the norm is only bounded: finite, signed, not above max_norm."""
+    (u,) = clipped(1.0, values)
+    assert np.all(np.isfinite(u))
+    assert np.all(np.sign(u) == np.sign(values))
+    assert 0.5 < np.linalg.norm(u) <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize("bad", [INF, -INF, NAN])
+def test_what_is_not_finite_is_not_hidden(bad):
+    """Optax makes the bad element NaN and all others 0: here every update is NaN."""
+    a, b = clipped(1.0, [1.0, bad], [2.0])
+    assert np.all(np.isnan(a))
+    assert np.all(np.isnan(b))
+
+
+def test_mixed_dtypes_share_one_norm(x64):
+    g = {"a": jnp.array([3.0], jnp.bfloat16), "b": jnp.array([4.0], jnp.float64)}
+    u, _ = gx.clip_by_global_norm(1.0).update(g, NONE)
+    assert (u["a"].dtype, u["b"].dtype) == (jnp.float32, jnp.float64)
+    np.testing.assert_allclose([float(u["a"][0]), float(u["b"][0])], [0.6, 0.8], rtol=1e-7)
+
+
+def test_complex_gradients_are_clipped_by_their_modulus(lenient):
+    u, _ = gx.clip_by_global_norm(1.0).update(jnp.array([3 + 4j]), NONE)
+    np.testing.assert_allclose(u, [0.6 + 0.8j], rtol=1e-6)
+    u, _ = gx.clip_by_global_norm(1.0).update(jnp.array([3e38 - 3e38j]), NONE)
+    assert 0.5 < abs(u[0]) <= 1.0 + 1e-6
+
+
+def test_block_rms_is_taken_leaf_by_leaf():
+    g = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.1])}
+    u, _ = gx.clip_by_block_rms(1.0).update(g, NONE)
+    np.testing.assert_allclose(np.sqrt(np.mean(u["a"] ** 2)), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(u["b"], g["b"])
+    assert np.all(np.isnan(gx.clip_by_block_rms(1.0).update(jnp.array([1.0, NAN]), NONE)[0]))
+
+
+def test_global_norm_tells_overflow_from_what_is_not_finite():
+    assert gx.global_norm({"a": jnp.array([3.0]), "none": None, "b": jnp.array(4.0)}) == 5.0
+    assert jnp.isinf(gx.global_norm(jnp.array([3e38])))
+    assert jnp.isnan(gx.global_norm(jnp.array([INF])))
+    assert gx.global_norm({}) == 0.0
