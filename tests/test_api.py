@@ -1,0 +1,165 @@
+"""The shape of the library: layers, exports, docstrings, the completeness of the table."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import gradx
+
+ROOT = pathlib.Path(gradx.__file__).parent
+FILES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")
+
+# Imports point down: a module imports from its own floor or from those below it.
+FLOORS = [
+    ["factory", "numerics"],
+    ["tree", "schedules"],
+    ["core", "hyper"],
+    ["leafwise"],
+    ["transforms"],
+    ["optimizers"],
+]
+
+
+def module(path):
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+
+
+def floor(name):
+    part = name.split(".")[1]
+    return next(i for i, names in enumerate(FLOORS) if part in names)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def public_names(path):
+    return importlib.import_module(module(path)).__all__
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=module)
+
+
+@each_file
+def test_imports_point_down(path):
+    for name in imports(path):
+        if name.startswith("gradx"):
+            assert name != "gradx", "import from the module that defines the name"
+            assert floor(name) <= floor(module(path)), f"{module(path)} imports {name}, from a floor above it"
+
+
+def test_no_two_modules_import_each_other():
+    graph = {module(p): {name for name in imports(p) if name.startswith("gradx.")} for p in FILES}
+    while graph:
+        free = [name for name, needs in graph.items() if not needs & graph.keys()]
+        assert free, f"a cycle among {sorted(graph)}"
+        for name in free:
+            del graph[name]
+
+
+@each_file
+def test_the_core_imports_jax_numpy_and_optax_only(path):
+    allowed = {"jax", "numpy", "optax", "gradx", *sys.stdlib_module_names}
+    for name in imports(path):
+        assert name.split(".")[0] in allowed
+        assert "._" not in name, f"{name} is private"
+
+
+def test_every_module_is_exported():
+    lines = (ROOT / "__init__.py").read_text().splitlines()
+    missing = [f"from {module(p)} import *" for p in FILES if public_names(p)]
+    missing = [line for line in missing if line not in lines]
+    assert not missing, "add to gradx/__init__.py:\n" + "\n".join(missing)
+
+
+def test_every_public_name_is_reachable_and_unique():
+    seen = {}
+    for path in FILES:
+        names = public_names(path)
+        assert list(names) == sorted(names), f"{module(path)}: sort __all__"
+        for name in names:
+            value = getattr(importlib.import_module(module(path)), name)
+            assert getattr(gradx, name) is value, f"{name}: {seen.get(name)} or {module(path)}?"
+            assert name not in seen
+            seen[name] = module(path)
+
+
+@each_file
+def test_every_public_function_and_class_is_documented(path):
+    """One line, then the arguments by name, each in the docstring or referred to another's."""
+    for name in public_names(path):
+        value = getattr(importlib.import_module(module(path)), name)
+        if getattr(value, "__module__", "").split(".")[0] != "gradx":
+            continue  # a state class or a type of Optax's
+        doc = inspect.getdoc(value)
+        assert (doc and doc.splitlines()[0].rstrip(":").endswith((".", ")"))) or ":" in doc.splitlines()[0], (
+            name
+        )
+        assert len(doc.splitlines()[0]) <= 105
+        if inspect.isfunction(value) and "Arguments:" in doc:
+            for argument in inspect.signature(value).parameters:
+                assert argument in doc, f"{name}: {argument} is not explained"
+
+
+@each_file
+def test_every_public_function_is_annotated(path):
+    for name in public_names(path):
+        value = getattr(importlib.import_module(module(path)), name)
+        if inspect.isfunction(value):
+            signature = inspect.signature(value)
+            assert signature.return_annotation is not signature.empty, name
+            for parameter in signature.parameters.values():
+                assert parameter.annotation is not parameter.empty, f"{name}: {parameter.name}"
+
+
+@each_file
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def test_every_optimizer_has_a_row():
+    from tests.cases import CASES
+
+    defined = set()
+    for path in (ROOT / "optimizers").glob("[!_]*.py"):
+        for name in public_names(path):
+            value = getattr(gradx, name)
+            if inspect.isfunction(value) and "learning_rate" in inspect.signature(value).parameters:
+                defined.add(name)
+    assert defined == {case.optimizer.__name__ for case in CASES}
+
+
+def test_sub_packages_hold_a_docstring_only():
+    for path in ROOT.rglob("*/__init__.py"):
+        assert len(ast.parse(path.read_text()).body) == 1, path
+
+
+def test_importing_starts_no_backend_and_adds_little():
+    """No array is made at import, and gradx adds at most 0.15 s to optax."""
+    program = """
+import time, jax, optax
+start = time.perf_counter()
+import gradx
+seconds = time.perf_counter() - start
+gradx.adamw(gradx.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100), mask="matrices_only")
+gradx.inject_hyperparams(gradx.adamw)(gradx.constant_schedule(1e-3))
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized()
+print(seconds)
+"""
+    best = min(
+        float(
+            subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        )
+        for _ in range(3)
+    )
+    assert best <= 0.15
