@@ -1,0 +1,148 @@
+"""Every row of the README's table of differences from Optax: what Optax does, and what gradx does."""
+
+import pathlib
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradx as gx
+
+pytestmark = pytest.mark.usefixtures("lenient")
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+NONE = gx.EmptyState()
+INF, NAN = float("inf"), float("nan")
+
+
+def first(tx, g, p=None):
+    """The first update, and the state after it."""
+    p = g if p is None else p
+    return tx.update(g, tx.init(p), p)
+
+
+def test_the_table_and_the_tests_are_the_same():
+    table = README.read_text().split("## Where gradx differs")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE))
+    assert named == {name for name in globals() if name.startswith("test_")} - {
+        "test_the_table_and_the_tests_are_the_same"
+    }
+
+
+def test_slots_of_16_bit_parameters():
+    p = jnp.ones(2, jnp.bfloat16)
+    assert optax.scale_by_adam().init(p).nu.dtype == jnp.bfloat16
+    assert gx.scale_by_adam().init(p).nu.dtype == jnp.float32
+    assert gx.scale_by_adam(mu_dtype=jnp.bfloat16).init(p).mu.dtype == jnp.bfloat16
+
+
+def test_updates_of_16_bit_gradients():
+    g = jnp.ones(2, jnp.bfloat16)
+    assert first(optax.sgd(1e-3), g)[0].dtype == jnp.bfloat16
+    assert first(gx.sgd(1e-3), g)[0].dtype == jnp.float32
+
+
+def test_injected_hyperparameters():
+    p = jnp.ones(2, jnp.bfloat16)
+    assert optax.inject_hyperparams(optax.adamw)(1e-3).init(p).hyperparams["b2"] == 1.0
+    np.testing.assert_allclose(
+        gx.inject_hyperparams(gx.adamw)(1e-3).init(p).hyperparams["b2"], 0.999, rtol=1e-6
+    )
+
+
+def test_a_mask_under_injection():
+    p = {"w": jnp.ones(2)}
+    moved = []
+    for m in (optax, gx):
+        tx = m.inject_hyperparams(m.adamw)(
+            0.1, weight_decay=1.0, mask=lambda p: jax.tree.map(lambda x: True, p)
+        )
+        moved.append(float(first(tx, {"w": jnp.zeros(2)}, p)[0]["w"][0]))
+    np.testing.assert_allclose(moved, [0.0, -0.1], rtol=1e-6)
+
+
+def test_an_unknown_hyperparameter():
+    tx = gx.inject_hyperparams(gx.sgd)(0.1)
+    state = tx.init(jnp.ones(1))
+    state.hyperparams["lr"] = 0.5
+    with pytest.raises(KeyError, match=r"\['learning_rate'\]; 'lr' is unknown"):
+        tx.update(jnp.ones(1), state)
+
+
+def test_norms_of_16_bit_gradients():
+    g = jnp.full(10, 300, jnp.float16)
+    assert not np.any(first(optax.clip_by_global_norm(1.0), g)[0])
+    np.testing.assert_allclose(first(gx.clip_by_global_norm(1.0), g)[0], 10**-0.5, rtol=1e-5)
+
+
+def test_clipping_what_is_not_finite():
+    g = jnp.array([INF, 1.0])
+    np.testing.assert_array_equal(first(optax.clip_by_global_norm(1.0), g)[0], [NAN, 0.0])
+    np.testing.assert_array_equal(first(gx.clip_by_global_norm(1.0), g)[0], [NAN, NAN])
+
+
+def test_clipping_what_overflows():
+    g = jnp.array([2e19, -2e19])
+    np.testing.assert_array_equal(first(optax.clip_by_global_norm(1.0), g)[0], [0.0, 0.0])
+    np.testing.assert_allclose(first(gx.clip_by_global_norm(1.0), g)[0], [0.5**0.5, -(0.5**0.5)], rtol=1e-5)
+
+
+def test_trust_ratio_of_an_infinite_norm():
+    g, p = jnp.array([INF, 1.0]), jnp.ones(2)
+    np.testing.assert_array_equal(first(optax.scale_by_trust_ratio(), g, p)[0], [NAN, 0.0])
+    np.testing.assert_array_equal(first(gx.scale_by_trust_ratio(), g, p)[0], g)
+
+
+def test_a_gradient_of_none():
+    p, g = {"a": jnp.ones(1), "b": jnp.ones(1)}, {"a": jnp.ones(1), "b": None}
+    assert first(optax.trace(0.9), g, p)[1].trace["b"] is None
+    u, state = first(gx.trace(0.9), g, p)
+    assert state.trace["b"] == 0.0
+    assert gx.apply_updates(p, u)["b"] == 1.0
+
+
+def test_shapes_that_only_broadcast():
+    g, p = {"w": jnp.ones(3)}, {"w": jnp.ones((3, 1))}
+    assert first(optax.add_decayed_weights(0.1), g, p)[0]["w"].shape == (3, 3)
+    with pytest.raises(ValueError, match=r"\['w'\] has shape \(3,\), its parameter \(3, 1\)"):
+        first(gx.add_decayed_weights(0.1), g, p)
+
+
+def test_integer_parameters():
+    p = {"n": jnp.arange(3)}
+    assert optax.trace(0.9).init(p).trace["n"].dtype == jnp.int32
+    with pytest.raises(TypeError, match=r"\['n'\] is int32"):
+        gx.trace(0.9).init(p)
+
+
+def test_values_out_of_range():
+    optax.adamw(-1.0, b1=2.0)
+    with pytest.raises(ValueError, match="b1 must be at least 0 and less than 1"):
+        gx.adamw(1.0, b1=2.0)
+
+
+def test_a_schedule_of_no_steps():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert optax.linear_schedule(1.0, 0.0, 0)(5) == 1.0
+    with pytest.raises(ValueError, match="transition_steps must be at least 1"):
+        gx.linear_schedule(1.0, 0.0, 0)
+
+
+def test_a_chain_of_nothing():
+    with pytest.raises(ValueError, match="not enough values"):
+        optax.chain()
+    assert first(gx.chain(), jnp.ones(1))[0] == 1.0
+
+
+def test_a_schedule_for_any_number():
+    decay = lambda step: 0.5
+    with pytest.raises(TypeError):
+        first(optax.trace(decay), jnp.ones(1))
+    tx = gx.trace(decay)
+    _, state = first(tx, jnp.ones(1))
+    assert tx.update(jnp.ones(1), state)[0] == 1.5

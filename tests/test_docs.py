@@ -1,0 +1,43 @@
+"""The code blocks of README and CONTRIBUTING run, top to bottom, and what they name exists."""
+
+import pathlib
+import re
+
+import pytest
+
+import gradx
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_code_blocks_run(name, lenient):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    assert blocks
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, name, "exec"), namespace)
+
+
+def test_make_has_the_commands_of_the_docs():
+    makefile = (ROOT / "Makefile").read_text()
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"make ([a-z-]+)(?=  |`)", (ROOT / name).read_text()):
+            assert f"\n{target}:" in makefile
+
+
+def test_links_lead_somewhere():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text()):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_readme_names_every_public_function():
+    text = (ROOT / "README.md").read_text()
+    functions = {n for n in dir(gradx) if callable(getattr(gradx, n)) and n[0].islower()}
+    missing = {n for n in functions if f"`{n}" not in text and f"gx.{n}" not in text}
+    assert missing == {"global_norm", "zero_slot"}
+
+
+def test_the_changelog_has_this_version():
+    assert f"## {gradx.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,85 @@
+"""The examples run as a user runs them, and learn what they say they learn."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+SCRIPTS = ["digits.py", "digits_linen.py"]
+OPTIMIZERS = ["sgd", "adam", "adamw", "lion", "lars", "lamb"]
+
+
+def run(script, *args, cwd):
+    command = [sys.executable, "-W", "error", str(EXAMPLES / script), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def accuracy(result, optimizer, steps):
+    """The accuracy on the last line, which is for machines."""
+    assert result.returncode == 0, result.stderr
+    match = re.fullmatch(
+        r"test_accuracy=(0\.\d{4}) optimizer=(\w+) steps=(\d+)", result.stdout.splitlines()[-1]
+    )
+    assert match
+    assert match.groups()[1:] == (optimizer, str(steps))
+    return float(match[1])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_learns_the_digits(script, tmp_path):
+    result = run(script, cwd=tmp_path)
+    assert accuracy(result, "adamw", 30 * 19) >= 0.97
+    assert (
+        len(re.findall(r"^ +\d+ +\d\.\d{4} +\d\.\d{4} +\d\.\d\de-\d\d$", result.stdout, re.MULTILINE)) == 30
+    )
+    assert "570/570" in result.stderr  # the progress bar
+    picture = (tmp_path / script).with_suffix(".png")
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_optimizer_learns_the_digits(script, optimizer, tmp_path):
+    assert accuracy(run(script, "--optimizer", optimizer, "--seed", 1, cwd=tmp_path), optimizer, 570) >= 0.97
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_option(optimizer, tmp_path):
+    args = ["--optimizer", optimizer, "--batch-size", 100, "--epochs", 3, "--learning-rate", 0.01]
+    args += ["--weight-decay", 0.1, "--seed", 3, "--plot", tmp_path / "curves.svg", "--no-progress"]
+    result = run("digits.py", *args, cwd=tmp_path)
+    assert 0 < accuracy(result, optimizer, 3 * 12) < 1
+    assert not result.stderr
+    assert "<svg" in (tmp_path / "curves.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--epochs", "0"], "argument --epochs: must be a whole number of at least 1, got '0'"),
+        (
+            ["--batch-size", "5000"],
+            "argument --batch-size: must be a whole number of at least 1 and at most 1257",
+        ),
+        (["--learning-rate", "nan"], "argument --learning-rate: must be a number of more than 0, got 'nan'"),
+        (["--weight-decay", "-1"], "argument --weight-decay: must be a number of at least 0, got '-1'"),
+        (
+            ["--seed", "x"],
+            "argument --seed: must be a whole number of at least 0 and at most 4294967295, got 'x'",
+        ),
+        (["--optimizer", "muon"], "argument --optimizer: invalid choice: 'muon'"),
+        (["--plot", "no/such/folder/x.png"], "argument --plot: must be a file in a folder that exists"),
+        (["--plot", "curves"], "argument --plot: must end in .png, .pdf or .svg, got 'curves'"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, list) else "",
+)
+def test_a_bad_value_is_one_clear_line(args, message, tmp_path):
+    result = run("digits.py", *args, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"digits.py: {message}")
+    assert result.stderr.count("\n") == 1
+    assert not result.stdout
