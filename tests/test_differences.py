@@ -59,7 +59,7 @@ def test_a_mask_under_injection():
     moved = []
     for m in (optax, gx):
         tx = m.inject_hyperparams(m.adamw)(
-            0.1, weight_decay=1.0, mask=lambda p: jax.tree.map(lambda x: True, p)
+            0.1, weight_decay=1.0, mask=lambda p: jax.tree.map(lambda x: x.ndim >= 1, p)
         )
         moved.append(float(first(tx, {"w": jnp.zeros(2)}, p)[0]["w"][0]))
     np.testing.assert_allclose(moved, [0.0, -0.1], rtol=1e-6)
