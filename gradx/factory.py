@@ -31,6 +31,10 @@ class Call:
         """Equal for equal calls, and hashable whatever the arguments are."""
         return self.function, frozen(dict(self.bound.arguments))
 
+    @functools.cached_property
+    def hash(self) -> int:
+        return hash(self.key)  # kept: a jitted step asks for it at every call
+
     def __repr__(self) -> str:
         """The call as one would write it: what is at its default is left out."""
         shown = []
@@ -56,14 +60,16 @@ class Made:
         theirs = getattr(other, "_call", None)
         if self._call is None and theirs is None:
             return super().__eq__(other)
-        return self._call is not None and isinstance(theirs, Call) and self._call.key == theirs.key
+        if self._call is None or not isinstance(theirs, Call):
+            return False
+        return self is other or self._call.key == theirs.key
 
     def __ne__(self, other: object) -> Any:  # tuple brings its own, which would not ask __eq__
         equal = self == other
         return equal if equal is NotImplemented else not equal
 
     def __hash__(self) -> int:
-        return super().__hash__() if self._call is None else hash(self._call.key)
+        return super().__hash__() if self._call is None else self._call.hash
 
     def __repr__(self) -> str:
         return super().__repr__() if self._call is None else repr(self._call)
@@ -81,8 +87,8 @@ T = TypeVar("T", bound=Made)
 def factory(function: Callable[P, T]) -> Callable[P, T]:
     """Make what `function` returns compare, hash, print and pickle by the call.
 
-    `function` returns a new `GradientTransformation` or schedule at every call (it is given its
-    name by this decorator), and stands at the top level of a module if it is to be pickled.
+    `function` returns a gradx transformation or schedule; raises TypeError if it does not. It stands at
+    the top level of a module if what it returns is to be pickled.
 
     >>> import gradx
     >>> @gradx.factory
@@ -98,10 +104,18 @@ def factory(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> T:
         made = function(*args, **kwargs)
-        made._call = Call(make, signature.bind(*args, **kwargs))
-        return made
+        if not isinstance(made, Made):
+            raise TypeError(f"{text(make)} returned {made!r}: wrap a foreign transformation in gradx.chain")
+        return known_by(made, Call(make, signature.bind(*args, **kwargs)))
 
     return make
+
+
+def known_by(made: Any, call: Call) -> Any:
+    """`made` under another name: a copy, as a factory may return what it was given."""
+    copy = type(made).__new__(type(made), *(made if isinstance(made, tuple) else ()))
+    copy.__dict__.update(made.__dict__, _call=call)
+    return copy
 
 
 def remake(function: Callable, args: tuple, kwargs: dict) -> Any:

@@ -79,4 +79,4 @@ def resolve(given: dict[str, Numeric], count: Any, dtype: Any) -> dict[str, Any]
 
 def cast(value: Any, dtype: Any) -> Any:
     """A scalar in `dtype`; a Python number stays one, as it takes the dtype of what it meets."""
-    return value if isinstance(value, int | float) else jnp.asarray(value, dtype)
+    return value if type(value) in (int, float) else jnp.asarray(value, dtype)  # np.float64 is a float too

@@ -89,6 +89,22 @@ def test_pickle_and_copy_call_again():
         assert again is not tx
 
 
+@gx.factory
+def maybe_clipped(tx, max_norm=None):
+    return tx if max_norm is None else gx.chain(gx.clip_by_global_norm(max_norm), tx)
+
+
+def test_a_factory_may_return_what_it_was_given():
+    tx = gx.sgd(0.1)
+    assert repr(maybe_clipped(tx)) == "maybe_clipped(sgd(0.1))"
+    assert repr(tx) == "sgd(0.1)"
+
+
+def test_a_factory_returns_something_of_gradx():
+    with pytest.raises(TypeError, match=r"returned .* wrap a foreign transformation in gradx.chain"):
+        gx.factory(lambda: optax.sgd(0.1))()
+
+
 def test_made_by_hand_it_is_like_any_tuple():
     tx = gx.GradientTransformation(*gx.identity())
     assert tx == gx.GradientTransformation(tx.init, tx.update)

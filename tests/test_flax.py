@@ -125,3 +125,11 @@ def test_masks_by_name_find_flax_parameters():
             "['LayerNorm_0']['scale']": False,
             "['LayerNorm_0']['bias']": False,
         }
+
+
+def test_masks_by_name_find_nnx_parameters():
+    """There the last name on the path is `value`, whose owner counts."""
+    params = nnx.state(Nnx(nnx.Rngs(0)), nnx.Param)
+    for mask in (gx.matrices_only(params), gx.no_bias_or_norm(params)):
+        kept = [jax.tree_util.keystr(path) for path, m in jax.tree_util.tree_leaves_with_path(mask) if m]
+        assert kept == ["['first']['kernel'].value", "['last']['kernel'].value"]

@@ -135,6 +135,14 @@ def test_the_step_count_saturates():
     assert jnp.isfinite(u[0])
 
 
+def test_hyperparameters_do_not_widen_float32(x64):
+    """A float64 scalar beside a float32 parameter takes the parameter's precision."""
+    x = jnp.ones(1, jnp.float32)
+    for rate in (np.float64(0.1), jnp.float64(0.1), lambda step: jnp.float64(0.1)):
+        u, _ = (tx := gx.sgd(rate, momentum=rate)).update(x, tx.init(x))
+        assert u.dtype == jnp.float32
+
+
 def test_hyperparameters_keep_float64(x64):
     """A float64 parameter is not updated with a learning rate rounded to float32."""
     x = jnp.ones(1, jnp.float64)

@@ -12,7 +12,7 @@ import optax
 from optax import InjectStatefulHyperparamsState
 
 from gradx.core import GradientTransformation, linked
-from gradx.factory import Call, Made, factory
+from gradx.factory import Call, Made, factory, known_by
 from gradx.hyper import RANGES, check
 from gradx.numerics import increment
 
@@ -72,9 +72,8 @@ class Injected(Made):
         of_kind = lambda kind: {k: v for k, v in bound.arguments.items() if kinds[k] == kind}
         static, numbers = of_kind("static"), of_kind("number")
         schedules = {k: v if hasattr(v, "update") else Counted(v) for k, v in of_kind("schedule").items()}
-        made = injected(functools.partial(self.inner_factory, **static), numbers, schedules, self.dtype)
-        made._call = call
-        return made
+        make = functools.partial(self.inner_factory, **static)
+        return known_by(injected(make, numbers, schedules, self.dtype), call)
 
     def refuse_unknown(self, names: Iterable[str]) -> None:
         known = list(self.signature.parameters)
