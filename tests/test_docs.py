@@ -1,5 +1,6 @@
 """The code blocks of README and CONTRIBUTING run, top to bottom, and what they name exists."""
 
+import json
 import pathlib
 import re
 
@@ -17,6 +18,17 @@ def test_code_blocks_run(name, lenient):
     namespace = {}
     for block in blocks:
         exec(compile(block, name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_run_and_are_small(path, lenient, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    assert path.stat().st_size < 100 * 1024
+    namespace = {"__name__": "notebook"}
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    for cell in cells:
+        assert cell["execution_count"], "commit notebooks with their outputs"
+        exec(compile("".join(cell["source"]), path.name, "exec"), namespace)
 
 
 def test_make_has_the_commands_of_the_docs():
