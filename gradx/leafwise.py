@@ -89,9 +89,6 @@ def leafwise(
     rule_names, scalar_names = argument_names(rule), argument_names(scalars)
     slot_names = [name for name in State._fields if name != "count"]
     starts = {name: zero_slot() for name in slot_names} | (slots or {})
-    known_names = {"g", "p", "t", "updates", "params", *slot_names, *hyper}
-    if scalars is None and (unknown := set(rule_names) - known_names):
-        raise TypeError(f"{owner}: the rule asks for {unknown.pop()!r}; there are {sorted(known_names)}")
     needs_params = "p" in rule_names or "params" in scalar_names
     counts = "count" in State._fields
     scheduled = not counts and ("t" in scalar_names or any(map(callable, hyper.values())))
@@ -146,12 +143,12 @@ def leafwise(
             return known
         t = {} if count is None else {"t": increment(count).astype(dtype)}
         trees = {"updates": list(gs.values()), "params": list(ps.values())}
-        return known | scalars(**pick(scalar_names, known | t | trees))
+        return known | scalars(**pick(owner, scalar_names, known | t | trees))
 
     def applied(given: dict, row: dict, treedef: Any, i: int) -> Any:
         """The rule on parameter `i`."""
         try:
-            return rule(**pick(rule_names, given))
+            return rule(**pick(owner, rule_names, given))
         except (TypeError, ValueError) as e:
             for k, slot in row.items():  # the likely cause: a state of other parameters
                 check_fit(jax.eval_shape(starts[k], given["g"]), slot, k, treedef, i)
@@ -168,7 +165,10 @@ def argument_names(f: Callable | None) -> tuple[str, ...]:
     return () if f is None else f.__code__.co_varnames[: f.__code__.co_argcount]
 
 
-def pick(names: tuple[str, ...], known: dict[str, Any]) -> dict[str, Any]:
+def pick(owner: str, names: tuple[str, ...], known: dict[str, Any]) -> dict[str, Any]:
+    for name in names:
+        if name not in known:
+            raise NameError(f"{owner} asks for {name!r}, and there are only {sorted(known)}")
     return {name: known[name] for name in names}
 
 

@@ -101,10 +101,10 @@ def test_every_public_function_and_class_is_documented(path):
         if getattr(value, "__module__", "").split(".")[0] != "gradx":
             continue  # a state class or a type of Optax's
         doc = inspect.getdoc(value)
-        assert (doc and doc.splitlines()[0].rstrip(":").endswith((".", ")"))) or ":" in doc.splitlines()[0], (
-            name
-        )
-        assert len(doc.splitlines()[0]) <= 105
+        assert doc, name
+        summary, *rest = doc.splitlines()
+        assert len(summary) <= 105, name
+        assert not rest or not rest[0], f"{name}: one line, then an empty one"
         if inspect.isfunction(value) and "Arguments:" in doc:
             for argument in inspect.signature(value).parameters:
                 assert argument in doc, f"{name}: {argument} is not explained"

@@ -36,8 +36,13 @@ def test_a_rule_is_given_what_it_names(lenient):
 
 
 def test_a_rule_that_asks_for_what_there_is_not():
-    with pytest.raises(TypeError, match=r"the rule asks for 'q'; there are \['a', 'b', 'g', 'p'"):
-        leafwise(Slots, lambda g, a, b, q: (g, a, b))
+    def rule(g, a, b, rat):
+        return g, a, b
+
+    tx = leafwise(Slots, rule, rate=0.1)
+    x = jnp.ones(1)
+    with pytest.raises(NameError, match=r"asks for 'rat', and there are only \['a', 'b', 'g', 'p', 'rate'\]"):
+        tx.update(x, tx.init(x), x)
 
 
 def test_slots_keep_the_dtype_that_was_asked_for():
