@@ -34,19 +34,16 @@ class Network(nnx.Module):
 def make_optimizer(name: str, schedule: gx.Schedule, weight_decay: float) -> gx.GradientTransformation:
     """Clip, find a direction, step: every optimizer is a chain."""
     decay = gx.add_decayed_weights(weight_decay, mask=gx.matrices_only)  # not of biases
-    direction = {
-        "sgd": [decay, gx.trace(decay=0.9, nesterov=True)],
-        "adam": [gx.scale_by_adam()],
-        "adamw": [gx.scale_by_adam(), decay],
-        "lion": [gx.scale_by_lion(), decay],
-        "lars": [decay, gx.scale_by_trust_ratio(trust_coefficient=0.001), gx.trace(decay=0.9)],
-        "lamb": [gx.scale_by_adam(eps=1e-6), decay, gx.scale_by_trust_ratio()],
+    rate = gx.scale_by_learning_rate(schedule)
+    links = {
+        "sgd": [decay, gx.trace(decay=0.9, nesterov=True), rate],  # decay before the rule: L2
+        "adam": [decay, gx.scale_by_adam(), rate],
+        "adamw": [gx.scale_by_adam(), decay, rate],  # and after it: decoupled
+        "lion": [gx.scale_by_lion(), decay, rate],
+        "lars": [decay, gx.scale_by_trust_ratio(trust_coefficient=0.001), rate, gx.trace(decay=0.9)],
+        "lamb": [gx.scale_by_adam(eps=1e-6), decay, gx.scale_by_trust_ratio(), rate],
     }
-    return gx.chain(
-        gx.clip_by_global_norm(1.0),
-        *direction[name],
-        gx.scale_by_learning_rate(schedule),
-    )
+    return gx.chain(gx.clip_by_global_norm(1.0), *links[name])
 
 
 def main() -> None:
@@ -54,6 +51,7 @@ def main() -> None:
     train, validation, test = common.load_data()
     epoch_steps = len(train.labels) // args.batch_size
     steps = args.epochs * epoch_steps
+    # One step more than there are, so that the last one still moves, and a run of one step is allowed.
     schedule = gx.warmup_cosine_decay_schedule(0.0, args.learning_rate, steps // 10, steps + 1)
 
     tx = make_optimizer(args.optimizer, schedule, args.weight_decay)

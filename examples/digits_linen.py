@@ -38,7 +38,8 @@ def make_optimizer(name: str, schedule: gx.Schedule, weight_decay: float) -> gx.
         "lars": partial(gx.lars, weight_decay=weight_decay, weight_decay_mask=gx.matrices_only),
         "lamb": partial(gx.lamb, **decay),
     }
-    return gx.chain(gx.clip_by_global_norm(1.0), optimizer[name](schedule))
+    l2 = gx.add_decayed_weights(**decay) if name in ("sgd", "adam") else gx.identity()
+    return gx.chain(gx.clip_by_global_norm(1.0), l2, optimizer[name](schedule))
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -61,6 +62,7 @@ def main() -> None:
     train, validation, test = common.load_data()
     epoch_steps = len(train.labels) // args.batch_size
     steps = args.epochs * epoch_steps
+    # One step more than there are, so that the last one still moves, and a run of one step is allowed.
     schedule = gx.warmup_cosine_decay_schedule(0.0, args.learning_rate, steps // 10, steps + 1)
 
     model = Network()

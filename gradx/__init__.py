@@ -7,7 +7,6 @@ what lies deeper can be read but may move.
 
 from optax import OptState as OptState
 from optax import Params as Params
-from optax import ScalarOrSchedule as ScalarOrSchedule
 from optax import Updates as Updates
 
 from gradx.core import *

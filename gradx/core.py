@@ -97,8 +97,7 @@ def chain(*links: optax.GradientTransformation) -> GradientTransformation:
         if not isinstance(state, tuple) or len(state) != len(links):
             raise ValueError(
                 f"this chain has {len(links)} links and was given a state of "
-                f"{len(state) if isinstance(state, tuple) else type(state).__name__}: "
-                "was the state made by another optimizer's init?"
+                f"{len(state) if isinstance(state, tuple) else type(state).__name__}{HINT}"
             )
         states = []
         for link, s in zip(updates_of, state, strict=True):
@@ -112,24 +111,34 @@ def chain(*links: optax.GradientTransformation) -> GradientTransformation:
 @factory
 def named_chain(*links: tuple[str, optax.GradientTransformation]) -> GradientTransformation:
     """`chain` of (name, transformation) pairs; the state is an `OrderedDict` by name."""
+    for pair in links:
+        if len(pair) != 2 or not isinstance(pair[0], str):
+            raise TypeError(f"named_chain takes (name, transformation) pairs, got {pair!r}")
     names = [name for name, _ in links]
     if len(set(names)) != len(names):
         raise ValueError(f"named_chain: names must differ, got {names}")
-    inner_init: Any
-    inner_update: Any
-    inner_init, inner_update = chain(*(link for _, link in links))
+    inner: Any = chain(*(link for _, link in links))
 
     def init(params):
-        return OrderedDict(zip(names, inner_init(params), strict=True))
+        return OrderedDict(zip(names, inner.init(params), strict=True))
 
     def update(updates, state, params=None, **extra):
         if not isinstance(state, dict) or set(state) != set(names):
             got = sorted(state) if isinstance(state, dict) else type(state).__name__
             raise ValueError(f"named_chain: the state must have the keys {names}, got {got}")
-        updates, states = inner_update(updates, tuple(state[name] for name in names), params, **extra)
+        updates, states = inner.update(updates, tuple(state[name] for name in names), params, **extra)
         return updates, OrderedDict(zip(names, states, strict=True))
 
     return GradientTransformation(init, update)
+
+
+HINT = ". Was the state made by this transformation's init, for these parameters?"
+
+
+def check_state(owner: str, State: type, state: Any) -> None:
+    """Raise unless `state` is of the class that the transformation makes."""
+    if not isinstance(state, State):
+        raise TypeError(f"{owner} needs a {State.__name__}, and was given a {type(state).__name__}{HINT}")
 
 
 def linked(what: str, link: Any) -> Callable:

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from optax import ScalarOrSchedule
 
-__all__ = ["Numeric"]
-
-Numeric: TypeAlias = Any  # float | scalar array | schedule (step, from 0 -> number)
+__all__ = ["ScalarOrSchedule"]
 
 _DECAY = (lambda x: 0 <= x < 1, "at least 0 and less than 1")
 _FRACTION = (lambda x: 0 <= x <= 1, "between 0 and 1")
@@ -23,12 +22,14 @@ RANGES = {
     "learning_rate": _FINITE,
     "b1": _DECAY,
     "b2": _DECAY,
+    "b3": _DECAY,
     "momentum": _FRACTION,
     "decay": _FRACTION,
-    "ema.decay": _DECAY,
+    "ema.decay": _DECAY,  # its correction divides by 1 - decayᵗ
     "eps": _FINITE,
     "eps_root": _FINITE,
     "weight_decay": _FINITE,
+    "summed_decay": _FINITE,
     "trust_coefficient": _FINITE,
     "min_norm": _FINITE,
     "max_norm": _BOUND,
@@ -43,7 +44,7 @@ def check(owner: str, **given: Any) -> None:
         if callable(value):
             check_schedule(owner, name, value)
             continue
-        if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        if isinstance(value, str | bytes | bool | np.bool_) or not hasattr(value, "__float__"):
             raise TypeError(
                 f"{owner}: {name} must be a number, a scalar array or a schedule (a function of the "
                 f"step), got {value!r}"
@@ -71,7 +72,7 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
         raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {out}")
 
 
-def resolve(given: dict[str, Numeric], count: Any, dtype: Any) -> dict[str, Any]:
+def resolve(given: dict[str, ScalarOrSchedule], count: Any, dtype: Any) -> dict[str, Any]:
     """The values at step `count`: Python numbers as they are, the rest as scalars of `dtype`."""
     values = {name: v(count) if callable(v) else v for name, v in given.items()}
     return {name: cast(v, dtype) for name, v in values.items()}

@@ -30,13 +30,12 @@ def lerp(new: jax.Array, old: jax.Array, b: Any) -> jax.Array:
     return b * old + (1 - b) * new
 
 
-def debias(b: Any, t: jax.Array) -> Any:
-    """`1 / (1 - bᵗ)`: what undoes the zero start of a moving average after `t` steps."""
-    if isinstance(b, float | int):
-        if b == 0:
-            return 1.0  # log(0) does not exist, and there is nothing to undo
-        return -1 / jnp.expm1(t * math.log(b))
-    return -1 / jnp.expm1(t * jnp.log(b))  # expm1, because 1 - bᵗ cancels for b near 1
+def correction(b: Any, t: jax.Array) -> Any:
+    """`1 / (1 - bᵗ)`: the factor that undoes the zero start of a moving average after `t` steps."""
+    # A Python number keeps its double precision here: rounded to float32, 0.999 is off by enough to
+    # move the result by 1e-5. And expm1, because 1 - bᵗ cancels for b near 1.
+    log = (math.log(b) if b else -math.inf) if isinstance(b, float | int) else jnp.log(b)
+    return -1 / jnp.expm1(t * log)
 
 
 def increment(count: jax.Array) -> jax.Array:

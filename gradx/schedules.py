@@ -1,7 +1,7 @@
 """Schedules: functions from the step, 0 first, to a value.
 
 Any of them (or any function of yours from a step to a number) may stand where a hyperparameter
-stands. Each clips the step as an integer before it divides, so that runs of any length are exact.
+stands. Each subtracts its start as an integer, so that a late start costs no precision.
 """
 
 from collections.abc import Callable, Sequence
@@ -106,8 +106,9 @@ def exponential_decay(
         raise ValueError(f"exponential_decay: decay_rate must be more than 0, got {decay_rate}")
 
     def value(count):
-        stairs = jnp.asarray(jnp.maximum(count - transition_begin, 0), float) / transition_steps
-        value = init_value * decay_rate ** (jnp.floor(stairs) if staircase else stairs)
+        since = jnp.maximum(count - transition_begin, 0)
+        since = since // transition_steps * transition_steps if staircase else since
+        value = init_value * decay_rate ** (jnp.asarray(since, float) / transition_steps)
         if end_value is None:
             return value
         return jnp.maximum(value, end_value) if decay_rate < 1 else jnp.minimum(value, end_value)

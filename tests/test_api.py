@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -107,7 +108,7 @@ def test_every_public_function_and_class_is_documented(path):
         assert not rest or not rest[0], f"{name}: one line, then an empty one"
         if inspect.isfunction(value) and "Arguments:" in doc:
             for argument in inspect.signature(value).parameters:
-                assert argument in doc, f"{name}: {argument} is not explained"
+                assert re.search(rf"\b{argument}\b", doc), f"{name}: {argument} is not explained"
 
 
 @each_file

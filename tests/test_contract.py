@@ -133,8 +133,10 @@ def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
     for x in jax.tree.leaves(state):
         assert x.ndim == 0 or x.sharding == sharded["w"].sharding
     g = grads(0, p)
-    u, _ = jax.jit(tx.update)(g, state, sharded)
+    u, after = jax.jit(tx.update)(jax.device_put(g, sharded["w"].sharding), state, sharded)
     close(u, tx.update(g, tx.init(p), p)[0])
+    for x in jax.tree.leaves(after):
+        assert x.ndim == 0 or x.sharding.is_equivalent_to(sharded["w"].sharding, x.ndim)
 
 
 @each

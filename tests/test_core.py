@@ -101,6 +101,11 @@ def test_set_to_zero_keeps_dtypes():
             ValueError,
             r"the parameter at \['w'\] has shape \(3,\), its update \(2, 3\)",
         ),
+        (
+            lambda: gx.named_chain(gx.clip(1.0), gx.adam(0.1)),
+            TypeError,
+            r"named_chain takes \(name, transformation\) pairs, got clip\(1.0\)",
+        ),
         (lambda: gx.adamw(), TypeError, r"adamw\(\) missing 1 required positional argument: 'learning_rate'"),
     ],
 )

@@ -1,6 +1,7 @@
 """Objects known by their call: what counts as equal, and what is shown."""
 
 import copy
+import inspect
 import pickle
 
 import jax
@@ -114,4 +115,5 @@ def test_made_by_hand_it_is_like_any_tuple():
 
 def test_the_decorator_keeps_name_signature_and_docstring():
     assert gx.adamw.__name__ == "adamw"
+    assert inspect.signature(gx.adamw).parameters["b2"].default == 0.999
     assert gx.adamw.__doc__.startswith("Adam with decoupled weight decay")

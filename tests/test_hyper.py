@@ -43,7 +43,7 @@ NAN, INF = float("nan"), float("inf")
             lambda: gx.scale_by_trust_ratio(phi_bounds=(2.0, 1.0)),
             r"phi_bounds must be \(low, high\) with 0 <= low",
         ),
-        (lambda: gx.scale_by_trust_ratio(summed_decay=-1.0), r"weight_decay must be at least 0 and finite"),
+        (lambda: gx.scale_by_trust_ratio(summed_decay=-1.0), r"summed_decay must be at least 0 and finite"),
         (lambda: gx.lars(0.1, denominator="sum"), r"denominator must be 'update' or 'summed', got 'sum'"),
         (
             lambda: gx.lars(0.1, denominator="summed", weight_decay_mask=gx.matrices_only),
@@ -71,6 +71,8 @@ def test_bad_values_are_refused_at_construction(make, message):
             lambda: gx.sgd("0.1"),
             r"learning_rate must be a number, a scalar array or a schedule .*, got '0.1'",
         ),
+        (lambda: gx.sgd(0.1, True), r"sgd: momentum must be a number, .* got True"),
+        (lambda: gx.scale_by_schedule(0.1), r"scale_by_schedule: step_size_fn must be a function, got 0.1"),
         (lambda: gx.sgd(None), r"learning_rate must be a number, .* got None"),
         (
             lambda: gx.sgd(lambda: 0.1),
@@ -83,11 +85,20 @@ def test_other_things_are_not_hyperparameters(make, message):
         make()
 
 
-def test_the_bounds_themselves_are_allowed():
-    gx.adam(0.0, b1=0.0, b2=0.0, eps=0.0)
-    gx.sgd(0.1, momentum=1.0)
-    gx.clip_by_global_norm(INF)
-    gx.scale(-1.0)
+@pytest.mark.parametrize(
+    ("tx", "update"),
+    [
+        (gx.adam(0.0), 0.0),
+        (gx.scale_by_adam(b1=0.0, b2=0.0, eps=0.0), 1.0),
+        (gx.trace(1.0), 2.0),
+        (gx.clip_by_global_norm(INF), 2.0),
+        (gx.clip(0.0), 0.0),
+        (gx.scale(-1.0), -2.0),
+    ],
+)
+def test_the_bounds_themselves_are_allowed(tx, update):
+    x = jnp.array([2.0])
+    assert tx.update(x, tx.init(x), x)[0][0] == update
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.array, jnp.float32, lambda x: lambda step: x])

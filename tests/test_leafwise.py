@@ -1,5 +1,6 @@
 """The engine: dtypes in and out, structure errors, what a rule may ask for."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -41,8 +42,67 @@ def test_a_rule_that_asks_for_what_there_is_not():
 
     tx = leafwise(Slots, rule, rate=0.1)
     x = jnp.ones(1)
-    with pytest.raises(NameError, match=r"asks for 'rat', and there are only \['a', 'b', 'g', 'p', 'rate'\]"):
+    with pytest.raises(TypeError, match=r"asks for 'rat', and there are only \['a', 'b', 'g', 'p', 'rate'\]"):
         tx.update(x, tx.init(x), x)
+
+
+def test_a_rule_that_returns_too_little():
+    x = jnp.ones(1)
+    for rule in (lambda g, a, b: (g, a), lambda g, a, b: g):
+        tx = leafwise(Slots, rule)
+        with pytest.raises(TypeError, match=r"the rule must return the update and then \['a', 'b'\]"):
+            tx.update(x, tx.init(x))
+
+
+def test_a_rule_that_changes_the_shape():
+    tx = leafwise(gx.EmptyState, lambda g: g.sum())
+    with pytest.raises(ValueError, match=r"at the root: an update of shape \(2,\) became one of \(\)"):
+        tx.update(jnp.ones(2), gx.EmptyState())
+
+
+def test_names_that_are_taken():
+    with pytest.raises(TypeError, match=r"\['trace'\] have a meaning, and cannot name hyperparameters"):
+        leafwise(optax.TraceState, lambda g, trace: (g, trace), trace=5.0)
+
+
+def test_rules_may_be_partial_or_jitted():
+    def rule(g, factor, extra=1.0):
+        return factor * extra * g
+
+    for made in (functools.partial(rule, extra=2.0), jax.jit(lambda g, factor: 2.0 * factor * g)):
+        u, _ = leafwise(gx.EmptyState, made, factor=3.0).update(jnp.ones(1), gx.EmptyState())
+        assert u[0] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("tx", "other", "message"),
+    [
+        (
+            gx.trace(lambda step: 0.9),
+            gx.trace(0.9),
+            r"trace needs a ScheduledState, and was given a TraceState",
+        ),
+        (
+            gx.trace(0.9),
+            gx.trace(lambda step: 0.9),
+            r"trace needs a TraceState, and was given a ScheduledState",
+        ),
+        (
+            gx.masked(gx.trace(0.9), True),
+            gx.trace(0.9),
+            r"masked needs a MaskedState, and was given a TraceState",
+        ),
+        (
+            gx.inject_hyperparams(gx.sgd)(0.1),
+            gx.sgd(0.1),
+            r"inject_hyperparams needs a InjectStateful.* a tuple",
+        ),
+    ],
+)
+def test_a_state_of_another_kind(tx, other, message):
+    x = jnp.ones(1)
+    with pytest.raises(TypeError, match=message):
+        tx.update(x, other.init(x), x)
 
 
 def test_slots_keep_the_dtype_that_was_asked_for():
@@ -116,17 +176,17 @@ W = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
         (
             lambda tx: tx.update(W, tx.init({**W, "b": jnp.ones(4)}), W),
             ValueError,
-            r"the update at \['b'\] does not fit the state's mu: that has shape \(4,\), and should",
+            r"scale_by_adam, at \['b'\]: mu has shape \(4,\), and should have \(3,\). Was the state made",
         ),
         (
             lambda tx: tx.update(W, tx.init({**W, "b": jnp.ones(())}), W),
             ValueError,
-            r"the update at \['b'\] does not fit the state's mu: that has shape \(\)",
+            r"scale_by_adam, at \['b'\]: mu has shape \(\), and should have \(3,\)",
         ),
         (
             lambda tx: tx.update(W, tx.init(W), {**W, "b": jnp.ones((1, 3))}),
             ValueError,
-            r"add_decayed_weights: the update at \['b'\] has shape \(3,\), its parameter \(1, 3\)",
+            r"add_decayed_weights, at \['b'\]: the update has shape \(3,\), its parameter shape \(1, 3\)",
         ),
         (
             lambda tx: tx.update(W, tx.init(W), {"w": W["w"]}),
@@ -141,13 +201,23 @@ W = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
         (
             lambda tx: tx.init({"n": jnp.arange(3), "w": W["w"]}),
             TypeError,
-            r"scale_by_adam: \['n'\] is int32, and only floating-point arrays can be optimized",
+            r"scale_by_adam, at \['n'\]: int32 cannot be optimized, only floating point can; leave it out",
         ),
-        (lambda tx: tx.init({"n": "text"}), TypeError, r"\['n'\] is str, and only floating-point arrays"),
+        (
+            lambda tx: tx.update({**W, "b": jnp.ones(())}, tx.init(W), W),
+            ValueError,
+            r"scale_by_adam, at \['b'\]: an update of shape \(\) became one of \(3,\). Was the state made",
+        ),
+        (
+            lambda tx: tx.update(W, tx.init(W), {**W, "b": None}),
+            ValueError,
+            r"at \['b'\]: the update has shape \(3,\), its parameter no array",
+        ),
+        (lambda tx: tx.init({"n": "text"}), TypeError, r"at \['n'\]: str cannot be optimized"),
         (
             lambda tx: tx.update({**W, "b": np.zeros(3, jax.dtypes.float0)}, tx.init(W), W),
             TypeError,
-            r"\['b'\] is .*, and only floating-point arrays",
+            r"at \['b'\]: .* cannot be optimized",
         ),
     ],
 )

@@ -7,9 +7,9 @@ from optax import ScaleByAdamState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import Numeric
+from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, debias, lerp
+from gradx.numerics import abs_sq, correction, lerp
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask
 from gradx.transforms.scale import scale_by_learning_rate
@@ -19,10 +19,10 @@ __all__ = ["ScaleByAdamState", "adam", "adamw", "scale_by_adam"]
 
 @factory
 def scale_by_adam(
-    b1: Numeric = 0.9,
-    b2: Numeric = 0.999,
-    eps: Numeric = 1e-8,
-    eps_root: Numeric = 0.0,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
     mu_dtype: Any = None,
     *,
     nesterov: bool = False,
@@ -47,7 +47,7 @@ def scale_by_adam(
     def scalars(t, b1, b2):
         if not bias_correction:
             return {"c1": 1.0, "c1_next": 1.0, "c2": 1.0}
-        return {"c1": debias(b1, t), "c1_next": debias(b1, t + 1), "c2": debias(b2, t)}
+        return {"c1": correction(b1, t), "c1_next": correction(b1, t + 1), "c2": correction(b2, t)}
 
     def rule(g, mu, nu, b1, b2, eps, eps_root, c1, c1_next, c2):
         mu = lerp(g, mu, b1)
@@ -70,11 +70,11 @@ def scale_by_adam(
 
 @factory
 def adam(
-    learning_rate: Numeric,
-    b1: Numeric = 0.9,
-    b2: Numeric = 0.999,
-    eps: Numeric = 1e-8,
-    eps_root: Numeric = 0.0,
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
     mu_dtype: Any = None,
     *,
     nesterov: bool = False,
@@ -96,13 +96,13 @@ def adam(
 
 @factory
 def adamw(
-    learning_rate: Numeric,
-    b1: Numeric = 0.9,
-    b2: Numeric = 0.999,
-    eps: Numeric = 1e-8,
-    eps_root: Numeric = 0.0,
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
     mu_dtype: Any = None,
-    weight_decay: Numeric = 1e-4,
+    weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     *,
     nesterov: bool = False,
@@ -117,7 +117,7 @@ def adamw(
       b1, b2, eps, eps_root, mu_dtype, nesterov, bias_correction: as in `scale_by_adam`.
       weight_decay: the share of each parameter added to its update, at least 0; 0.01 to 0.1 for
         transformers.
-      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and norms.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),

@@ -2,7 +2,7 @@
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import Numeric
+from gradx.hyper import ScalarOrSchedule
 from gradx.optimizers.adam import scale_by_adam
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask, masked
@@ -14,12 +14,12 @@ __all__ = ["lamb"]
 
 @factory
 def lamb(
-    learning_rate: Numeric,
-    b1: Numeric = 0.9,
-    b2: Numeric = 0.999,
-    eps: Numeric = 1e-6,
-    eps_root: Numeric = 0.0,
-    weight_decay: Numeric = 0.0,
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-6,
+    eps_root: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
     trust_ratio_mask: Mask = None,
@@ -35,7 +35,7 @@ def lamb(
       learning_rate: the step size, or a schedule of it; 1e-3 to 1e-2, with a warm-up.
       b1, b2, eps, eps_root, bias_correction: as in `scale_by_adam`.
       weight_decay: the share of each parameter added to its update, at least 0; 0.01 in the paper.
-      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and norms.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
       trust_ratio_mask: which parameters have the ratio (1 for the others), as in `masked`; None for all.
       phi_bounds: (low, high) for φ(x) = min(max(x, low), high); None for φ(x) = x.
     """

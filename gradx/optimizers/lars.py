@@ -4,7 +4,7 @@ from typing import Literal
 
 from gradx.core import GradientTransformation, chain, identity
 from gradx.factory import factory
-from gradx.hyper import Numeric, check
+from gradx.hyper import ScalarOrSchedule, check
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask, masked
 from gradx.transforms.momentum import trace
@@ -16,13 +16,13 @@ __all__ = ["lars"]
 
 @factory
 def lars(
-    learning_rate: Numeric,
-    weight_decay: Numeric = 0.0,
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = True,
-    trust_coefficient: Numeric = 0.001,
-    eps: Numeric = 0.0,
+    trust_coefficient: ScalarOrSchedule = 0.001,
+    eps: ScalarOrSchedule = 0.0,
     trust_ratio_mask: Mask = True,
-    momentum: Numeric = 0.9,
+    momentum: ScalarOrSchedule = 0.9,
     nesterov: bool = False,
     *,
     phi_bounds: tuple[float, float] | None = None,
@@ -36,9 +36,9 @@ def lars(
         with denominator="summed":  ‖g‖ + weight_decay * ‖p‖ in place of ‖d‖
 
     Arguments:
-      learning_rate: the step size, or a schedule of it; 0.1 to 10, with a warm-up.
+      learning_rate: the step size, or a schedule of it; 0.1 to 30, with a warm-up.
       weight_decay: the share of each parameter added to its gradient, at least 0.
-      weight_decay_mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and norms.
+      weight_decay_mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
       trust_coefficient: the share of its norm that an array moves at learning rate 1, at least 0.
       eps: added to the denominator, at least 0.
       trust_ratio_mask: which parameters have the ratio (1 for the others), as in `masked`.
@@ -65,7 +65,7 @@ def lars(
     )
     return chain(
         identity() if summed else add_decayed_weights(weight_decay, weight_decay_mask),
-        masked(ratio, trust_ratio_mask),
+        masked(ratio, True if trust_ratio_mask is None else trust_ratio_mask),
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),
     )

@@ -7,7 +7,7 @@ from optax import ScaleByLionState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import Numeric
+from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import lerp
 from gradx.transforms.decay import add_decayed_weights
@@ -19,12 +19,12 @@ __all__ = ["ScaleByLionState", "lion", "scale_by_lion"]
 
 @factory
 def scale_by_lion(
-    b1: Numeric = 0.9,
-    b2: Numeric = 0.99,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
     mu_dtype: Any = None,
     *,
     mode: Literal["hard", "smooth", "refined"] = "hard",
-    smooth_beta: Numeric = 1.0,
+    smooth_beta: ScalarOrSchedule = 1.0,
 ) -> GradientTransformation:
     """Keep only the sign of the mean gradient.
 
@@ -56,14 +56,14 @@ def scale_by_lion(
 
 @factory
 def lion(
-    learning_rate: Numeric,
-    b1: Numeric = 0.9,
-    b2: Numeric = 0.99,
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
     mu_dtype: Any = None,
-    weight_decay: Numeric = 1e-3,
+    weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
 ) -> GradientTransformation:
-    """Lion: steps of exactly the learning rate, from one slot a parameter.
+    """Lion: steps of exactly the learning rate, from one slot per parameter.
 
         u = -learning_rate * (scale_by_lion(g) + weight_decay * p)
 
@@ -71,7 +71,7 @@ def lion(
       learning_rate: the step size, or a schedule of it; a tenth to a third of Adam's, 3e-5 to 1e-3.
       b1, b2, mu_dtype: as in `scale_by_lion`.
       weight_decay: the share of each parameter added to its update, at least 0; 3 to 10 times Adam's.
-      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and norms.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
     """
     return chain(
         scale_by_lion(b1, b2, mu_dtype),

@@ -4,7 +4,7 @@ from typing import Any
 
 from gradx.core import GradientTransformation, chain, identity
 from gradx.factory import factory
-from gradx.hyper import Numeric, check
+from gradx.hyper import ScalarOrSchedule, check
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale_by_learning_rate
 
@@ -13,8 +13,8 @@ __all__ = ["sgd"]
 
 @factory
 def sgd(
-    learning_rate: Numeric,
-    momentum: Numeric | None = None,
+    learning_rate: ScalarOrSchedule,
+    momentum: ScalarOrSchedule | None = None,
     nesterov: bool = False,
     accumulator_dtype: Any = None,
 ) -> GradientTransformation:

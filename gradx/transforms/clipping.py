@@ -5,7 +5,7 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation
 from gradx.factory import factory
-from gradx.hyper import Numeric
+from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
 from gradx.numerics import norm, real_size, saturated, shrink
 from gradx.tree import norm_of
@@ -14,7 +14,7 @@ __all__ = ["clip", "clip_by_block_rms", "clip_by_global_norm"]
 
 
 @factory
-def clip(max_delta: Numeric) -> GradientTransformation:
+def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
     """Clip every element.
 
         u = min(max(g, -max_delta), max_delta)
@@ -36,7 +36,7 @@ def clip(max_delta: Numeric) -> GradientTransformation:
 
 
 @factory
-def clip_by_block_rms(threshold: Numeric) -> GradientTransformation:
+def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
     """Scale each array down to a root mean square of at most `threshold`.
 
         u = g / max(1, rms(g) / threshold)
@@ -55,7 +55,7 @@ def clip_by_block_rms(threshold: Numeric) -> GradientTransformation:
 
 
 @factory
-def clip_by_global_norm(max_norm: Numeric) -> GradientTransformation:
+def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
     """Scale all updates down together to a norm of at most `max_norm` (Pascanu et al. 2013, arXiv:1211.5063).
 
         norm = √(Σ g²) over all arrays, in float32 or better

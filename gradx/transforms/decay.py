@@ -8,7 +8,7 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation
 from gradx.factory import factory
-from gradx.hyper import Numeric
+from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
 from gradx.transforms.masking import Mask, masked
 
@@ -16,7 +16,7 @@ __all__ = ["add_decayed_weights"]
 
 
 @factory
-def add_decayed_weights(weight_decay: Numeric = 0.0, mask: Mask = None) -> GradientTransformation:
+def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None) -> GradientTransformation:
     """Add a share of each parameter to its update: decoupled decay after a rule, L2 before it.
 
         u = g + weight_decay * p

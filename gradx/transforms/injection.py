@@ -3,15 +3,16 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from optax import InjectStatefulHyperparamsState
+from optax.schedules import WrappedSchedule
 
-from gradx.core import GradientTransformation, linked
+from gradx.core import GradientTransformation, check_state, linked
 from gradx.factory import Call, Made, factory, known_by
 from gradx.hyper import RANGES, check
 from gradx.numerics import increment
@@ -62,6 +63,10 @@ class Injected(Made):
         self.dtype = dtype
         self.owner = getattr(inner_factory, "__name__", repr(inner_factory))
         self.refuse_unknown(static)
+        if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in self.signature.parameters.values()):
+            raise TypeError(
+                f"inject_hyperparams needs named arguments, and {self.owner}{self.signature} has others"
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> GradientTransformation:
         """Call the factory; schedules may stand for any number."""
@@ -71,7 +76,9 @@ class Injected(Made):
         kinds = {name: self.kind(name, value) for name, value in bound.arguments.items()}
         of_kind = lambda kind: {k: v for k, v in bound.arguments.items() if kinds[k] == kind}
         static, numbers = of_kind("static"), of_kind("number")
-        schedules = {k: v if hasattr(v, "update") else Counted(v) for k, v in of_kind("schedule").items()}
+        schedules = {
+            k: v if hasattr(v, "update") else WrappedSchedule(v) for k, v in of_kind("schedule").items()
+        }
         make = functools.partial(self.inner_factory, **static)
         return known_by(injected(make, numbers, schedules, self.dtype), call)
 
@@ -111,21 +118,6 @@ def gives_number(owner: str, name: str, function: Any) -> bool:
     return True
 
 
-class Counted(NamedTuple):
-    """A plain schedule, as one that keeps a state: its count."""
-
-    schedule: Callable[[Any], Any]
-
-    def init(self) -> Any:
-        return wrapped_state()(jnp.zeros((), jnp.int32))
-
-    def update(self, state: Any, **extra: Any) -> Any:
-        return wrapped_state()(increment(state.count))
-
-    def __call__(self, state: Any, **extra: Any) -> Any:
-        return self.schedule(state.count)
-
-
 def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> GradientTransformation:
     """The transformation: `make` it anew at every step, from what the state says."""
     known = sorted([*numbers, *schedules])
@@ -147,6 +139,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         return InjectStatefulHyperparamsState(jnp.zeros((), jnp.int32), hyperparams, states, inner)
 
     def update(updates, state, params=None, **extra):
+        check_state("inject_hyperparams", InjectStatefulHyperparamsState, state)
         for name in set(state.hyperparams) ^ set(known):
             raise KeyError(f"the state's hyperparams must be {known}; {name!r} is unknown or missing")
         given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
@@ -177,28 +170,19 @@ def set_hyperparams(state: Any, **values: float | jax.Array) -> Any:
         if not is_injected(s):
             return s
         known.update(s.hyperparams)
-        chosen = {k: v for k, v in values.items() if k in s.hyperparams}
-        for name in chosen.keys() & s.hyperparams_states.keys():
-            raise ValueError(f"set_hyperparams: {name} follows a schedule, which sets it at every step")
-        new = {
-            k: jnp.broadcast_to(jnp.asarray(v, old.dtype), old.shape)
-            for k, v in chosen.items()
-            for old in [s.hyperparams[k]]
-        }
-        check("set_hyperparams", **{k: v for k, v in new.items() if not v.ndim})
+        new = dict(s.hyperparams)
+        for name in values.keys() & s.hyperparams.keys():
+            if name in s.hyperparams_states:
+                raise ValueError(f"set_hyperparams: {name} follows a schedule, which sets it at every step")
+            old = s.hyperparams[name]
+            value = jnp.asarray(values[name], old.dtype)
+            for element in value.ravel():  # one, or one for each run of a sweep
+                check("set_hyperparams", **{name: element})
+            new[name] = jnp.broadcast_to(value, old.shape)
         inner = jax.tree.map(renewed, s.inner_state, is_leaf=is_injected)
-        return s._replace(hyperparams=s.hyperparams | new, inner_state=inner)
+        return s._replace(hyperparams=new, inner_state=inner)
 
     out = jax.tree.map(renewed, state, is_leaf=is_injected)
     for name in values.keys() - known:
         raise KeyError(f"set_hyperparams: no hyperparameter is named {name!r}; the state has {sorted(known)}")
     return out
-
-
-@functools.cache
-def wrapped_state() -> type:
-    """The class of a plain schedule's state, which Optax makes but does not export."""
-    tx = optax.inject_hyperparams(optax.scale)(lambda count: 0.0)
-    return type(
-        jax.eval_shape(tx.init, jax.ShapeDtypeStruct((), jnp.float32)).hyperparams_states["step_size"]
-    )

@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 from optax import MaskedNode, MaskedState
 
-from gradx.core import GradientTransformation, linked
+from gradx.core import GradientTransformation, check_state, linked
 from gradx.factory import factory
 from gradx.tree import Tree, aligned, flatten, is_missing
 
@@ -57,15 +57,16 @@ def masked(
     Raises ValueError for an unknown name and for a mask of another structure, TypeError for a mask
     that holds anything but bools.
     """
-    if isinstance(mask, str) and mask not in BY_NAME:
-        raise ValueError(f"masked: no mask is named {mask!r}; the names are {sorted(BY_NAME)}")
-    if not isinstance(mask, str) and not is_function(mask):
+    if isinstance(mask, str):
+        if mask not in BY_NAME:
+            raise ValueError(f"masked: no mask is named {mask!r}; the names are {sorted(BY_NAME)}")
+        mask = BY_NAME[mask]
+    if not is_function(mask):
         check_bools(mask)
     inner_update = linked("the inner transformation of masked", inner)
-    choose = BY_NAME[mask] if isinstance(mask, str) else mask
 
     def keep(like):
-        return broadcast(choose(like) if is_function(choose) else choose, like)
+        return broadcast(mask(like) if is_function(mask) else mask, like)
 
     def init(params):
         if not jax.tree.leaves(params):  # nothing to mask; optax.tree_map_params comes this way
@@ -73,6 +74,7 @@ def masked(
         return MaskedState(inner.init(cut(params, keep(params), params)))
 
     def update(updates, state, params=None, **extra):
+        check_state("masked", MaskedState, state)
         like = updates if params is None else params
         kept, structure = keep(like), jax.tree.structure(updates)
         if mask_compatible_extra_args:
@@ -105,7 +107,9 @@ def broadcast(mask: Tree, like: Tree) -> list[bool]:
     for (path, m), sub in zip(pairs, aligned(treedef, like, ("the mask", "the parameters")), strict=True):
         leaves = flatten(sub)[0]
         if is_missing(m) and not all(map(is_missing, leaves)):
-            raise ValueError(f"masked: the mask has {m} at {keystr(path)}, where there is a parameter")
+            raise ValueError(
+                f"masked: the mask has {m} at {keystr(path) or 'the root'}, where there is a parameter"
+            )
         kept += [not is_missing(m) and bool(m) and not is_missing(x) for x in leaves]
     return kept
 

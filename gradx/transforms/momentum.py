@@ -6,16 +6,17 @@ from optax import EmaState, TraceState
 
 from gradx.core import GradientTransformation
 from gradx.factory import factory
-from gradx.hyper import Numeric
+from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import debias as unbiased
-from gradx.numerics import lerp
+from gradx.numerics import correction, lerp
 
 __all__ = ["EmaState", "TraceState", "ema", "trace"]
 
 
 @factory
-def trace(decay: Numeric, nesterov: bool = False, accumulator_dtype: Any = None) -> GradientTransformation:
+def trace(
+    decay: ScalarOrSchedule, nesterov: bool = False, accumulator_dtype: Any = None
+) -> GradientTransformation:
     """Momentum (Polyak 1964; Nesterov form of Sutskever et al. 2013).
 
         trace = decay * trace + g
@@ -35,7 +36,9 @@ def trace(decay: Numeric, nesterov: bool = False, accumulator_dtype: Any = None)
 
 
 @factory
-def ema(decay: Numeric, debias: bool = True, accumulator_dtype: Any = None) -> GradientTransformation:
+def ema(
+    decay: ScalarOrSchedule, debias: bool = True, accumulator_dtype: Any = None
+) -> GradientTransformation:
     """An exponential moving average of the updates.
 
         ema = decay * ema + (1 - decay) * g
@@ -48,10 +51,10 @@ def ema(decay: Numeric, debias: bool = True, accumulator_dtype: Any = None) -> G
     """
 
     def scalars(t, decay):
-        return {"correction": unbiased(decay, t) if debias else 1.0}
+        return {"c": correction(decay, t) if debias else 1.0}
 
-    def rule(g, ema, decay, correction):
+    def rule(g, ema, decay, c):
         ema = lerp(g, ema, decay)
-        return correction * ema, ema
+        return c * ema, ema
 
     return leafwise(EmaState, rule, scalars, slots={"ema": zero_slot(accumulator_dtype)}, decay=decay)

@@ -1,5 +1,6 @@
 """Multiply the updates by a number."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -7,9 +8,8 @@ from optax import EmptyState, ScaleByScheduleState
 
 from gradx.core import GradientTransformation
 from gradx.factory import factory
-from gradx.hyper import Numeric
+from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
-from gradx.schedules import Schedule
 
 __all__ = [
     "ScaleByScheduleState",
@@ -21,13 +21,13 @@ __all__ = [
 
 
 @factory
-def scale(step_size: Any) -> GradientTransformation:
-    """Multiply by a constant.
+def scale(step_size: ScalarOrSchedule) -> GradientTransformation:
+    """Multiply by a number.
 
         u = step_size * g
 
     Arguments:
-      step_size: a number or scalar array of either sign; not NaN.
+      step_size: a number of either sign, or a schedule of it; not NaN.
     """
 
     def rule(g, step_size):
@@ -37,7 +37,7 @@ def scale(step_size: Any) -> GradientTransformation:
 
 
 @factory
-def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
+def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> GradientTransformation:
     """Multiply by a schedule.
 
         u = step_size_fn(count) * g
@@ -45,8 +45,12 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
     Arguments:
       step_size_fn: a function of the step (int32, 0 first) that gives a number.
 
-    Raises ValueError if it gives anything but one number.
+    Raises TypeError if it is not a function, ValueError if it gives anything but one number.
     """
+    if not callable(step_size_fn):
+        raise TypeError(
+            f"scale_by_schedule: step_size_fn must be a function, got {step_size_fn!r}; see scale"
+        )
 
     def rule(g, step_size_fn):
         return step_size_fn * g
@@ -55,7 +59,9 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
 
 
 @factory
-def scale_by_learning_rate(learning_rate: Numeric, *, flip_sign: bool = True) -> GradientTransformation:
+def scale_by_learning_rate(
+    learning_rate: ScalarOrSchedule, *, flip_sign: bool = True
+) -> GradientTransformation:
     """Multiply by the negative learning rate: the link that turns a direction into a step downhill.
 
         u = -learning_rate * g

@@ -5,7 +5,7 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation
 from gradx.factory import factory
-from gradx.hyper import Numeric, check
+from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
 from gradx.numerics import norm
 
@@ -14,12 +14,12 @@ __all__ = ["scale_by_trust_ratio"]
 
 @factory
 def scale_by_trust_ratio(
-    min_norm: Numeric = 0.0,
-    trust_coefficient: Numeric = 1.0,
-    eps: Numeric = 0.0,
+    min_norm: ScalarOrSchedule = 0.0,
+    trust_coefficient: ScalarOrSchedule = 1.0,
+    eps: ScalarOrSchedule = 0.0,
     *,
     phi_bounds: tuple[float, float] | None = None,
-    summed_decay: Numeric | None = None,
+    summed_decay: ScalarOrSchedule | None = None,
 ) -> GradientTransformation:
     """Layer-wise scaling (LARS, You et al. 2017, arXiv:1708.03888; LAMB, You et al. 2020, arXiv:1904.00962).
 
@@ -45,14 +45,12 @@ def scale_by_trust_ratio(
             f"scale_by_trust_ratio: phi_bounds must be (low, high) with 0 <= low <= high, got {phi_bounds}"
         )
     decayed = summed_decay is not None
-    if decayed:
-        check("scale_by_trust_ratio", weight_decay=summed_decay)
 
-    def rule(g, p, min_norm, trust_coefficient, eps, weight_decay):
+    def rule(g, p, min_norm, trust_coefficient, eps, summed_decay):
         p_norm, g_norm = jnp.maximum(norm(p), min_norm), jnp.maximum(norm(g), min_norm)
         size, below = jnp.clip(p_norm, low, high), g_norm
         if decayed:
-            below, g = g_norm + weight_decay * p_norm, g + weight_decay * p
+            below, g = g_norm + summed_decay * p_norm, g + summed_decay * p
         usable = (size > 0) & (below > 0) & jnp.isfinite(size) & jnp.isfinite(below)
         ratio = trust_coefficient * size / (jnp.where(usable, below, 1.0) + eps)
         return jnp.where(usable, ratio, 1.0) * g
@@ -63,5 +61,5 @@ def scale_by_trust_ratio(
         min_norm=min_norm,
         trust_coefficient=trust_coefficient,
         eps=eps,
-        weight_decay=summed_decay if decayed else 0.0,
+        summed_decay=summed_decay if summed_decay is not None else 0.0,
     )

@@ -167,6 +167,11 @@ def test_what_is_held_in_the_state():
         ),
         (lambda: gx.inject_hyperparams(gx.adamw, "masks"), KeyError, r"adamw has no hyperparameter 'masks'"),
         (
+            lambda: gx.inject_hyperparams(lambda rate, **rest: gx.sgd(rate)),
+            TypeError,
+            r"inject_hyperparams needs named arguments, and <lambda>\(rate, \*\*rest\) has others",
+        ),
+        (
             lambda: gx.inject_hyperparams(gx.adamw)(),
             TypeError,
             r"missing a required argument: 'learning_rate'",
@@ -197,6 +202,9 @@ def test_unknown_names_in_the_state_are_refused():
         gx.set_hyperparams(state, learning_rate=0.5)
     with pytest.raises(ValueError, match="momentum must be between 0 and 1, got 2"):
         gx.set_hyperparams(state, momentum=2.0)
+    swept = jax.vmap(lambda m: gx.set_hyperparams(state, momentum=m))(jnp.array([0.1, 0.2]))
+    with pytest.raises(ValueError, match="momentum must be between 0 and 1, got nan"):
+        gx.set_hyperparams(swept, momentum=jnp.array([0.5, jnp.nan]))
     state[1].hyperparams["lr"] = 0.5
     with pytest.raises(
         KeyError, match=r"hyperparams must be \['learning_rate', 'momentum'\]; 'lr' is unknown"
