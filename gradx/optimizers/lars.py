@@ -38,7 +38,8 @@ def lars(
     Arguments:
       learning_rate: the step size, or a schedule of it; 0.1 to 30, with a warm-up.
       weight_decay: the share of each parameter added to its gradient, at least 0.
-      weight_decay_mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
+      weight_decay_mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and
+        normalization scales.
       trust_coefficient: the share of its norm that an array moves at learning rate 1, at least 0.
       eps: added to the denominator, at least 0.
       trust_ratio_mask: which parameters have the ratio (1 for the others), as in `masked`.
