@@ -1,5 +1,6 @@
 """The contract: a gradient transformation is a pair of pure functions, and a chain is a list of them."""
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import optax
 from optax import EmptyState
 
 from gradx.factory import Made, factory
-from gradx.numerics import promoted
+from gradx.numerics import compute_dtype, promoted
 from gradx.tree import Tree, aligned, flatten, is_missing, path_at
 
 __all__ = [
@@ -81,8 +82,9 @@ def stateless_with_tree_map(f: Callable[[jax.Array, jax.Array | None], jax.Array
 def chain(*links: optax.GradientTransformation) -> GradientTransformation:
     """Apply the links from left to right; the state is the tuple of their states.
 
-    Any Optax transformation is a link too. Extra keyword arguments of `update` reach every link
-    that accepts them. `chain()` is the identity. Raises TypeError for what is not a transformation.
+    Any Optax transformation is a link too, given updates in float32 or better like the others. Extra
+    keyword arguments of `update` reach every link that accepts them. `chain()` is the identity.
+    Raises TypeError for what is not a transformation.
 
     >>> import gradx
     >>> gradx.chain(gradx.clip_by_global_norm(1.0), gradx.adamw(1e-3, weight_decay=0.01))
@@ -146,7 +148,34 @@ def linked(what: str, link: Any) -> Callable:
     if not callable(getattr(link, "init", None)) or not callable(getattr(link, "update", None)):
         hint = " (call it: it is a function that makes one)" if callable(link) else ""
         raise TypeError(f"{what} is not a gradient transformation: {link!r}{hint}")
-    return optax.with_extra_args_support(link).update
+    if isinstance(link, GradientTransformation):
+        return link.update
+    takes_extra = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(link.update).parameters.values())
+    foreign = link.update if takes_extra else optax.with_extra_args_support(link).update
+
+    def update(updates, state, params=None, **extra):
+        updates, new_state = foreign(widened(updates), state, params, **extra)
+        return updates, typed_like(new_state, state)
+
+    return update
+
+
+def widened(tree: Tree) -> Tree:
+    """Floating-point arrays in their compute dtypes, the rest as it is."""
+    widen = lambda x: x.astype(compute_dtype(x.dtype)) if is_inexact(x) else x
+    return jax.tree.map(widen, tree)
+
+
+def typed_like(new: Tree, old: Tree) -> Tree:
+    """`new` in the dtypes of `old`: a foreign transformation may let its state drift."""
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        return new
+    cast = lambda n, o: n.astype(o.dtype) if is_inexact(n) and is_inexact(o) else n
+    return jax.tree.map(cast, new, old)
+
+
+def is_inexact(x: Any) -> bool:
+    return hasattr(x, "astype") and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def apply_updates(params: Tree, updates: Tree) -> Tree:
@@ -165,6 +194,10 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
                     f"its update {jnp.shape(u)}"
                 )
             p, u = jnp.asarray(p), jnp.asarray(u)
-            dtype = promoted(p.dtype, u.dtype)
+            if jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
+                raise TypeError(
+                    f"apply_updates: a complex update of the real parameter at {path_at(treedef, i)}"
+                )
+            dtype = promoted(*(compute_dtype(x.dtype) if is_inexact(x) else x.dtype for x in (p, u)))
             ps[i] = (p.astype(dtype) + u.astype(dtype)).astype(p.dtype)
     return treedef.unflatten(ps)

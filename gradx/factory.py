@@ -103,12 +103,23 @@ def factory(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> T:
+        arguments: Any = owned((args, kwargs))
+        args, kwargs = arguments
         made = function(*args, **kwargs)
         if not isinstance(made, Made):
             raise TypeError(f"{text(make)} returned {made!r}: wrap a foreign transformation in gradx.chain")
         return known_by(made, Call(make, signature.bind(*args, **kwargs)))
 
     return make
+
+
+def owned(x: Any) -> Any:
+    """Copies of containers and NumPy arrays: what was made must not change with the caller's list."""
+    if type(x) in (list, tuple):
+        return type(x)(map(owned, x))
+    if type(x) is dict:
+        return {k: owned(v) for k, v in x.items()}
+    return x.copy() if isinstance(x, np.ndarray | set) else x
 
 
 def known_by(made: Any, call: Call) -> Any:
@@ -130,8 +141,10 @@ def frozen(value: Any) -> Any:
 
 
 def frozen_leaf(x: Any) -> Any:
-    if isinstance(x, int | float) and not isinstance(x, bool):
-        return float(x)  # 1 and 1.0 mean the same, True does not
+    if type(x) in (int, float):
+        return x  # 1 and 1.0 mean the same; True does not, nor does a NumPy scalar, which has a dtype
+    if isinstance(x, set):
+        return frozenset(x)
     if isinstance(x, np.ndarray | np.generic | jax.Array) and not isinstance(x, Tracer):
         array = np.asarray(x)
         return type(x), array.shape, array.dtype, array.tobytes()

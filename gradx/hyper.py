@@ -49,6 +49,8 @@ def check(owner: str, **given: Any) -> None:
                 f"{owner}: {name} must be a number, a scalar array or a schedule (a function of the "
                 f"step), got {value!r}"
             )
+        if np.iscomplexobj(value):
+            raise TypeError(f"{owner}: {name} must be a real number, got {value!r}")
         if np.ndim(value):
             raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
         if isinstance(value, Tracer):
@@ -66,9 +68,10 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
         return  # it branches on the step: not jittable, but good enough for eager use
     except TypeError as e:
         raise TypeError(
-            f"{owner}: {name} is a function, and a schedule is called with the step alone: {e}"
+            f"{owner}: {name} is a function, called with the step alone, as a schedule is, and failed: {e}"
         ) from e
-    if not hasattr(out, "shape") or out.shape or not jnp.issubdtype(out.dtype, np.number):
+    is_real = hasattr(out, "dtype") and out.dtype.kind not in "bc" and jnp.issubdtype(out.dtype, np.number)
+    if not is_real or out.shape:
         raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {out}")
 
 
@@ -79,5 +82,5 @@ def resolve(given: dict[str, ScalarOrSchedule], count: Any, dtype: Any) -> dict[
 
 
 def cast(value: Any, dtype: Any) -> Any:
-    """A scalar in `dtype`; a Python number stays one, as it takes the dtype of what it meets."""
-    return value if type(value) in (int, float) else jnp.asarray(value, dtype)  # np.float64 is a float too
+    """A scalar in `dtype`; a Python or NumPy number as a Python float, which takes the dtype it meets."""
+    return float(value) if isinstance(value, int | float | np.number) else jnp.asarray(value, dtype)

@@ -14,6 +14,7 @@ It closes over Python numbers only, so the same rule can be traced by XLA, vmapp
 layers, or put into one fused kernel.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from optax import ScalarOrSchedule
 
-from gradx.core import HINT, GradientTransformation, check_state
+from gradx.core import HINT, GradientTransformation, check_state, widened
 from gradx.hyper import cast, check, resolve
 from gradx.numerics import compute_dtype, increment, promoted, real_dtype
 from gradx.tree import aligned, flatten, is_missing, path_at
@@ -43,11 +44,15 @@ def zero_slot(dtype: Any = None, *, real: bool = False) -> Callable[[jax.Array],
     In `dtype`; by default in the parameter's own, but at least float32. `real=True` holds the
     absolute values of a complex parameter.
     """
+    if dtype is not None:
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(f"a slot must be floating point, and {dtype} is not")
 
     def start(p: jax.Array) -> jax.Array:
         own = compute_dtype(p.dtype)
         own = real_dtype(own) if real else own
-        chosen = jnp.dtype(dtype or own)
+        chosen = dtype or own
         if own.kind == "c" != chosen.kind:
             raise TypeError(f"{own} cannot be stored in {chosen}: choose a complex dtype, or none")
         return jnp.zeros_like(p, dtype=chosen)
@@ -118,7 +123,7 @@ class Lifted:
         columns = {k: list(leaves) for k in self.starts}
         for i, p in here.items():
             for k, start in self.starts.items():
-                columns[k][i] = start(p)
+                columns[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, start(p))
         return self.packed(jnp.zeros((), jnp.int32), columns, treedef)
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -154,7 +159,8 @@ class Lifted:
         known = {k: cast(v, real_dtype(g.dtype)) for k, v in known.items()}
         given = pick(self.owner, self.rule_asks, known | {"g": g, "p": p} | widened(slots))
         try:
-            out = self.rule(**given)
+            with promotion(g, p, slots):
+                out = self.rule(**given)
         except (TypeError, ValueError) as e:
             for k, slot in slots.items():  # the likely cause: a state of other parameters
                 check_fit(jax.eval_shape(self.starts[k], g), slot, k, place)
@@ -237,14 +243,21 @@ def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[in
     return ps
 
 
-def widened(arrays: Any) -> Any:
-    """Arrays in their compute dtypes."""
-    return jax.tree.map(lambda x: jnp.asarray(x, compute_dtype(x.dtype)), arrays)
+def promotion(*arrays: Any) -> contextlib.AbstractContextManager:
+    """Ordinary promotion where arrays differ in dtype, or are complex and meet real numbers.
+
+    Else what is set: the strict one shows whether a rule widens by accident.
+    """
+    dtypes = {x.dtype for x in jax.tree.leaves(arrays)}
+    uniform = len(dtypes) == 1 and next(iter(dtypes)).kind != "c"
+    return contextlib.nullcontext() if uniform else jax.numpy_dtype_promotion("standard")
 
 
 def stored(new: Any, old: Any, name: str, place: Place) -> Any:
     """The new slot in the dtype of the old one."""
     check_fit(new, old, name, place)
+    if any(map(jnp.iscomplexobj, jax.tree.leaves(new))) > any(map(jnp.iscomplexobj, jax.tree.leaves(old))):
+        raise TypeError(f"{place}: the update is complex, and the state's {name} is real{HINT}")
     return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
 
 

@@ -11,7 +11,7 @@ __all__ = []  # internal: rules import what they need by name
 
 def compute_dtype(dtype: Any) -> Any:
     """The dtype in which a rule computes on arrays of `dtype`: never below float32."""
-    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else jax.dtypes.canonicalize_dtype(dtype)
 
 
 def real_dtype(dtype: Any) -> Any:
@@ -34,8 +34,10 @@ def correction(b: Any, t: jax.Array) -> Any:
     """`1 / (1 - bᵗ)`: the factor that undoes the zero start of a moving average after `t` steps."""
     # A Python number keeps its double precision here: rounded to float32, 0.999 is off by enough to
     # move the result by 1e-5. And expm1, because 1 - bᵗ cancels for b near 1.
-    log = (math.log(b) if b else -math.inf) if isinstance(b, float | int) else jnp.log(b)
-    return -1 / jnp.expm1(t * log)
+    if isinstance(b, float | int):
+        return -1 / jnp.expm1(t * (math.log(b) if b else -math.inf))
+    is_zero = b == 0  # where the logarithm has no derivative
+    return jnp.where(is_zero, 1.0, -1 / jnp.expm1(t * jnp.log(jnp.where(is_zero, 0.5, b))))
 
 
 def increment(count: jax.Array) -> jax.Array:

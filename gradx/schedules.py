@@ -170,6 +170,9 @@ def join_schedules(schedules: Sequence[Callable[[Any], Any]], boundaries: Sequen
       boundaries: the step at which each but the first begins, in ascending order.
     """
     schedules, boundaries = list(schedules), list(boundaries)
+    for schedule in schedules:
+        if not callable(schedule):
+            raise TypeError(f"join_schedules: {schedule!r} is not a schedule; see constant_schedule")
     if len(boundaries) != len(schedules) - 1:
         raise ValueError(
             f"join_schedules: {len(schedules)} schedules need {len(schedules) - 1} boundaries, "
@@ -200,7 +203,7 @@ def warmup_schedule(schedule: Callable[[Any], Any], warmup_steps: int, init_valu
 
     def value(count):
         rise = fraction(count, max(warmup_steps, 1))
-        start = init_value + (schedule(0) - init_value) * rise
+        start = init_value + (schedule(jnp.zeros((), jnp.int32)) - init_value) * rise
         return jnp.where(count < warmup_steps, start, schedule(jnp.maximum(count - warmup_steps, 0)))
 
     return Schedule(value)
@@ -263,5 +266,5 @@ def fraction(count: Any, steps: int) -> jax.Array:
 def at_least(owner: str, least: float, **given: float) -> None:
     """Raise if a given number is less than `least`, or NaN."""
     for name, value in given.items():
-        if not value >= least:
-            raise ValueError(f"{owner}: {name} must be at least {least}, got {value}")
+        if not least <= value < 2**31:  # steps are int32
+            raise ValueError(f"{owner}: {name} must be at least {least} and below 2**31, got {value}")

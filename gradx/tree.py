@@ -77,11 +77,12 @@ def global_norm(tree: Tree) -> jax.Array:
     NaN if any element is inf or NaN; inf if the leaves are finite, but their squares overflow.
     """
     leaves = [jnp.asarray(x) for x in flatten(tree)[0] if not is_missing(x)]
-    return norm_of([x.astype(compute_dtype(x.dtype)) for x in leaves])
+    floats = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in leaves]
+    return norm_of([x.astype(compute_dtype(x.dtype)) for x in floats])
 
 
 def norm_of(leaves: list[jax.Array]) -> jax.Array:
     """`global_norm` of arrays that are in their compute dtypes."""
     dtype = promoted(jnp.float32, *(real_dtype(x.dtype) for x in leaves))
-    squares = [sum_of_squares(x).astype(dtype) for x in leaves]
+    squares = [sum_of_squares(x.astype(promoted(x.dtype, dtype))) for x in leaves]
     return safe_sqrt(sum(squares, jnp.zeros((), dtype)))

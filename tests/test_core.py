@@ -32,6 +32,37 @@ def test_extra_arguments_reach_the_links_that_take_them(lenient):
     np.testing.assert_allclose(u, expected.update(x, expected.init(x), x, value=0.5)[0])
 
 
+def test_extra_arguments_reach_objects_that_are_no_tuples(lenient):
+    x = jnp.ones(2)
+    steps = optax.MultiSteps(optax.polyak_sgd(), every_k_schedule=1)
+    tx = gx.chain(steps, gx.identity())
+    np.testing.assert_allclose(tx.update(x, tx.init(x), x, value=0.5)[0], -0.25)
+
+
+@pytest.mark.parametrize("make", [optax.adamw, optax.lion, lambda rate: optax.sgd(rate, 0.9), optax.rmsprop])
+def test_a_foreign_link_keeps_its_state_and_sees_float32(make, lenient):
+    """By itself, Optax's state would change its dtype when a link before it gives float32."""
+    p = {"w": jnp.ones(3, jnp.bfloat16)}
+    for tx in (
+        gx.chain(gx.clip_by_global_norm(1.0), make(0.1)),
+        gx.chain(make(0.1)),
+        gx.inject_hyperparams(make)(0.1),
+    ):
+        state = tx.init(p)
+        u, after = tx.update(p, state, p)
+        assert aval(after) == aval(state)
+        assert u["w"].dtype == jnp.float32
+
+
+def test_a_conditional_wrapper_of_optax_works_inside_a_chain(lenient):
+    """Outermost, with bf16 gradients, its branches would differ in dtype."""
+    p = {"w": jnp.ones(3, jnp.bfloat16)}
+    tx = gx.chain(optax.apply_if_finite(gx.adamw(0.1), 2))
+    u, state = tx.update(p, tx.init(p), p)
+    np.testing.assert_allclose(u["w"], -0.1, rtol=1e-3)
+    assert aval(state) == aval(tx.init(p))
+
+
 def test_named_chain_is_chain_with_names():
     p = params()
     links = [gx.clip(0.5), gx.scale_by_adam()]
@@ -105,6 +136,11 @@ def test_set_to_zero_keeps_dtypes():
             lambda: gx.named_chain(gx.clip(1.0), gx.adam(0.1)),
             TypeError,
             r"named_chain takes \(name, transformation\) pairs, got clip\(1.0\)",
+        ),
+        (
+            lambda: gx.apply_updates({"w": jnp.ones(1)}, {"w": jnp.ones(1, jnp.complex64)}),
+            TypeError,
+            r"a complex update of the real parameter at \['w'\]",
         ),
         (lambda: gx.adamw(), TypeError, r"adamw\(\) missing 1 required positional argument: 'learning_rate'"),
     ],

@@ -25,6 +25,7 @@ EQUAL = [
     (gx.sgd(jnp.float32(0.1)), gx.sgd(jnp.float32(0.1))),
     (gx.masked(gx.clip(1.0), {"w": True, "b": [False]}), gx.masked(gx.clip(1.0), {"b": [False], "w": True})),
     (gx.chain(gx.clip(1.0), gx.lion(0.1)), gx.chain(gx.clip(1.0), gx.lion(0.1))),
+    (gx.inject_hyperparams(gx.sgd, {"nesterov"})(0.1), gx.inject_hyperparams(gx.sgd, {"nesterov"})(0.1)),
     (clipped_sgd(0.1, 1.0, momentum=0.9), clipped_sgd(0.1, 1.0, momentum=0.9, scale=None)),
 ]
 UNEQUAL = [
@@ -35,6 +36,7 @@ UNEQUAL = [
     (gx.sgd(0.1, nesterov=True), gx.sgd(0.1, nesterov=False)),
     (gx.masked(gx.clip(1.0), {"w": True}), gx.masked(gx.clip(1.0), {"w": False})),
     (gx.masked(gx.clip(1.0), lambda p: True), gx.masked(gx.clip(1.0), lambda p: True)),
+    (gx.adam(0.1, b2=0.999), gx.adam(0.1, b2=np.float64(0.999))),
     (gx.identity(), gx.chain()),
     (gx.GradientTransformation(*gx.identity()), gx.identity()),
     (gx.identity(), gx.GradientTransformation(*gx.identity())),
@@ -73,6 +75,7 @@ def test_a_tracer_is_equal_to_itself_only():
             "adamw(0.001, weight_decay=0.1, mask=matrices_only)",
         ),
         (gx.chain(gx.clip(1.0), optax.sgd(0.1)), "chain(clip(1.0), chain(...))"),
+        (gx.inject_hyperparams(gx.sgd, {"nesterov"})(0.1), gx.inject_hyperparams(gx.sgd, {"nesterov"})(0.1)),
         (clipped_sgd(0.1, 1.0, momentum=0.9), "clipped_sgd(0.1, 1.0, momentum=0.9)"),
         (gx.trace(0.9, accumulator_dtype=jnp.bfloat16), "trace(0.9, accumulator_dtype=bfloat16)"),
         (gx.inject_hyperparams(gx.sgd)(0.1), "inject_hyperparams(sgd)(0.1)"),
@@ -117,3 +120,18 @@ def test_the_decorator_keeps_name_signature_and_docstring():
     assert gx.adamw.__name__ == "adamw"
     assert inspect.signature(gx.adamw).parameters["b2"].default == 0.999
     assert gx.adamw.__doc__.startswith("Adam with decoupled weight decay")
+
+
+def test_what_the_caller_changes_afterwards_does_not_change_what_was_made():
+    boundaries, scales, mask, rate = [10], {5: 0.5}, {"w": True}, np.array(0.1)
+    joined = gx.join_schedules([gx.constant_schedule(1.0), gx.constant_schedule(2.0)], boundaries)
+    steps = gx.piecewise_constant_schedule(1.0, scales)
+    masked, sgd = gx.masked(gx.scale(2.0), mask), gx.sgd(rate)
+    boundaries[0], scales[2], mask["w"], rate[...] = 20, 0.1, False, 0.9
+    assert joined(15) == 2.0
+    assert steps(3) == 1.0
+    w = {"w": jnp.ones(1)}
+    assert masked.update(w, masked.init(w))[0]["w"] == 2.0
+    np.testing.assert_allclose(sgd.update(w, sgd.init(w))[0]["w"], -0.1, rtol=1e-6)
+    assert joined != gx.join_schedules([gx.constant_schedule(1.0), gx.constant_schedule(2.0)], boundaries)
+    assert masked != gx.masked(gx.scale(2.0), mask)

@@ -76,7 +76,7 @@ def test_bad_values_are_refused_at_construction(make, message):
         (lambda: gx.sgd(None), r"learning_rate must be a number, .* got None"),
         (
             lambda: gx.sgd(lambda: 0.1),
-            r"learning_rate is a function, and a schedule is called with the step alone",
+            r"learning_rate is a function, called with the step alone, as a schedule is",
         ),
     ],
 )

@@ -239,3 +239,41 @@ def test_an_error_inside_a_rule_says_where():
 def test_a_slot_cannot_drop_the_imaginary_part():
     with pytest.raises(TypeError, match="complex64 cannot be stored in bfloat16"):
         zero_slot(jnp.bfloat16)(jnp.ones(2, jnp.complex64))
+
+
+def test_a_slot_that_starts_as_the_parameter_is_its_own_buffer():
+    tx = leafwise(optax.TraceState, lambda g, trace: (g, trace), slots={"trace": lambda p: p})
+    x = jnp.ones(3)
+    assert tx.init(x).trace.unsafe_buffer_pointer() != x.unsafe_buffer_pointer()
+
+
+def test_integer_slots_are_left_alone():
+    def rule(g, trace):
+        assert trace.dtype == jnp.int8
+        return g, trace + jnp.int8(1)
+
+    tx = leafwise(optax.TraceState, rule, slots={"trace": lambda p: jnp.zeros(p.shape, jnp.int8)})
+    x = jnp.ones(1)
+    assert tx.update(x, tx.init(x))[1].trace == 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, bool])
+def test_slots_are_floating_point(dtype):
+    with pytest.raises(TypeError, match="a slot must be floating point"):
+        gx.adam(0.1, mu_dtype=dtype)
+
+
+def test_a_complex_gradient_of_a_real_parameter_is_refused(lenient):
+    x = jnp.ones(2)
+    with pytest.raises(TypeError, match="the update is complex, and the state's mu is real"):
+        gx.adam(0.1).update(x * 1j, gx.adam(0.1).init(x))
+
+
+@pytest.mark.parametrize("tx", [gx.adam(0.1), gx.sgd(jnp.float32(0.1), 0.9), gx.lamb(0.1)], ids=repr)
+def test_strict_promotion_allows_complex_and_mixed_precision(tx, x64):
+    """Strictness is for the user's own code."""
+    for p, g in ((jnp.complex64, jnp.complex64), (jnp.float64, jnp.float32), (jnp.float32, jnp.float64)):
+        p, g = jnp.ones(2, p), jnp.ones(2, g)
+        u, state = tx.update(g, tx.init(p), p)
+        assert jnp.all(jnp.isfinite(u))
+        jax.tree.map(lambda a, b: a.dtype == b.dtype or pytest.fail("drift"), state, tx.init(p))

@@ -118,9 +118,12 @@ def test_the_cosine_is_the_formula():
     [
         (
             lambda: gx.linear_schedule(1.0, 0.0, 0),
-            r"linear_schedule: transition_steps must be at least 1, got 0",
+            r"linear_schedule: transition_steps must be at least 1 and below 2.*31, got 0",
         ),
-        (lambda: gx.polynomial_schedule(1.0, 0.0, 2, 5, -1), r"transition_begin must be at least 0, got -1"),
+        (
+            lambda: gx.polynomial_schedule(1.0, 0.0, 2, 5, -1),
+            r"transition_begin must be at least 0 and .*, got -1",
+        ),
         (
             lambda: gx.exponential_decay(1.0, 0, 0.5),
             r"exponential_decay: transition_steps must be at least 1",
@@ -131,17 +134,17 @@ def test_the_cosine_is_the_formula():
         ),
         (
             lambda: gx.piecewise_constant_schedule(1.0, {5: -0.5}),
-            r"the scale at 5 must be at least 0, got -0.5",
+            r"the scale at 5 must be at least 0 and .*, got -0.5",
         ),
         (lambda: gx.cosine_decay_schedule(1.0, 0), r"cosine_decay_schedule: decay_steps must be at least 1"),
-        (lambda: gx.cosine_decay_schedule(1.0, float("nan")), r"decay_steps must be at least 1, got nan"),
+        (lambda: gx.cosine_decay_schedule(1.0, float("nan")), r"decay_steps must be at least 1 and below"),
         (
             lambda: gx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 10),
-            r"decay_steps must be at least 11, got 10",
+            r"decay_steps must be at least 11 and .*, got 10",
         ),
         (
             lambda: gx.warmup_schedule(gx.constant_schedule(1.0), -1),
-            r"warmup_steps must be at least 0, got -1",
+            r"warmup_steps must be at least 0 and .*, got -1",
         ),
         (
             lambda: gx.join_schedules([gx.constant_schedule(1.0)], [5]),

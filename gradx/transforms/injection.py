@@ -1,5 +1,6 @@
 """Hyperparameters as data: in the state, so that changing one does not recompile."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
@@ -124,13 +125,14 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
 
     def scheduled(states: Any, **extra: Any) -> Numbers:
         values = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
-        return {k: jnp.asarray(v, dtype) for k, v in values.items()}
+        return {k: jnp.array(v, dtype) for k, v in values.items()}
 
     def initial() -> Any:
         return {k: schedule.init() for k, schedule in schedules.items()}
 
     # Bad numbers are refused now, by the factory itself; in a trace, which leaves all devices alone.
-    jax.eval_shape(lambda: (make(**numbers, **scheduled(initial())), None)[1])
+    with contextlib.suppress(jax.errors.JAXTypeError):  # a schedule that branches on the step
+        jax.eval_shape(lambda: (make(**numbers, **scheduled(initial())), None)[1])
 
     def init(params):
         states = initial()
@@ -142,6 +144,8 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         check_state("inject_hyperparams", InjectStatefulHyperparamsState, state)
         for name in set(state.hyperparams) ^ set(known):
             raise KeyError(f"the state's hyperparams must be {known}; {name!r} is unknown or missing")
+        for name in set(state.hyperparams_states) ^ set(schedules):
+            raise KeyError(f"{name!r} follows a schedule in the state or in the transformation, not in both")
         given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
         hyperparams = given | scheduled(state.hyperparams_states, **extra)
         inner_update = linked("what the injected factory made", make(**hyperparams))
@@ -175,7 +179,9 @@ def set_hyperparams(state: Any, **values: float | jax.Array) -> Any:
             if name in s.hyperparams_states:
                 raise ValueError(f"set_hyperparams: {name} follows a schedule, which sets it at every step")
             old = s.hyperparams[name]
-            value = jnp.asarray(values[name], old.dtype)
+            value = jnp.array(
+                values[name], old.dtype
+            )  # a copy: the state is donated, the caller's array is not
             for element in value.ravel():  # one, or one for each run of a sweep
                 check("set_hyperparams", **{name: element})
             new[name] = jnp.broadcast_to(value, old.shape)
