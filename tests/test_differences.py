@@ -97,6 +97,15 @@ def test_trust_ratio_of_an_infinite_norm():
     np.testing.assert_array_equal(first(gx.scale_by_trust_ratio(), g, p)[0], g)
 
 
+def test_a_conditional_around_16_bit_gradients():
+    p = jnp.ones(2, jnp.bfloat16)
+    assert first(optax.apply_if_finite(optax.sgd(0.1), 2), p)[0].dtype == jnp.bfloat16
+    with pytest.raises(TypeError):
+        first(optax.apply_if_finite(gx.sgd(0.1), 2), p)
+    u, _ = first(gx.chain(optax.apply_if_finite(gx.sgd(0.1), 2)), p)
+    np.testing.assert_allclose(u, -0.1, rtol=1e-6)
+
+
 def test_a_gradient_of_none():
     p, g = {"a": jnp.ones(1), "b": jnp.ones(1)}, {"a": jnp.ones(1), "b": None}
     assert first(optax.trace(0.9), g, p)[1].trace["b"] is None

@@ -75,7 +75,6 @@ def test_a_tracer_is_equal_to_itself_only():
             "adamw(0.001, weight_decay=0.1, mask=matrices_only)",
         ),
         (gx.chain(gx.clip(1.0), optax.sgd(0.1)), "chain(clip(1.0), chain(...))"),
-        (gx.inject_hyperparams(gx.sgd, {"nesterov"})(0.1), gx.inject_hyperparams(gx.sgd, {"nesterov"})(0.1)),
         (clipped_sgd(0.1, 1.0, momentum=0.9), "clipped_sgd(0.1, 1.0, momentum=0.9)"),
         (gx.trace(0.9, accumulator_dtype=jnp.bfloat16), "trace(0.9, accumulator_dtype=bfloat16)"),
         (gx.inject_hyperparams(gx.sgd)(0.1), "inject_hyperparams(sgd)(0.1)"),

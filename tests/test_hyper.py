@@ -52,6 +52,7 @@ NAN, INF = float("nan"), float("inf")
         (lambda: gx.scale_by_lion(mode="soft"), r"mode must be 'hard', 'smooth' or 'refined', got 'soft'"),
         (lambda: gx.sgd(jnp.ones(3)), r"learning_rate must be one number, got an array of shape \(3,\)"),
         (lambda: gx.sgd(lambda step: jnp.ones(3)), r"the schedule for learning_rate must give one number"),
+        (lambda: gx.sgd(lambda step: 1j), r"the schedule for learning_rate must give one number"),
         (lambda: gx.sgd(lambda step: {"a": 1.0}), r"the schedule for learning_rate must give one number"),
         (
             lambda: gx.scale_by_schedule(lambda step: jnp.ones(2)),
@@ -73,6 +74,7 @@ def test_bad_values_are_refused_at_construction(make, message):
         ),
         (lambda: gx.sgd(0.1, True), r"sgd: momentum must be a number, .* got True"),
         (lambda: gx.scale_by_schedule(0.1), r"scale_by_schedule: step_size_fn must be a function, got 0.1"),
+        (lambda: gx.sgd(np.complex64(1j)), r"learning_rate must be a real number"),
         (lambda: gx.sgd(None), r"learning_rate must be a number, .* got None"),
         (
             lambda: gx.sgd(lambda: 0.1),
@@ -160,3 +162,15 @@ def test_hyperparameters_keep_float64(x64):
     for rate in (0.1, np.float64(0.1), lambda step: jnp.float64(0.1)):
         u, _ = (tx := gx.sgd(rate)).update(x, tx.init(x))
         assert u[0] == -0.1
+
+
+def test_large_integers_are_numbers():
+    x = jnp.ones(1)
+    assert gx.clip_by_global_norm(10**10).update(x, gx.EmptyState())[0] == 1.0
+
+
+def test_a_numpy_number_is_as_precise_as_a_python_number():
+    x = jnp.ones(1)
+    close_to_one = np.float64(1 - 1e-9)
+    u, _ = (tx := gx.scale_by_adam(b2=close_to_one)).update(x, tx.init(x))
+    np.testing.assert_allclose(u, 1.0, rtol=1e-5)

@@ -105,6 +105,19 @@ def test_an_update_can_be_differentiated(x64):
         assert jnp.all(jnp.isfinite(jax.grad(length)(g)))
 
 
+def test_hyperparameters_can_be_differentiated(x64):
+    """d(update)/d(b1, b2) through injection is finite, at 0 too."""
+
+    def second_update(b):
+        tx = gx.inject_hyperparams(gx.scale_by_adam)(b1=b[0], b2=b[1])
+        x = jnp.array([1.0])
+        _, state = tx.update(x, tx.init(x))
+        return tx.update(2 * x, state)[0][0]
+
+    for b in ([0.0, 0.0], [0.5, 0.9]):
+        assert jnp.all(jnp.isfinite(jax.grad(second_update)(jnp.array(b))))
+
+
 @each_with_optax
 def test_has_the_arguments_of_optax_first(case):
     """Code written for Optax calls gradx with the same positions, names and defaults."""

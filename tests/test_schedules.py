@@ -107,6 +107,16 @@ def test_long_runs_are_exact():
     assert [float(schedule(jnp.int32(begin + i))) for i in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
+def test_stairs_are_exact_late_in_a_run():
+    stairs = gx.exponential_decay(1.0, 2**20, 0.5, staircase=True)
+    assert float(stairs(jnp.int32(17 * 2**20 - 1))) == 2.0**-16
+
+
+def test_warmup_calls_its_schedule_as_others_do():
+    schedule = gx.warmup_schedule(lambda step: step.astype(jnp.float32) + 1.0, 2)
+    assert [float(schedule(jnp.int32(i))) for i in range(4)] == [0.0, 0.5, 1.0, 2.0]
+
+
 def test_the_cosine_is_the_formula():
     schedule = gx.cosine_decay_schedule(2.0, 10, alpha=0.1)
     expected = 2.0 * (0.9 * 0.5 * (1 + math.cos(math.pi * 0.3)) + 0.1)
@@ -136,6 +146,7 @@ def test_the_cosine_is_the_formula():
             lambda: gx.piecewise_constant_schedule(1.0, {5: -0.5}),
             r"the scale at 5 must be at least 0 and .*, got -0.5",
         ),
+        (lambda: gx.cosine_decay_schedule(1.0, 2**31), r"decay_steps must be at least 1 and below 2\*\*31"),
         (lambda: gx.cosine_decay_schedule(1.0, 0), r"cosine_decay_schedule: decay_steps must be at least 1"),
         (lambda: gx.cosine_decay_schedule(1.0, float("nan")), r"decay_steps must be at least 1 and below"),
         (
@@ -159,3 +170,8 @@ def test_the_cosine_is_the_formula():
 def test_mistakes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_number_is_not_a_schedule():
+    with pytest.raises(TypeError, match=r"1.0 is not a schedule; see constant_schedule"):
+        gx.join_schedules([1.0, gx.constant_schedule(1.0)], [5])

@@ -61,6 +61,12 @@ def test_mixed_dtypes_share_one_norm(x64):
     np.testing.assert_allclose([float(u["a"][0]), float(u["b"][0])], [0.6, 0.8], rtol=1e-7)
 
 
+def test_a_float32_leaf_beside_a_float64_one_may_be_huge(x64):
+    g = {"a": jnp.full(3, 1e30, jnp.float32), "b": jnp.ones(2, jnp.float64)}
+    u, _ = gx.clip_by_global_norm(1.0).update(g, NONE)
+    np.testing.assert_allclose(u["a"], 3**-0.5, rtol=1e-6)
+
+
 def test_complex_gradients_are_clipped_by_their_modulus(lenient):
     u, _ = gx.clip_by_global_norm(1.0).update(jnp.array([3 + 4j]), NONE)
     np.testing.assert_allclose(u, [0.6 + 0.8j], rtol=1e-6)
@@ -81,3 +87,4 @@ def test_global_norm_tells_overflow_from_what_is_not_finite():
     assert jnp.isinf(gx.global_norm(jnp.array([3e38])))
     assert jnp.isnan(gx.global_norm(jnp.array([INF])))
     assert gx.global_norm({}) == 0.0
+    assert gx.global_norm([3, jnp.array([4])]) == 5.0

@@ -210,3 +210,32 @@ def test_unknown_names_in_the_state_are_refused():
         KeyError, match=r"hyperparams must be \['learning_rate', 'momentum'\]; 'lr' is unknown"
     ):
         tx.update(x, state, x)
+
+
+def test_the_state_has_buffers_of_its_own():
+    """Donating the state does not delete the caller's array, nor one buffer twice."""
+    rate, x = jnp.float32(0.1), jnp.ones(1)
+    tx = gx.chain(gx.inject_hyperparams(gx.scale)(rate), gx.inject_hyperparams(gx.scale)(lambda step: rate))
+    state = gx.inject_hyperparams(gx.adamw)(0.1).init(x)
+    state = gx.set_hyperparams(state, learning_rate=rate, weight_decay=rate)
+    for leaves in (jax.tree.leaves((tx.init(x), rate)), jax.tree.leaves((state, rate))):
+        pointers = [leaf.unsafe_buffer_pointer() for leaf in leaves]
+        assert len(set(pointers)) == len(pointers)
+
+
+def test_a_schedule_that_branches_on_the_step_serves_eager_use():
+    tx = gx.inject_hyperparams(gx.sgd)(lambda step: 0.1 if step < 1 else 0.2)
+    x = jnp.ones(1)
+    u, state = tx.update(x, tx.init(x))
+    v, _ = tx.update(x, state)
+    np.testing.assert_allclose([u[0], v[0]], [-0.1, -0.2], rtol=1e-6)
+
+
+def test_a_scheduled_state_is_not_a_plain_one():
+    x = jnp.ones(1)
+    plain, scheduled = gx.inject_hyperparams(gx.sgd)(0.1), gx.inject_hyperparams(gx.sgd)(SCHEDULE)
+    for a, b in ((plain, scheduled), (scheduled, plain)):
+        with pytest.raises(
+            KeyError, match="'learning_rate' follows a schedule in the state or in the transf"
+        ):
+            a.update(x, b.init(x))
