@@ -162,7 +162,7 @@ def linked(what: str, link: Any) -> Callable:
 
 def widened(tree: Tree) -> Tree:
     """Floating-point arrays in their compute dtypes, the rest as it is."""
-    widen = lambda x: x.astype(compute_dtype(x.dtype)) if is_inexact(x) else x
+    widen = lambda x: jnp.asarray(x, compute_dtype(x.dtype)) if is_inexact(x) else x
     return jax.tree.map(widen, tree)
 
 

@@ -157,9 +157,10 @@ class Lifted:
     def at_leaf(self, place: "Place", g: Any, p: Any, slots: dict, known: dict) -> tuple:
         """The rule on one parameter: its update, then its slots."""
         known = {k: cast(v, real_dtype(g.dtype)) for k, v in known.items()}
-        given = pick(self.owner, self.rule_asks, known | {"g": g, "p": p} | widened(slots))
+        arrays = {"g": g, "p": p} | widened(slots)
+        given = pick(self.owner, self.rule_asks, known | arrays)
         try:
-            with promotion(g, p, slots):
+            with promotion(arrays):
                 out = self.rule(**given)
         except (TypeError, ValueError) as e:
             for k, slot in slots.items():  # the likely cause: a state of other parameters
@@ -174,7 +175,7 @@ class Lifted:
         return out
 
     def packed(self, count: Any, columns: dict[str, list], treedef: Any) -> Any:
-        """The state."""
+        """The state, from its count and its slots as lists."""
         trees = {k: treedef.unflatten(column) for k, column in columns.items()}
         if self.counts:
             return self.State(count=count, **trees)
@@ -243,7 +244,7 @@ def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[in
     return ps
 
 
-def promotion(*arrays: Any) -> contextlib.AbstractContextManager:
+def promotion(arrays: Any) -> contextlib.AbstractContextManager:
     """Ordinary promotion where arrays differ in dtype, or are complex and meet real numbers.
 
     Else what is set: the strict one shows whether a rule widens by accident.
@@ -256,7 +257,8 @@ def promotion(*arrays: Any) -> contextlib.AbstractContextManager:
 def stored(new: Any, old: Any, name: str, place: Place) -> Any:
     """The new slot in the dtype of the old one."""
     check_fit(new, old, name, place)
-    if any(map(jnp.iscomplexobj, jax.tree.leaves(new))) > any(map(jnp.iscomplexobj, jax.tree.leaves(old))):
+    is_complex = lambda slot: any(map(jnp.iscomplexobj, jax.tree.leaves(slot)))
+    if is_complex(new) and not is_complex(old):
         raise TypeError(f"{place}: the update is complex, and the state's {name} is real{HINT}")
     return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
 

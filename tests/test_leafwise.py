@@ -277,3 +277,10 @@ def test_strict_promotion_allows_complex_and_mixed_precision(tx, x64):
         u, state = tx.update(g, tx.init(p), p)
         assert jnp.all(jnp.isfinite(u))
         jax.tree.map(lambda a, b: a.dtype == b.dtype or pytest.fail("drift"), state, tx.init(p))
+
+
+def test_numpy_gradients_and_parameters_give_jax_updates():
+    g = {"w": np.full(2, 2.0, np.float32)}
+    for tx in (gx.sgd(0.1), gx.adamw(0.1), gx.clip_by_global_norm(1.0)):
+        u, _ = tx.update(g, tx.init(g), g)
+        assert isinstance(u["w"], jax.Array)
