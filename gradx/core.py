@@ -144,7 +144,11 @@ def check_state(owner: str, State: type, state: Any) -> None:
 
 
 def linked(what: str, link: Any) -> Callable:
-    """The update function of a link, made to ignore extra arguments if it takes none."""
+    """The update function of a link; a foreign one is made to keep the contract.
+
+    It is given float32 or better, its state keeps the dtypes that it had, and extra arguments that it
+    does not take are left out.
+    """
     if not callable(getattr(link, "init", None)) or not callable(getattr(link, "update", None)):
         hint = " (call it: it is a function that makes one)" if callable(link) else ""
         raise TypeError(f"{what} is not a gradient transformation: {link!r}{hint}")

@@ -51,18 +51,12 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 
 def sum_of_squares(x: jax.Array) -> jax.Array:
-    """`Σ |x|²`: inf only if it overflows, NaN if any element is inf or NaN.
-
-    So one number tells both the norm and whether everything was finite: `x - x` is 0 or NaN.
-    (Nothing here needs a constant, which XLA:CPU would store as an array and read for each leaf.)
-    """
-    if jnp.iscomplexobj(x):
-        return sum_of_squares(x.real) + sum_of_squares(x.imag)
-    return jnp.sum(x * x + (x - x))
+    """`Σ |x|²`: inf if it overflows or an element is inf, NaN if one is NaN."""
+    return jnp.sum(abs_sq(x))
 
 
 def norm(x: jax.Array) -> jax.Array:
-    """The Euclidean norm of `x`: inf only if its square overflows, NaN if an element is not finite."""
+    """The Euclidean norm of `x`: inf if its square overflows, NaN if an element is NaN."""
     return safe_sqrt(sum_of_squares(x))
 
 
@@ -72,27 +66,20 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 
 
 def shrink(norm: jax.Array, max_norm: Any, size: int) -> tuple[jax.Array, jax.Array]:
-    """`(scale, limit)` so that `saturated(x, limit) * scale` has a norm of at most `max_norm`.
+    """Factors `(a, b)` such that `x * a * b` has a norm of at most `max_norm`.
 
-    `norm` is that of `x`, which holds `size` real numbers. NaN gives NaN. Where the square of a finite norm
-    overflowed, elements saturate at the largest number whose squares can still be added: the
-    result is short, but finite and not zero.
+    `norm` is that of `x`, which holds `size` real numbers. Where its square overflowed, the factors go
+    by the largest norm that finite numbers can have: the direction is right, the result short. They are
+    two, as their product is too small for a float; else `a` is 1. NaN gives NaN, and inf stays inf.
     """
     largest = float(jnp.finfo(norm.dtype).max)
-    overflows = jnp.isinf(norm)
-    norm = jnp.where(overflows, largest**0.5, norm)
     fits = norm <= max_norm  # False for NaN, which then reaches every element
-    limit = jnp.where(overflows & ~fits, (largest / max(size, 1)) ** 0.5, largest)
-    return jnp.where(fits, 1.0, max_norm / jnp.where(fits, 1.0, norm)), limit
+    overflows = jnp.isinf(norm) & ~fits
+    a = jnp.where(overflows, largest**-0.5, 1.0)
+    norm = jnp.where(overflows, largest**0.5 * max(size, 1) ** 0.5, norm)
+    return a, jnp.where(fits, 1.0, max_norm / jnp.where(fits, 1.0, norm))
 
 
 def real_size(x: jax.Array) -> int:
     """The number of real numbers in `x`."""
     return 2 * x.size if jnp.iscomplexobj(x) else x.size
-
-
-def saturated(x: jax.Array, limit: jax.Array) -> jax.Array:
-    """`x` with its real and imaginary parts clipped to ±`limit`."""
-    if jnp.iscomplexobj(x):
-        return jax.lax.complex(saturated(x.real, limit), saturated(x.imag, limit))
-    return jnp.clip(x, -limit, limit)

@@ -74,7 +74,7 @@ def global_norm(tree: Tree) -> jax.Array:
 
         √(Σ |x|²), added in float32 or better whatever the dtype of the leaves
 
-    NaN if any element is inf or NaN; inf if the leaves are finite, but their squares overflow.
+    NaN if any element is NaN; inf if one is inf, or if their squares overflow.
     """
     leaves = [jnp.asarray(x) for x in flatten(tree)[0] if not is_missing(x)]
     floats = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in leaves]

@@ -7,7 +7,7 @@ from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
-from gradx.numerics import norm, real_size, saturated, shrink
+from gradx.numerics import norm, real_size, shrink
 from gradx.tree import norm_of
 
 __all__ = ["clip", "clip_by_block_rms", "clip_by_global_norm"]
@@ -44,12 +44,12 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
     Arguments:
       threshold: the largest root mean square allowed, at least 0.
 
-    An array that holds an inf or a NaN becomes NaN.
+    What is not finite is not hidden: a NaN makes its array NaN, an inf stays inf.
     """
 
     def rule(g, threshold):
-        scale, limit = shrink(norm(g), threshold * max(g.size, 1) ** 0.5, real_size(g))
-        return saturated(g, limit) * scale
+        a, b = shrink(norm(g), threshold * max(g.size, 1) ** 0.5, real_size(g))
+        return g * a * b
 
     return leafwise(EmptyState, rule, threshold=threshold)
 
@@ -64,15 +64,15 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
     Arguments:
       max_norm: the largest norm allowed, at least 0; inf clips nothing.
 
-    A gradient that holds an inf or a NaN makes every update NaN: clipping cannot mend it, and must
-    not hide it. Finite gradients give finite updates that are not all zero, however large they are.
+    What is not finite is not hidden: a NaN makes every update NaN, an inf stays inf. Finite gradients
+    whose norm overflows (1.8e19) keep their direction, and come out far shorter than `max_norm`.
     """
 
     def scalars(updates, max_norm):
-        scale, limit = shrink(norm_of(updates), max_norm, sum(map(real_size, updates)))
-        return {"scale": scale, "limit": limit}
+        a, b = shrink(norm_of(updates), max_norm, sum(map(real_size, updates)))
+        return {"a": a, "b": b}
 
-    def rule(g, scale, limit):
-        return saturated(g, limit) * scale
+    def rule(g, a, b):
+        return g * a * b
 
     return leafwise(EmptyState, rule, scalars, max_norm=max_norm)
