@@ -18,6 +18,7 @@ _FINITE = (lambda x: 0 <= x < math.inf, "at least 0 and finite")
 _BOUND = (lambda x: x >= 0, "at least 0")
 _NUMBER = (lambda x: not math.isnan(x), "a number, not NaN")
 
+# What a name may be, wherever it is used. One that is not here may be any number but NaN.
 RANGES = {
     "learning_rate": _FINITE,
     "b1": _DECAY,
