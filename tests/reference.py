@@ -77,8 +77,9 @@ def lars(
         else:
             decay = weight_decay if decays(weight_decay_mask, p) else 0.0
             below = np.linalg.norm(g + decay * p)
-        above = np.clip(np.linalg.norm(p), *phi_bounds)
-        ratio = trust_coefficient * above / (below + eps) if above > 0 and below > 0 else 1.0
+        above = np.linalg.norm(p)
+        usable = above > 0 and below > 0
+        ratio = trust_coefficient * np.clip(above, *phi_bounds) / (below + eps) if usable else 1.0
         if not decays(trust_ratio_mask, p):
             ratio = 1.0
         step = -learning_rate * ratio * (g + decay * p)
@@ -103,8 +104,8 @@ def lamb(
     while True:
         g, p = yield u
         d = direction.send(g) + (weight_decay if decays(mask, p) else 0.0) * p
-        above, below = np.clip(np.linalg.norm(p), *phi_bounds), np.linalg.norm(d)
-        ratio = above / below if above > 0 and below > 0 else 1.0
+        above, below = np.linalg.norm(p), np.linalg.norm(d)
+        ratio = np.clip(above, *phi_bounds) / below if above > 0 and below > 0 else 1.0
         u = -learning_rate * (ratio if decays(trust_ratio_mask, p) else 1.0) * d
 
 

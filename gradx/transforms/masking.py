@@ -33,12 +33,12 @@ def no_bias_or_norm(params: Tree) -> Tree:
     def is_weight(path, _):
         names = [keystr((key,), simple=True).lower() for key in path]
         names = [name for name in names if name != "value"]  # what holds the array in an nnx.Param
-        return names[-1:] not in NOT_WEIGHTS and not any("norm" in name for name in names)
+        return NOT_WEIGHTS.isdisjoint(names[-1:]) and not any("norm" in name for name in names)
 
     return tree_map_with_path(is_weight, params)
 
 
-NOT_WEIGHTS = [["bias"], ["b"], ["scale"], ["offset"], ["gamma"], ["beta"]]
+NOT_WEIGHTS = {"bias", "b", "scale", "offset", "gamma", "beta"}
 BY_NAME = {f.__name__: f for f in (matrices_only, no_bias_or_norm)}
 
 

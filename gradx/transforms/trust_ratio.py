@@ -36,7 +36,7 @@ def scale_by_trust_ratio(
         below, as the LARS paper writes it; None takes the norm of the update as it comes, which
         holds the decay if `add_decayed_weights` stands before.
 
-    Where φ(‖p‖) or the denominator's norm is 0 or not finite, the ratio is 1. Norms are taken in
+    Where ‖p‖ or the denominator's norm is 0 or not finite, the ratio is 1, bounds or not. Norms are taken in
     float32 or better. Raises ValueError if `update` is called without parameters.
     """
     low, high = phi_bounds if phi_bounds is not None else (0.0, float("inf"))
@@ -48,11 +48,11 @@ def scale_by_trust_ratio(
 
     def rule(g, p, min_norm, trust_coefficient, eps, summed_decay):
         p_norm, g_norm = jnp.maximum(norm(p), min_norm), jnp.maximum(norm(g), min_norm)
-        size, below = jnp.clip(p_norm, low, high), g_norm
+        below = g_norm
         if decayed:
             below, g = g_norm + summed_decay * p_norm, g + summed_decay * p
-        usable = (size > 0) & (below > 0) & jnp.isfinite(size) & jnp.isfinite(below)
-        ratio = trust_coefficient * size / (jnp.where(usable, below, 1.0) + eps)
+        usable = (p_norm > 0) & (below > 0) & jnp.isfinite(p_norm) & jnp.isfinite(below)
+        ratio = trust_coefficient * jnp.clip(p_norm, low, high) / (jnp.where(usable, below, 1.0) + eps)
         return jnp.where(usable, ratio, 1.0) * g
 
     return leafwise(

@@ -39,10 +39,11 @@ def test_the_summed_denominator_adds_two_norms():
 
 
 @pytest.mark.parametrize("bad", [0.0, INF, NAN])
-def test_a_norm_of_zero_or_not_finite_gives_one(bad):
+@pytest.mark.parametrize("phi_bounds", [None, (0.1, 2.0)])
+def test_a_norm_of_zero_or_not_finite_gives_one(bad, phi_bounds):
     p = jnp.full(2, bad)
-    np.testing.assert_array_equal(ratio(p=p), 1.0)
-    tx = gx.scale_by_trust_ratio()
+    np.testing.assert_array_equal(ratio(p=p, phi_bounds=phi_bounds), 1.0)
+    tx = gx.scale_by_trust_ratio(phi_bounds=phi_bounds)
     np.testing.assert_array_equal(tx.update(p, tx.init(P), P)[0], p)
 
 
