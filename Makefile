@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto -q
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all test-parity lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
@@ -15,6 +15,9 @@ test: $(VENV)/test.stamp
 
 test-all: $(VENV)/test.stamp
 	$(PYTEST) -m "slow or not slow"
+
+test-parity: $(VENV)/parity.stamp
+	$(PYTEST) tests/parity
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
 """Hyperparameters: a number, a scalar array or a schedule; checked when given, resolved at a step."""
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -74,6 +76,24 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
     is_real = hasattr(out, "dtype") and out.dtype.kind not in "bc" and jnp.issubdtype(out.dtype, np.number)
     if not is_real or out.shape:
         raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {out}")
+
+
+_varying: contextvars.ContextVar[tuple] = contextvars.ContextVar("varying", default=())
+
+
+@contextlib.contextmanager
+def varying(*values: Any) -> Iterator[None]:
+    """Within, a transformation that is made with one of these values knows that it varies by step."""
+    token = _varying.set(values)
+    try:
+        yield
+    finally:
+        _varying.reset(token)
+
+
+def varies(value: Any) -> bool:
+    """Whether a hyperparameter follows a schedule: its own, or that of an injection around it."""
+    return callable(value) or any(value is v for v in _varying.get())
 
 
 def resolve(given: dict[str, ScalarOrSchedule], count: Any, dtype: Any) -> dict[str, Any]:

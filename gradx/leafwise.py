@@ -8,7 +8,7 @@ step's scalars, all asked for by name:
     p         the parameter; asking for it makes `params` required in `update`
     <slot>    a field of the state
     <hyper>   a hyperparameter, resolved at this step
-    <scalar>  what the `scalars` function gave: bias corrections, a norm over all parameters
+    <scalar>  what the `scalars` function gave, such as a norm over all parameters; a bias correction
 
 It closes over Python numbers only, so the same rule can be traced by XLA, vmapped over stacked
 layers, or put into one fused kernel.
@@ -24,17 +24,28 @@ import jax.numpy as jnp
 from optax import ScalarOrSchedule
 
 from gradx.core import HINT, GradientTransformation, check_state, widened
-from gradx.hyper import cast, check, resolve
-from gradx.numerics import compute_dtype, increment, promoted, real_dtype
-from gradx.tree import aligned, flatten, is_missing, path_at
+from gradx.hyper import cast, check, resolve, varies
+from gradx.leaves import Place, beside, check_fit, present, stored
+from gradx.numerics import compute_dtype, correction, increment, lerp, promoted, real_dtype
+from gradx.tree import aligned, flatten
 
-__all__ = ["ScheduledState", "leafwise", "zero_slot"]
+__all__ = ["CorrectedState", "ScheduledState", "leafwise", "zero_slot"]
 
 
 class ScheduledState(NamedTuple):
     """The state of a link that has no step count of its own, but a schedule that needs one."""
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
+    inner_state: Any
+
+
+class CorrectedState(NamedTuple):
+    """The state of a link that undoes the zero start of averages whose decay rates change.
+
+    `weights` has for each such rate the sum of the average's weights so far: 1 minus their product.
+    """
+
+    weights: dict[str, jax.Array]
     inner_state: Any
 
 
@@ -66,6 +77,7 @@ def leafwise(
     scalars: Callable | None = None,
     *,
     slots: dict[str, Callable] | None = None,
+    corrections: dict[str, str] | None = None,
     **hyper: ScalarOrSchedule,
 ) -> GradientTransformation:
     """Lift a rule on one array to a transformation of a pytree.
@@ -76,9 +88,12 @@ def leafwise(
       rule: a function of what it names (see above), returning the update, or the update and then
         each slot in the order of `State`. Its arrays are float32 or better.
       scalars: a function returning a dict of further scalars, run once a step. Besides
-        hyperparameters it may name `t` (the step, 1 at first, as a float), `updates` and `params`
-        (lists of all arrays).
+        hyperparameters and corrections it may name `t` (the step, 1 at first, as a float), `updates`
+        and `params` (lists of all arrays); what else it names, such as `value`, must be given to
+        `update` by that name.
       slots: how each slot starts, a function of the parameter; `zero_slot()` if not given.
+      corrections: scalar -> hyperparameter, say `{"c1": "b1"}` for c1 = 1 / (1 - b1ᵗ), the factor that
+        undoes the zero start of an average. If b1 follows a schedule, its product stands for b1ᵗ.
       hyper: the hyperparameters, each a number, a scalar array or a schedule.
 
     Errors of structure, dtype and missing `params` are raised by `init` and `update`, and name the
@@ -96,7 +111,7 @@ def leafwise(
     >>> updates["w"].tolist()
     [-0.5, -0.0]
     """
-    lifted = Lifted(State, rule, scalars, slots or {}, hyper)
+    lifted = Lifted(State, rule, scalars, slots or {}, corrections or {}, hyper)
     return GradientTransformation(lifted.init, lifted.update)
 
 
@@ -104,16 +119,21 @@ class Lifted:
     """A rule with all that the engine has to know of it."""
 
     def __init__(
-        self, State: Any, rule: Callable, scalars: Callable | None, slots: dict, hyper: dict
+        self, State: Any, rule: Callable, scalars: Any, slots: dict, corrections: dict, hyper: dict
     ) -> None:
         self.owner = getattr(rule, "__qualname__", repr(rule)).partition(".")[0]
         self.State, self.rule, self.scalars, self.hyper = State, rule, scalars, hyper
         self.starts = {name: slots.get(name, zero_slot()) for name in State._fields if name != "count"}
         self.rule_asks, self.scalars_ask = asked(rule), asked(scalars)
         self.needs_params = "p" in self.rule_asks or "params" in self.scalars_ask
+        self.corrections = corrections
+        self.weighted = sorted({k for k in corrections.values() if varies(hyper[k])})
         self.counts = "count" in State._fields
-        self.scheduled = not self.counts and ("t" in self.scalars_ask or any(map(callable, hyper.values())))
-        if taken := hyper.keys() & {"g", "p", "t", "updates", "params", *State._fields}:
+        needs_count = "t" in self.scalars_ask or any(map(callable, hyper.values()))
+        needs_count |= not set(corrections.values()) <= set(self.weighted)
+        self.scheduled = needs_count and not self.counts
+        taken = (hyper.keys() | corrections.keys()) & {"g", "p", "t", "updates", "params", *State._fields}
+        if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
 
@@ -124,7 +144,8 @@ class Lifted:
         for i, p in here.items():
             for k, start in self.starts.items():
                 columns[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, start(p))
-        return self.packed(jnp.zeros((), jnp.int32), columns, treedef)
+        weights = {k: jnp.zeros((), scalar_dtype(here)) for k in self.weighted}
+        return self.packed(jnp.zeros((), jnp.int32), weights, columns, treedef)
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if self.needs_params and params is None:
@@ -133,8 +154,8 @@ class Lifted:
         gs = present(leaves, treedef, self.owner)
         ps = beside(gs, params, treedef, self.owner) if self.needs_params else {}
         gs, ps = widened(gs), widened(ps)
-        count, columns = self.unpacked(state, treedef)
-        known = self.at_step(count, gs, ps)
+        count, weights, columns = self.unpacked(state, treedef)
+        known, weights = self.at_step(count, weights, gs, ps, extra)
         for i, g in gs.items():
             place = Place(self.owner, treedef, i)
             slots = {k: column[i] for k, column in columns.items()}
@@ -142,17 +163,25 @@ class Lifted:
             for (k, old), slot in zip(slots.items(), new, strict=True):
                 columns[k][i] = stored(slot, old, k, place)
         count = None if count is None else increment(count)
-        return treedef.unflatten(leaves), self.packed(count, columns, treedef)
+        return treedef.unflatten(leaves), self.packed(count, weights, columns, treedef)
 
-    def at_step(self, count: Any, gs: dict, ps: dict) -> dict[str, Any]:
-        """The hyperparameters and scalars of this step, once for all parameters."""
-        dtype = promoted(jnp.float32, *(real_dtype(g.dtype) for g in gs.values()))
+    def at_step(self, count: Any, weights: dict, gs: dict, ps: dict, extra: dict) -> tuple[dict, dict]:
+        """The hyperparameters and scalars of this step, once for all parameters; the new weights."""
+        dtype = scalar_dtype(gs)
         known = resolve(self.hyper, count, dtype)
-        if self.scalars is None:
-            return known
-        trees = {"updates": list(gs.values()), "params": list(ps.values())}
-        t = {} if count is None else {"t": increment(count).astype(dtype)}
-        return known | self.scalars(**pick(self.owner, self.scalars_ask, known | trees | t))
+        t: Any = None if count is None else increment(count).astype(dtype)
+        new = {k: lerp(jnp.ones((), w.dtype), w, cast(known[k], w.dtype)) for k, w in weights.items()}
+        for name, k in self.corrections.items():
+            known[name] = cast(1 / new[k], dtype) if k in new else correction(known[k], t)
+        if self.scalars is not None:
+            trees = {"updates": list(gs.values()), "params": list(ps.values())}
+            given = extra | known | trees | ({} if t is None else {"t": t})
+            for name in (k for k, required in self.scalars_ask.items() if required and k not in given):
+                raise TypeError(
+                    f"{self.owner} needs {name!r}: call update(updates, state, params, {name}=...)"
+                )
+            known |= self.scalars(**pick(self.owner, self.scalars_ask, given))
+        return known, new
 
     def at_leaf(self, place: "Place", g: Any, p: Any, slots: dict, known: dict) -> tuple:
         """The rule on one parameter: its update, then its slots."""
@@ -174,32 +203,28 @@ class Lifted:
             raise ValueError(f"{place}: an update of shape {g.shape} became one of {out[0].shape}{HINT}")
         return out
 
-    def packed(self, count: Any, columns: dict[str, list], treedef: Any) -> Any:
-        """The state, from its count and its slots as lists."""
+    def packed(self, count: Any, weights: dict, columns: dict[str, list], treedef: Any) -> Any:
+        """The state, from its count, the weights of its averages, and its slots as lists."""
         trees = {k: treedef.unflatten(column) for k, column in columns.items()}
         if self.counts:
-            return self.State(count=count, **trees)
-        return ScheduledState(count, self.State(**trees)) if self.scheduled else self.State(**trees)
+            state = self.State(count=count, **trees)
+        else:
+            state = ScheduledState(count, self.State(**trees)) if self.scheduled else self.State(**trees)
+        return CorrectedState(weights, state) if self.weighted else state
 
-    def unpacked(self, state: Any, treedef: Any) -> tuple[Any, dict[str, list]]:
-        """The step count, if there is one, and each slot as a list in the order of the updates."""
-        check_state(self.owner, ScheduledState if self.scheduled else self.State, state)
-        inner = state.inner_state if self.scheduled else state
-        check_state(self.owner, self.State, inner)
+    def unpacked(self, state: Any, treedef: Any) -> tuple[Any, dict, dict[str, list]]:
+        """What `packed` was given; each slot as a list in the order of the updates."""
+        weights, count = {}, None
+        if self.weighted:
+            check_state(self.owner, CorrectedState, state)
+            weights, state = state
+        if self.scheduled:
+            check_state(self.owner, ScheduledState, state)
+            count, state = state
+        check_state(self.owner, self.State, state)
         names = {k: ("the updates", f"the state's {k}") for k in self.starts}
-        columns = {k: aligned(treedef, getattr(inner, k), names[k], HINT) for k in self.starts}
-        return (state.count if self.counts or self.scheduled else None), columns
-
-
-class Place(NamedTuple):
-    """Where in which tree a parameter is; as a string, for errors."""
-
-    owner: str
-    treedef: Any
-    i: int
-
-    def __str__(self) -> str:
-        return f"{self.owner}, at {path_at(self.treedef, self.i)}"
+        columns = {k: aligned(treedef, getattr(state, k), names[k], HINT) for k in self.starts}
+        return (state.count if self.counts else count), weights, columns
 
 
 def asked(function: Callable | None) -> dict[str, bool]:
@@ -207,6 +232,11 @@ def asked(function: Callable | None) -> dict[str, bool]:
     if function is None:
         return {}
     return {k: p.default is p.empty for k, p in inspect.signature(function).parameters.items()}
+
+
+def scalar_dtype(arrays: dict[int, Any]) -> Any:
+    """The dtype of the scalars that go with some arrays: float32, or float64 if one is."""
+    return promoted(jnp.float32, *(real_dtype(x.dtype) for x in arrays.values()))
 
 
 def pick(owner: str, names: dict[str, bool], known: dict[str, Any]) -> dict[str, Any]:
@@ -217,33 +247,6 @@ def pick(owner: str, names: dict[str, bool], known: dict[str, Any]) -> dict[str,
     return {name: known[name] for name in names if name in known}
 
 
-def present(leaves: list, treedef: Any, owner: str) -> dict[int, Any]:
-    """The leaves that are there, by position, as arrays; an error if one is not floating point."""
-    out = {i: x for i, x in enumerate(leaves) if not is_missing(x)}
-    for i, x in out.items():
-        x = out[i] = jnp.asarray(x) if isinstance(x, int | float | complex) else x
-        dtype = getattr(x, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(
-                f"{Place(owner, treedef, i)}: {type(x).__name__ if dtype is None else dtype} cannot be "
-                "optimized, only floating point can; leave it out with None, gradx.masked or a filter"
-            )
-    return out
-
-
-def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[int, Any]:
-    """The parameters that have an update, each of the update's shape."""
-    leaves = aligned(treedef, params, ("the updates", "the parameters"))
-    ps = present([leaves[i] if i in gs else None for i in range(len(leaves))], treedef, owner)
-    for i, g in gs.items():
-        if i not in ps or ps[i].shape != g.shape:
-            other = f"shape {ps[i].shape}" if i in ps else "no array"
-            raise ValueError(
-                f"{Place(owner, treedef, i)}: the update has shape {g.shape}, its parameter {other}"
-            )
-    return ps
-
-
 def promotion(arrays: Any) -> contextlib.AbstractContextManager:
     """Ordinary promotion where arrays differ in dtype, or are complex and meet real numbers.
 
@@ -252,19 +255,3 @@ def promotion(arrays: Any) -> contextlib.AbstractContextManager:
     dtypes = {x.dtype for x in jax.tree.leaves(arrays)}
     uniform = len(dtypes) == 1 and next(iter(dtypes)).kind != "c"
     return contextlib.nullcontext() if uniform else jax.numpy_dtype_promotion("standard")
-
-
-def stored(new: Any, old: Any, name: str, place: Place) -> Any:
-    """The new slot in the dtype of the old one."""
-    check_fit(new, old, name, place)
-    is_complex = lambda slot: any(map(jnp.iscomplexobj, jax.tree.leaves(slot)))
-    if is_complex(new) and not is_complex(old):
-        raise TypeError(f"{place}: the update is complex, and the state's {name} is real{HINT}")
-    return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
-
-
-def check_fit(new: Any, old: Any, name: str, place: Place) -> None:
-    """Raise unless a slot has the shape that it should have."""
-    shapes = [jax.tree.map(jnp.shape, slot) for slot in (old, new)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{place}: {name} has shape {shapes[0]}, and should have {shapes[1]}{HINT}")

@@ -20,7 +20,7 @@ FLOORS = [
     ["factory", "numerics"],
     ["tree", "schedules"],
     ["core", "hyper"],
-    ["leafwise"],
+    ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
 ]

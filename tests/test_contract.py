@@ -1,7 +1,9 @@
 """What every transformation keeps, whatever its rule: dtypes, structure, purity, equality."""
 
 import copy
+import pathlib
 import pickle
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from tests.cases import CASES
+from tests.cases import CASES, given
 from tests.problems import aval, grads, params
 
 LINKS = [
@@ -129,14 +131,15 @@ def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}
     sharded = jax.device_put(p, NamedSharding(mesh, PartitionSpec("data")))
+    shapes = {(4, 3), (4,)}  # of slots like their parameters; scalars and sums over axes are free
     state = tx.init(sharded)
     for x in jax.tree.leaves(state):
-        assert x.ndim == 0 or x.sharding == sharded["w"].sharding
+        assert x.shape not in shapes or x.sharding == sharded["w"].sharding
     g = grads(0, p)
     u, after = jax.jit(tx.update)(jax.device_put(g, sharded["w"].sharding), state, sharded)
     close(u, tx.update(g, tx.init(p), p)[0])
     for x in jax.tree.leaves(after):
-        assert x.ndim == 0 or x.sharding.is_equivalent_to(sharded["w"].sharding, x.ndim)
+        assert x.shape not in shapes or x.sharding.is_equivalent_to(sharded["w"].sharding, x.ndim)
 
 
 @each
@@ -186,7 +189,7 @@ def test_pickles_and_prints_as_its_call(tx):
     again = pickle.loads(pickle.dumps(tx))
     assert again == tx
     assert repr(again) == repr(tx)
-    names = {name: getattr(gx, name) for name in dir(gx)} | {"bfloat16": jnp.bfloat16}
+    names = {name: getattr(gx, name) for name in dir(gx)} | {"bfloat16": jnp.bfloat16, "given": given}
     assert eval(repr(tx), names) == tx
 
 
@@ -253,3 +256,14 @@ def test_adam_treats_a_complex_parameter_by_its_modulus(lenient):
 
 def close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
+
+
+def test_exemptions_are_of_tests_that_exist():
+    names = {
+        n
+        for f in pathlib.Path(__file__).parent.rglob("test_*.py")
+        for n in re.findall(r"def (test_\w+)", f.read_text())
+    }
+    for case in CASES:
+        assert set(case.exempt) <= names, case
+        assert all(len(reason) > 20 for reason in case.exempt.values())

@@ -7,6 +7,8 @@ import re
 import pytest
 
 import gradx
+from tests import catalogue
+from tests.cases import CASES
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -53,3 +55,9 @@ def test_the_readme_names_every_public_function():
 
 def test_the_changelog_has_this_version():
     assert f"## {gradx.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_table_of_optimizers_is_made_from_the_rows():
+    """If this fails: `python -m tests.catalogue` prints the table to put into the README."""
+    assert catalogue.ABOUT.keys() == {case.optimizer.__name__ for case in CASES}
+    assert catalogue.table() in (ROOT / "README.md").read_text()

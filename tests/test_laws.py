@@ -18,7 +18,13 @@ settings.load_profile("gradx")
 VALUES = st.floats(-100, 100, width=32, allow_subnormal=False).map(lambda x: 0.0 if abs(x) < 1e-3 else x)
 VECTORS = hnp.arrays(np.float32, 6, elements=VALUES)
 ELEMENTWISE = st.sampled_from([case for case in CASES if case.elementwise and "mask" not in case.kwargs])
-ANY = st.sampled_from(CASES)
+
+
+def rows_for(law):
+    """The rows that are not exempt from a law."""
+    return st.sampled_from([case for case in CASES if law not in case.exempt])
+
+
 LINKS = st.sampled_from(
     [gx.clip(1.0), gx.scale(0.5), gx.trace(0.9), gx.ema(0.9), gx.scale_by_adam(), gx.clip_by_global_norm(1.0)]
 )
@@ -45,9 +51,9 @@ def test_splitting_a_parameter_changes_nothing_for_elementwise_rules(case, p, g,
     close(whole, [jnp.concatenate(u) for u in parts])
 
 
-@given(ANY, VECTORS, VECTORS)
+@given(rows_for("test_other_parameters_change_nothing"), VECTORS, VECTORS)
 def test_other_parameters_change_nothing(case, p, g):
-    """No rule of the table looks beyond its own array."""
+    """No rule of the table looks beyond its own array, but for those that say so."""
     tx = case.make()
     p, g = jnp.asarray(p), jnp.asarray(g)
     alone = two_steps(tx, {"a": p}, {"a": g})
@@ -55,7 +61,7 @@ def test_other_parameters_change_nothing(case, p, g):
     close([u["a"] for u in alone], [u["a"] for u in beside])
 
 
-@given(ANY, VECTORS, VECTORS)
+@given(rows_for("test_names_and_containers_change_nothing"), VECTORS, VECTORS)
 def test_names_and_containers_change_nothing(case, p, g):
     tx = case.make()
     p, g = jnp.asarray(p), jnp.asarray(g)
@@ -64,7 +70,7 @@ def test_names_and_containers_change_nothing(case, p, g):
     close([u["x"] for u in a], [u[1][0] for u in b])
 
 
-@given(ANY, VECTORS, VECTORS)
+@given(rows_for("test_every_rule_is_odd"), VECTORS, VECTORS)
 def test_every_rule_is_odd(case, p, g):
     """Turning parameters and gradients around turns the updates around."""
     tx = case.make()

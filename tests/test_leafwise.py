@@ -284,3 +284,56 @@ def test_numpy_gradients_and_parameters_give_jax_updates():
     for tx in (gx.sgd(0.1), gx.adamw(0.1), gx.clip_by_global_norm(1.0)):
         u, _ = tx.update(g, tx.init(g), g)
         assert isinstance(u["w"], jax.Array)
+
+
+def test_scalars_may_ask_for_extra_arguments_of_update():
+    def scalars(value, scale=2.0):
+        return {"factor": value * scale}
+
+    def rule(g, factor):
+        return factor * g
+
+    tx, x = leafwise(gx.EmptyState, rule, scalars), jnp.ones(2)
+    u, _ = gx.chain(gx.scale(1.0), tx).update(x, (gx.EmptyState(),) * 2, value=jnp.float32(3.0), other=1)
+    np.testing.assert_array_equal(u, [6.0, 6.0])
+    u, _ = tx.update(x, gx.EmptyState(), value=1.0, scale=5.0)
+    np.testing.assert_array_equal(u, [5.0, 5.0])
+    with pytest.raises(TypeError, match=r"needs 'value': call update\(updates, state, params, value=...\)"):
+        tx.update(x, gx.EmptyState())
+
+
+@pytest.mark.parametrize("inject", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda b: gx.scale_by_adam(b1=b, b2=0.999, eps=0.0),
+        lambda b: gx.scale_by_adam(b1=0.9, b2=b, eps=0.0),
+        lambda b: gx.ema(b),
+    ],
+)
+def test_a_constant_gradient_gives_a_constant_update_under_scheduled_betas(make, inject, x64):
+    """Optax and torch, which correct by 1 - bᵗ, give 0.0866 where 0.1 is right."""
+    schedule = lambda count: jnp.where(count % 4 < 2, 0.95, 0.85)
+
+    def factory(beta):
+        return make(beta)
+
+    tx = gx.inject_hyperparams(factory, hyperparam_dtype=jnp.float64)(schedule) if inject else make(schedule)
+    g = jnp.array([0.3, -2.0])
+    state, first = tx.init(g), None
+    update = jax.jit(tx.update)
+    for _ in range(30):
+        u, after = update(g, state)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        first = u if first is None else first
+        state = after
+        np.testing.assert_allclose(u, first, rtol=1e-12)
+    np.testing.assert_allclose(abs(first), abs(g) if "ema" in repr(make(0.5)) else 1.0, rtol=1e-12)
+
+
+def test_constant_betas_cost_no_state():
+    x = jnp.ones(1)
+    assert isinstance(gx.scale_by_adam().init(x), gx.ScaleByAdamState)
+    state = gx.scale_by_adam(b1=gx.linear_schedule(0.95, 0.85, 10)).init(x)
+    assert set(state.weights) == {"b1"}
+    assert isinstance(state.inner_state, gx.ScaleByAdamState)

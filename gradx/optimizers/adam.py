@@ -9,7 +9,7 @@ from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, correction, lerp
+from gradx.numerics import abs_sq, lerp
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask
 from gradx.transforms.scale import scale_by_learning_rate
@@ -44,12 +44,10 @@ def scale_by_adam(
       bias_correction: False leaves out both denominators 1 - bᵗ.
     """
 
-    def scalars(t, b1, b2):
-        if not bias_correction:
-            return {"c1": 1.0, "c1_next": 1.0, "c2": 1.0}
-        return {"c1": correction(b1, t), "c1_next": correction(b1, t + 1), "c2": correction(b2, t)}
+    def scalars(b1, c1=1.0):
+        return {"c1_next": 1 / ((1 - b1) + b1 / c1)}
 
-    def rule(g, mu, nu, b1, b2, eps, eps_root, c1, c1_next, c2):
+    def rule(g, mu, nu, b1, b2, eps, eps_root, c1_next, c1=1.0, c2=1.0):
         mu = lerp(g, mu, b1)
         nu = lerp(abs_sq(g), nu, b2)
         # Dozat's algorithm 2 has a further factor b2 in nu, as no implementation of it has.
@@ -61,6 +59,7 @@ def scale_by_adam(
         rule,
         scalars,
         slots={"mu": zero_slot(mu_dtype), "nu": zero_slot(real=True)},
+        corrections={"c1": "b1", "c2": "b2"} if bias_correction else {},
         b1=b1,
         b2=b2,
         eps=eps,

@@ -15,7 +15,7 @@ from optax.schedules import WrappedSchedule
 
 from gradx.core import GradientTransformation, check_state, linked
 from gradx.factory import Call, Made, factory, known_by
-from gradx.hyper import RANGES, check
+from gradx.hyper import RANGES, check, varying
 from gradx.numerics import increment
 
 __all__ = ["InjectStatefulHyperparamsState", "inject_hyperparams", "set_hyperparams"]
@@ -123,6 +123,10 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
     """The transformation: `make` it anew at every step, from what the state says."""
     known = sorted([*numbers, *schedules])
 
+    def made(hyperparams: Numbers) -> optax.GradientTransformation:
+        with varying(*(hyperparams[k] for k in schedules)):
+            return make(**hyperparams)
+
     def scheduled(states: Any, **extra: Any) -> Numbers:
         values = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
         return {k: jnp.array(v, dtype) for k, v in values.items()}
@@ -132,12 +136,12 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
 
     # Bad numbers are refused now, by the factory itself; in a trace, which leaves all devices alone.
     with contextlib.suppress(jax.errors.JAXTypeError):  # a schedule that branches on the step
-        jax.eval_shape(lambda: (make(**numbers, **scheduled(initial())), None)[1])
+        jax.eval_shape(lambda: (made(numbers | scheduled(initial())), None)[1])
 
     def init(params):
         states = initial()
         hyperparams: Numbers = {k: jnp.array(v, dtype) for k, v in numbers.items()} | scheduled(states)
-        inner = make(**hyperparams).init(params)
+        inner = made(hyperparams).init(params)
         return InjectStatefulHyperparamsState(jnp.zeros((), jnp.int32), hyperparams, states, inner)
 
     def update(updates, state, params=None, **extra):
@@ -148,7 +152,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
             raise KeyError(f"{name!r} follows a schedule in the state or in the transformation, not in both")
         given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
         hyperparams = given | scheduled(state.hyperparams_states, **extra)
-        inner_update = linked("what the injected factory made", make(**hyperparams))
+        inner_update = linked("what the injected factory made", made(hyperparams))
         updates, inner = inner_update(updates, state.inner_state, params, **extra)
         states = {k: s.update(state.hyperparams_states[k], **extra) for k, s in schedules.items()}
         return updates, InjectStatefulHyperparamsState(increment(state.count), hyperparams, states, inner)

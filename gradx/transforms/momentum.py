@@ -8,7 +8,7 @@ from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import correction, lerp
+from gradx.numerics import lerp
 
 __all__ = ["EmaState", "TraceState", "ema", "trace"]
 
@@ -50,11 +50,14 @@ def ema(
       accumulator_dtype: dtype of the average; by default the parameter's, at least float32.
     """
 
-    def scalars(t, decay):
-        return {"c": correction(decay, t) if debias else 1.0}
-
-    def rule(g, ema, decay, c):
+    def rule(g, ema, decay, c=1.0):
         ema = lerp(g, ema, decay)
         return c * ema, ema
 
-    return leafwise(EmaState, rule, scalars, slots={"ema": zero_slot(accumulator_dtype)}, decay=decay)
+    return leafwise(
+        EmaState,
+        rule,
+        slots={"ema": zero_slot(accumulator_dtype)},
+        corrections={"c": "decay"} if debias else {},
+        decay=decay,
+    )

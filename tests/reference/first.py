@@ -1,8 +1,4 @@
-"""Each rule once more, in NumPy float64, straight from its paper.
-
-A reference is a generator for one array: it is sent a gradient and the parameter, and yields the
-update. Written apart from `gradx/`, and sharing nothing with it.
-"""
+"""SGD, Adam and AdamW, Lion, LARS and LAMB."""
 
 import numpy as np
 

@@ -1,0 +1,65 @@
+"""The arrays of a tree, checked: errors that name the transformation and the parameter's path."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradx.core import HINT
+from gradx.tree import aligned, is_missing, path_at
+
+__all__ = []  # internal: the engine's
+
+
+class Place(NamedTuple):
+    """Where in which tree a parameter is; as a string, for errors."""
+
+    owner: str
+    treedef: Any
+    i: int
+
+    def __str__(self) -> str:
+        return f"{self.owner}, at {path_at(self.treedef, self.i)}"
+
+
+def present(leaves: list, treedef: Any, owner: str) -> dict[int, Any]:
+    """The leaves that are there, by position, as arrays; an error if one is not floating point."""
+    out = {i: x for i, x in enumerate(leaves) if not is_missing(x)}
+    for i, x in out.items():
+        x = out[i] = jnp.asarray(x) if isinstance(x, int | float | complex) else x
+        dtype = getattr(x, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"{Place(owner, treedef, i)}: {type(x).__name__ if dtype is None else dtype} cannot be "
+                "optimized, only floating point can; leave it out with None, gradx.masked or a filter"
+            )
+    return out
+
+
+def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[int, Any]:
+    """The parameters that have an update, each of the update's shape."""
+    leaves = aligned(treedef, params, ("the updates", "the parameters"))
+    ps = present([leaves[i] if i in gs else None for i in range(len(leaves))], treedef, owner)
+    for i, g in gs.items():
+        if i not in ps or ps[i].shape != g.shape:
+            other = f"shape {ps[i].shape}" if i in ps else "no array"
+            raise ValueError(
+                f"{Place(owner, treedef, i)}: the update has shape {g.shape}, its parameter {other}"
+            )
+    return ps
+
+
+def stored(new: Any, old: Any, name: str, place: Place) -> Any:
+    """The new slot in the dtype of the old one."""
+    check_fit(new, old, name, place)
+    is_complex = lambda slot: any(map(jnp.iscomplexobj, jax.tree.leaves(slot)))
+    if is_complex(new) and not is_complex(old):
+        raise TypeError(f"{place}: the update is complex, and the state's {name} is real{HINT}")
+    return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
+
+
+def check_fit(new: Any, old: Any, name: str, place: Place) -> None:
+    """Raise unless a slot has the shape that it should have."""
+    shapes = [jax.tree.map(jnp.shape, slot) for slot in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{place}: {name} has shape {shapes[0]}, and should have {shapes[1]}{HINT}")
