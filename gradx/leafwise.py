@@ -29,7 +29,7 @@ from gradx.leaves import Place, beside, check_fit, present, stored
 from gradx.numerics import compute_dtype, correction, increment, lerp, promoted, real_dtype
 from gradx.tree import aligned, flatten
 
-__all__ = ["CorrectedState", "ScheduledState", "leafwise", "zero_slot"]
+__all__ = ["CorrectedState", "ScheduledState", "copy_slot", "full_slot", "leafwise", "zero_slot"]
 
 
 class ScheduledState(NamedTuple):
@@ -69,6 +69,23 @@ def zero_slot(dtype: Any = None, *, real: bool = False) -> Callable[[jax.Array],
         return jnp.zeros_like(p, dtype=chosen)
 
     return start
+
+
+def full_slot(value: Any, dtype: Any = None, *, real: bool = False) -> Callable[[jax.Array], jax.Array]:
+    """How to start a slot: every element `value`, in the dtype of `zero_slot(dtype, real=real)`."""
+    zero = zero_slot(dtype, real=real)
+
+    def start(p: jax.Array) -> jax.Array:
+        slot = zero(p)
+        return slot + jnp.asarray(value, slot.dtype)  # keeps the sharding of p, as jnp.full would not
+
+    return start
+
+
+def copy_slot(dtype: Any = None) -> Callable[[jax.Array], jax.Array]:
+    """How to start a slot: a copy of the parameter, in the dtype of `zero_slot(dtype)`."""
+    zero = zero_slot(dtype)
+    return lambda p: jnp.array(p, zero(p).dtype)
 
 
 def leafwise(

@@ -30,6 +30,11 @@ class Case(NamedTuple):
         tx = self.optimizer(**self.kwargs | changed)
         return given(tx, **self.extra) if self.extra else tx
 
+    def scheduled(self, steps: int) -> gx.GradientTransformation:
+        """With what is tuned, and its learning rate falling along a cosine."""
+        tuned = self.kwargs | (self.tuned or {})
+        return self.make(**tuned | {self.rate: gx.cosine_decay_schedule(tuned[self.rate], steps)})
+
     def make_optax(self) -> Any:
         tx = self.optax(**(self.kwargs if self.optax_kwargs is None else self.optax_kwargs))
         return given(tx, **self.extra) if self.extra else tx
@@ -52,10 +57,60 @@ MASK = gx.matrices_only
 WD = dict(weight_decay=0.1)
 LARS = dict(learning_rate=0.1, trust_coefficient=0.1, weight_decay=0.01)
 
+OWN_DEFAULTS = {
+    "test_has_the_arguments_of_optax_first": "a default differs, see the README's table of differences"
+}
+NO_COMPLEX = {"test_complex_parameters": "the sign of a complex number is not defined: refused"}
+NO_COUNT = {"test_its_state_can_be_searched_with_optax": "it takes a schedule's first value only"}
+
 CASES = [
     Case(gx.sgd, dict(learning_rate=0.1), reference.sgd, optax.sgd),
     Case(gx.sgd, dict(learning_rate=0.1, momentum=0.9), reference.sgd, optax.sgd),
     Case(gx.sgd, dict(learning_rate=0.1, momentum=0.9, nesterov=True), reference.sgd, optax.sgd),
+    Case(gx.sgd, dict(learning_rate=0.1, momentum=0.9, rate_in_velocity=True), reference.sgd),
+    Case(gx.adagrad, dict(learning_rate=0.1), reference.adagrad, tuned=dict(learning_rate=0.5)),
+    Case(
+        gx.adagrad,
+        dict(learning_rate=0.1, initial_accumulator_value=0.1, eps_in_sqrt=True),
+        reference.adagrad,
+        optax.adagrad,
+        dict(learning_rate=0.1),
+        tuned=dict(learning_rate=0.5),
+        exempt=OWN_DEFAULTS,
+    ),
+    Case(gx.rmsprop, dict(learning_rate=0.01), reference.rmsprop, tuned=dict(learning_rate=0.05)),
+    Case(
+        gx.rmsprop,
+        dict(learning_rate=0.01, eps_in_sqrt=True, momentum=0.9, initial_scale=0.5, nesterov=True),
+        reference.rmsprop,
+        optax.rmsprop,
+        exempt=OWN_DEFAULTS,
+    ),
+    Case(
+        gx.rmsprop,
+        dict(learning_rate=0.01, centered=True, bias_correction=True, eps=1.0, eps_in_sqrt=True),
+        reference.rmsprop,
+        optax.rmsprop,
+        tuned=dict(learning_rate=0.05),
+        exempt=OWN_DEFAULTS,
+    ),
+    Case(
+        gx.rmsprop,
+        dict(learning_rate=0.01, centered=True, eps=1e-3, momentum=0.5),
+        reference.rmsprop,
+    ),
+    Case(gx.rmsprop, dict(learning_rate=0.01, momentum=0.9, rate_in_velocity=False), reference.rmsprop),
+    Case(
+        gx.adadelta,
+        dict(weight_decay=0.1),
+        reference.adadelta,
+        optax.adadelta,
+        dict(learning_rate=1.0, weight_decay=0.1),
+        tuned=dict(learning_rate=10.0),
+        exempt=OWN_DEFAULTS,
+    ),
+    Case(gx.rprop, dict(learning_rate=0.01), reference.rprop, exempt=NO_COMPLEX | NO_COUNT),
+    Case(gx.asgd, dict(learning_rate=0.1, t0=3), reference.asgd),
     Case(gx.adam, dict(learning_rate=0.1), reference.adam, optax.adam),
     Case(gx.adam, dict(learning_rate=0.1, b1=0.0, b2=0.5, eps=1e-3), reference.adam, optax.adam),
     Case(gx.adam, dict(learning_rate=0.1, eps_root=1e-3, nesterov=True), reference.adam, optax.adam),
@@ -63,6 +118,14 @@ CASES = [
     Case(gx.adam, dict(learning_rate=0.1, bias_correction=False, nesterov=True), reference.adam),
     Case(gx.adamw, dict(learning_rate=0.1), reference.adamw, optax.adamw),
     Case(gx.adamw, dict(learning_rate=0.1, **WD, mask=MASK), reference.adamw, optax.adamw),
+    Case(gx.adamw, dict(learning_rate=0.1, **WD, mask=MASK, decay_order="after"), reference.adamw),
+    Case(gx.adamw, dict(learning_rate=0.1, **WD, decay_mode="l2"), reference.adamw),
+    Case(
+        gx.adamw,
+        dict(learning_rate=0.1, weight_decay=1e-3, decay_mode="independent"),
+        reference.adamw,
+        tuned=dict(max_learning_rate=0.1),
+    ),
     Case(gx.lion, dict(learning_rate=0.01), reference.lion, optax.lion, tuned=dict(learning_rate=0.02)),
     Case(gx.lion, dict(learning_rate=0.01, b1=0.8, **WD, mask=MASK), reference.lion, optax.lion),
     Case(gx.lars, dict(learning_rate=1.0), reference.lars, optax.lars, tuned=LARS, elementwise=False),

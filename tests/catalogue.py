@@ -28,6 +28,24 @@ ABOUT = {
         "0.01 – 1",
         {"momentum": dict(momentum=0.9)},
     ),
+    "adagrad": About(
+        "[Duchi et al. 2011](https://jmlr.org/papers/v12/duchi11a.html)", "sparse features", "0.01 – 1"
+    ),
+    "rmsprop": About(
+        "[Hinton 2012](https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf)",
+        "recurrent networks, control",
+        "1e-4 – 1e-2",
+        {"momentum": dict(momentum=0.9), "centered": dict(centered=True)},
+    ),
+    "adadelta": About("[Zeiler 2012](https://arxiv.org/abs/1212.5701)", "no rate to tune", "1"),
+    "rprop": About(
+        "[Riedmiller & Braun 1993](https://doi.org/10.1109/ICNN.1993.298623)",
+        "full batches, without noise",
+        "0.01, for the first step",
+    ),
+    "asgd": About(
+        "[Polyak & Juditsky 1992](https://doi.org/10.1137/0330046)", "convex problems, long runs", "0.01 – 1"
+    ),
     "adam": About("[Kingma & Ba 2015](https://arxiv.org/abs/1412.6980)", "most things", "1e-4 – 3e-3"),
     "adamw": About(
         "[Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)",

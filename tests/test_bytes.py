@@ -37,6 +37,11 @@ def cost(tx, apply_updates):
 ROWS = [
     # what, made by, bytes, temporaries, and at least so much better than Optax in bytes
     ("sgd", lambda m: m.sgd(1e-2, momentum=0.9), 24.5, 0.1, 1.0),
+    ("adagrad", lambda m: m.adagrad(1e-2), 28.5, 0.1, 1.0),
+    ("rmsprop", lambda m: m.rmsprop(1e-2, momentum=0.9), 40.5, 0.1, 1.0),
+    ("centered rmsprop", lambda m: m.rmsprop(1e-2, centered=True), 44.5, 0.1, 1.0),
+    ("adadelta", lambda m: m.adadelta(1.0), 56.5, 4.1, 0.83),
+    ("rprop", lambda m: m.rprop(1e-2), 44.5, 0.1, 0.8),
     ("adamw", lambda m: m.adamw(1e-3), 40.5, 0.1, 1.0),
     (
         "clip+adamw",
@@ -66,6 +71,21 @@ def test_a_step_moves_no_more_than(name, make, most_bytes, most_temporary, ratio
     assert temporary <= most_temporary
     assert moved <= ratio * optax_moved + 0.1
     assert temporary <= optax_temporary + 0.1
+
+
+@pytest.mark.parametrize(
+    ("tx", "most"),
+    [
+        (gx.asgd(0.1), 24.5),
+        (gx.adamw(0.1, weight_decay=0.1, decay_order="after", mask="matrices_only"), 40.5),
+        (gx.adamw(gx.linear_schedule(0.1, 0.0, 10), decay_mode="corrected", max_learning_rate=0.1), 40.5),
+    ],
+    ids=repr,
+)
+def test_what_optax_has_not_moves_no_more_than(tx, most, lenient):
+    moved, temporary = cost(tx, gx.apply_updates)
+    assert moved <= most
+    assert temporary <= 0.1
 
 
 def test_a_mask_costs_no_copy(lenient):

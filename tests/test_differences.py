@@ -160,3 +160,61 @@ def test_a_schedule_for_any_number():
     tx = gx.trace(decay)
     _, state = first(tx, jnp.ones(1))
     assert tx.update(jnp.ones(1), state)[0] == 1.5
+
+
+def test_where_eps_stands():
+    g = jnp.array([1e-3])
+    for m, eps_in_sqrt in ((optax, True), (gx, False)):
+        expected = g / jnp.sqrt(0.1 * g**2 + 1e-4) if eps_in_sqrt else g / (jnp.sqrt(0.1) * g + 1e-4)
+        np.testing.assert_allclose(first(m.scale_by_rms(eps=1e-4), g)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        first(gx.scale_by_rss(0.1, eps_in_sqrt=True), g)[0], first(optax.scale_by_rss(), g)[0], rtol=1e-6
+    )
+
+
+def test_the_start_of_adagrad():
+    g = jnp.ones(1)
+    assert optax.scale_by_rss().init(g).sum_of_squares == np.float32(0.1)
+    assert gx.scale_by_rss().init(g).sum_of_squares == 0
+
+
+def test_adadelta_without_a_rate():
+    g = jnp.ones(1)
+    assert first(optax.adadelta(), g)[0] > 0
+    np.testing.assert_allclose(first(gx.adadelta(), g)[0], -((1e-6 / 0.100001) ** 0.5), rtol=1e-5)
+
+
+def test_rprop_moves_at_once():
+    """As torch's: [-0.1, -0.12, -0.144, 0, +0.072, +0.0864]."""
+    gs = [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
+    moves = {}
+    for m in (optax, gx):
+        tx, x = m.rprop(0.1), jnp.zeros(1)
+        state, moves[m] = tx.init(x), []
+        for g in gs:
+            u, state = tx.update(jnp.array([g]), state)
+            moves[m].append(float(u[0]))
+    np.testing.assert_allclose(moves[gx], [-0.1, -0.12, -0.144, 0.0, 0.072, 0.0864], rtol=1e-5)
+    np.testing.assert_allclose(moves[optax], [0.0, -0.1, -0.12, 0.0, 0.0, 0.072], rtol=1e-5)
+
+
+def test_rprop_with_a_schedule():
+    x, schedule = jnp.ones(1), gx.linear_schedule(0.1, 0.0, 10)
+    with pytest.raises(TypeError):
+        optax.rprop(schedule).init(x)
+    np.testing.assert_allclose(first(gx.rprop(schedule), x)[0], -0.1, rtol=1e-6)
+
+
+def test_bias_correction_under_a_schedule():
+    """A constant gradient, and a b1 that goes from 0.95 to 0.85 and back, as in one-cycle training."""
+    g, b1 = jnp.ones(1), lambda count: 0.9 + 0.05 * jnp.cos(2 * jnp.pi * count / 100)
+    last = {}
+    for m in (optax, gx):
+        tx = m.inject_hyperparams(m.adam)(0.1, b1=b1)
+        state, update, seen = tx.init(g), jax.jit(tx.update), []
+        for _ in range(50):
+            u, state = update(g, state)
+            seen.append(float(u[0]))
+        last[m] = max(abs(np.array(seen) + 0.1))
+    assert last[optax] > 0.005
+    assert last[gx] < 1e-5

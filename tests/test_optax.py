@@ -70,7 +70,7 @@ def test_inside_other_wrappers_of_optax(case):
 
 @each_case
 def test_its_state_can_be_searched_with_optax(case):
-    state = case.make(**{case.rate: gx.constant_schedule(0.1)}).init(P)
+    state = case.scheduled(10).init(P)
     counts = optax.tree_utils.tree_get_all_with_path(state, "count")
     assert counts
     assert all(int(count) == 0 for _, count in counts)

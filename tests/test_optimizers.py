@@ -78,8 +78,7 @@ def test_exchanges_states_with_optax(case, lenient):
 def test_minimises_a_quadratic(case):
     """In 300 steps, with a cosine decay, to a hundredth of the loss (a tenth with weight decay)."""
     kwargs = case.kwargs | (case.tuned or {})
-    rate = case.rate
-    tx = case.make(**(case.tuned or {}) | {rate: gx.cosine_decay_schedule(kwargs[rate], 300)})
+    tx = case.scheduled(300)
     target = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.array([0.5, -0.5])}
     scale = {"w": jnp.array([[1.0, 3.0, 1.0], [2.0, 1.0, 1.0]]), "b": jnp.array([1.0, 2.0])}
     loss = lambda p: sum(jnp.sum(scale[k] * (p[k] - target[k]) ** 2) for k in p)

@@ -1,6 +1,6 @@
 """Adam (Kingma & Ba 2015, arXiv:1412.6980) and AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from optax import ScaleByAdamState
@@ -10,7 +10,7 @@ from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import abs_sq, lerp
-from gradx.transforms.decay import add_decayed_weights
+from gradx.transforms.descent import descend
 from gradx.transforms.masking import Mask
 from gradx.transforms.scale import scale_by_learning_rate
 
@@ -106,6 +106,9 @@ def adamw(
     *,
     nesterov: bool = False,
     bias_correction: bool = True,
+    decay_mode: Literal["decoupled", "l2", "independent", "corrected"] = "decoupled",
+    decay_order: Literal["simultaneous", "before", "after"] = "simultaneous",
+    max_learning_rate: float | None = None,
 ) -> GradientTransformation:
     """Adam with decoupled weight decay.
 
@@ -117,9 +120,14 @@ def adamw(
       weight_decay: the share of each parameter added to its update, at least 0; 0.01 to 0.1 for
         transformers.
       mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
+      decay_mode, decay_order, max_learning_rate: other kinds of decay, as in `descend`.
     """
-    return chain(
+    return descend(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        learning_rate,
+        weight_decay,
+        mask,
+        decay_mode=decay_mode,
+        decay_order=decay_order,
+        max_learning_rate=max_learning_rate,
     )

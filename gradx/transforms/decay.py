@@ -28,9 +28,10 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
 
     Raises ValueError if `update` is called without parameters.
     """
+    is_zero = isinstance(weight_decay, int | float) and not weight_decay
 
     def rule(g, p, weight_decay):
-        return g + weight_decay * p
+        return g if is_zero else g + weight_decay * p
 
     State = scheduled_state() if callable(weight_decay) else EmptyState
     tx = leafwise(State, rule, weight_decay=weight_decay)

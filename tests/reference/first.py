@@ -3,13 +3,13 @@
 import numpy as np
 
 
-def sgd(learning_rate, momentum=None, nesterov=False):
+def sgd(learning_rate, momentum=None, nesterov=False, rate_in_velocity=False):
+    inside, outside = (learning_rate, 1.0) if rate_in_velocity else (1.0, learning_rate)
     v, u = 0.0, None
     while True:
         g, _ = yield u
-        v = (momentum or 0.0) * v + g
-        direction = momentum * v + g if nesterov else v
-        u = -learning_rate * direction
+        v = (momentum or 0.0) * v + inside * g
+        u = -outside * (momentum * v + inside * g if nesterov else v)
 
 
 def adam_direction(b1, b2, eps, eps_root=0.0, nesterov=False, bias_correction=True):
@@ -29,14 +29,30 @@ def adam_direction(b1, b2, eps, eps_root=0.0, nesterov=False, bias_correction=Tr
         u = m_hat / (np.sqrt(v_hat + eps_root) + eps)
 
 
-def adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=1e-4, mask=None, **variant):
+def adamw(
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    weight_decay=1e-4,
+    mask=None,
+    decay_mode="decoupled",
+    decay_order="simultaneous",
+    **variant,
+):
     direction = adam_direction(b1, b2, eps, eps_root, **variant)
     next(direction)
     u = None
     while True:
         g, p = yield u
         decay = weight_decay if decays(mask, p) else 0.0
-        u = -learning_rate * (direction.send(g) + decay * p)
+        if decay_mode == "l2":
+            u = -learning_rate * direction.send(g + decay * p)
+            continue
+        share = decay if decay_mode == "independent" else learning_rate * decay
+        d = learning_rate * direction.send(g)
+        u = ((p - d) * (1 - share) if decay_order == "after" else p * (1 - share) - d) - p
 
 
 def adam(learning_rate, **kwargs):

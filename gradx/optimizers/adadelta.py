@@ -1,0 +1,64 @@
+"""Adadelta (Zeiler 2012, arXiv:1212.5701)."""
+
+import jax.numpy as jnp
+from optax import ScaleByAdaDeltaState
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule
+from gradx.leafwise import leafwise, zero_slot
+from gradx.numerics import abs_sq, lerp
+from gradx.transforms.decay import add_decayed_weights
+from gradx.transforms.masking import Mask
+from gradx.transforms.scale import scale_by_learning_rate
+
+__all__ = ["ScaleByAdaDeltaState", "adadelta", "scale_by_adadelta"]
+
+
+@factory
+def scale_by_adadelta(rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6) -> GradientTransformation:
+    """Scale by the ratio of the root mean squares of past updates and of gradients.
+
+        e_g = rho * e_g + (1 - rho) * g²
+        u   = √(e_x + eps) / √(e_g + eps) * g
+        e_x = rho * e_x + (1 - rho) * u²
+
+    Arguments:
+      rho: decay rate of both means, at least 0 and less than 1.
+      eps: added under both roots, more than 0: the first update is about √eps.
+    """
+
+    def rule(g, e_g, e_x, rho, eps):
+        e_g = lerp(abs_sq(g), e_g, rho)
+        ratio = (e_x + eps) / (e_g + eps)
+        # u² without its root, which XLA would rather store than take twice
+        return jnp.sqrt(ratio) * g, e_g, lerp(ratio * abs_sq(g), e_x, rho)
+
+    start = zero_slot(real=True)
+    return leafwise(ScaleByAdaDeltaState, rule, slots={"e_g": start, "e_x": start}, rho=rho, eps=eps)
+
+
+@factory
+def adadelta(
+    learning_rate: ScalarOrSchedule = 1.0,
+    rho: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-6,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
+) -> GradientTransformation:
+    """Adadelta: Adagrad with a memory that fades, and updates in the units of the parameters.
+
+        u = -learning_rate * scale_by_adadelta(g + weight_decay * p)
+
+    Arguments:
+      learning_rate: the step size, or a schedule of it; 1 in the paper.
+      rho, eps: as in `scale_by_adadelta`.
+      weight_decay: the share of each parameter added to its gradient, at least 0.
+      weight_decay_mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and
+        normalization scales.
+    """
+    return chain(
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        scale_by_adadelta(rho, eps),
+        scale_by_learning_rate(learning_rate),
+    )

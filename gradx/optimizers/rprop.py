@@ -1,0 +1,79 @@
+"""Rprop (Riedmiller & Braun 1993; without backtracking: Igel & Hüsken 2003, Neurocomputing 50)."""
+
+import jax.numpy as jnp
+from optax import ScaleByRpropState
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule, check
+from gradx.leafwise import full_slot, leafwise
+from gradx.transforms.scale import scale
+
+__all__ = ["ScaleByRpropState", "rprop", "scale_by_rprop"]
+
+
+@factory
+def scale_by_rprop(
+    learning_rate: ScalarOrSchedule,
+    eta_minus: ScalarOrSchedule = 0.5,
+    eta_plus: ScalarOrSchedule = 1.2,
+    min_step_size: ScalarOrSchedule = 1e-6,
+    max_step_size: ScalarOrSchedule = 50.0,
+) -> GradientTransformation:
+    """Steps that grow while the sign of the gradient stays, and shrink when it turns.
+
+        s = min(s * eta_plus, max_step_size),   u = s * sign(g)   where the sign stays
+        s = max(s * eta_minus, min_step_size),  u = 0             where it turns
+        s stays,                                u = s * sign(g)   where g or the last u is 0
+
+    Arguments:
+      learning_rate: the first step size of every element, more than 0; of a schedule, its first value.
+      eta_minus: what a step size is multiplied by where the sign turned, between 0 and 1.
+      eta_plus: what it is multiplied by where the sign stayed, at least 1.
+      min_step_size, max_step_size: the bounds of a step size, at least 0.
+
+    For gradients without noise: the whole data set in each step. Complex parameters raise TypeError.
+    """
+    check("scale_by_rprop", learning_rate=learning_rate)
+    first = learning_rate(0) if callable(learning_rate) else learning_rate
+
+    def rule(g, step_sizes, prev_updates, eta_minus, eta_plus, min_step_size, max_step_size):
+        if jnp.iscomplexobj(g):
+            raise TypeError("rprop: complex numbers have no sign; optimize real and imaginary parts apart")
+        sign, before = jnp.sign(g), jnp.sign(prev_updates)
+        grown = jnp.minimum(step_sizes * eta_plus, max_step_size)
+        shrunk = jnp.maximum(step_sizes * eta_minus, min_step_size)
+        turned = sign * before < 0
+        s = jnp.where(turned, shrunk, jnp.where(sign * before > 0, grown, step_sizes))
+        u = jnp.where(turned, 0.0, s * sign)
+        return u, s, u
+
+    return leafwise(
+        ScaleByRpropState,
+        rule,
+        slots={"step_sizes": full_slot(first, real=True)},
+        eta_minus=eta_minus,
+        eta_plus=eta_plus,
+        min_step_size=min_step_size,
+        max_step_size=max_step_size,
+    )
+
+
+@factory
+def rprop(
+    learning_rate: ScalarOrSchedule,
+    eta_minus: ScalarOrSchedule = 0.5,
+    eta_plus: ScalarOrSchedule = 1.2,
+    min_step_size: ScalarOrSchedule = 1e-6,
+    max_step_size: ScalarOrSchedule = 50.0,
+) -> GradientTransformation:
+    """Rprop: a step size for each element that follows the signs of its gradients; full batches only.
+
+        u = -scale_by_rprop(g)
+
+    Arguments:
+      learning_rate, eta_minus, eta_plus, min_step_size, max_step_size: as in `scale_by_rprop`.
+    """
+    return chain(
+        scale_by_rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size), scale(-1.0)
+    )

@@ -1,0 +1,114 @@
+"""A step along a direction, with weight decay of any kind."""
+
+from typing import Any, Literal
+
+import optax
+from optax import EmptyState
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule, check
+from gradx.leafwise import leafwise
+from gradx.schedules import Schedule
+from gradx.transforms.decay import add_decayed_weights
+from gradx.transforms.masking import Mask, masked
+from gradx.transforms.scale import scale_by_learning_rate
+
+__all__ = ["descend"]
+
+MODES = ("decoupled", "l2", "independent", "corrected")
+ORDERS = ("simultaneous", "before", "after")
+
+
+@factory
+def descend(
+    direction: optax.GradientTransformation,
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    decay_mode: Literal["decoupled", "l2", "independent", "corrected"] = "decoupled",
+    decay_order: Literal["simultaneous", "before", "after"] = "simultaneous",
+    max_learning_rate: float | None = None,
+) -> GradientTransformation:
+    """A step down a direction, with weight decay.
+
+        u = -learning_rate * d - share * p     d: direction(g); with "l2", direction(g + weight_decay * p)
+        share = learning_rate * weight_decay                                    decoupled
+        share = learning_rate / max_learning_rate * weight_decay                independent
+        share = learning_rate² / max_learning_rate * weight_decay               corrected
+        decay_order="after":  share * (p - learning_rate * d)  in place of  share * p
+
+    Arguments:
+      direction: any transformation that gives a direction, such as `scale_by_adam()`.
+      learning_rate: the step size, or a schedule of it.
+      weight_decay: at least 0; a schedule of the step is allowed.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
+      decay_mode: "decoupled" (Loshchilov & Hutter 2019, arXiv:1711.05101), "l2", "independent" of the
+        learning rate but for its schedule (Wortsman et al. 2023, arXiv:2309.14322), or "corrected"
+        to keep the norm of normalized layers even (Defazio 2025, arXiv:2506.02285).
+      decay_order: "after" decays what the step left; "before", as torch does, and "simultaneous" give
+        the same, as the direction comes from the parameters before decay.
+      max_learning_rate: the peak of a schedule, more than 0, for the last two modes; a number is its own.
+
+    Raises ValueError for an unknown mode or order, for L2 with an order, and if the peak is missing.
+    """
+    check("descend", learning_rate=learning_rate, weight_decay=weight_decay)
+    if decay_mode not in MODES or decay_order not in ORDERS:
+        raise ValueError(
+            f"descend: decay_mode must be one of {MODES} and decay_order one of {ORDERS}, "
+            f"got {decay_mode!r} and {decay_order!r}"
+        )
+    if decay_mode == "l2":
+        if decay_order == "after":
+            raise ValueError("descend: L2 is part of the gradient, and cannot come after the step")
+        return chain(
+            add_decayed_weights(weight_decay, mask), direction, scale_by_learning_rate(learning_rate)
+        )
+    if decay_mode == "decoupled" and decay_order != "after":
+        return chain(
+            direction, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
+        )
+    factors: list[Any] = [weight_decay]
+    if decay_mode != "independent":
+        factors.append(learning_rate)
+    if decay_mode != "decoupled":
+        factors.append(relative(learning_rate, max_learning_rate))
+    decay = shrink_params(product(*factors), decay_order == "after")
+    return chain(
+        direction,
+        scale_by_learning_rate(learning_rate),
+        decay if mask is None else masked(decay, mask),
+    )
+
+
+def shrink_params(share: ScalarOrSchedule, after: bool) -> GradientTransformation:
+    """Subtract a share of each parameter, or of what the update leaves of it."""
+
+    def rule(g, p, share):
+        return g - share * (p + g if after else p)
+
+    return leafwise(EmptyState, rule, share=share)
+
+
+def relative(learning_rate: Any, peak: float | None) -> Any:
+    """The learning rate as a share of its peak."""
+    if peak is None:
+        if callable(learning_rate):
+            raise ValueError("descend: give max_learning_rate, the highest learning rate of the schedule")
+        return 1.0
+    if not peak > 0:
+        raise ValueError(f"descend: max_learning_rate must be more than 0, got {peak}")
+    return product(learning_rate, 1 / peak)
+
+
+def product(*factors: Any) -> Any:
+    """The product of numbers and schedules."""
+
+    def value(count):
+        out: Any = 1.0
+        for factor in factors:
+            out = out * (factor(count) if callable(factor) else factor)
+        return out
+
+    return Schedule(value) if any(map(callable, factors)) else value(0)
