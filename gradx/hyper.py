@@ -38,6 +38,10 @@ RANGES = {
     "max_norm": _BOUND,
     "max_delta": _BOUND,
     "threshold": _BOUND,
+    "initial_accumulator_value": _FINITE,
+    "momentum_decay": _FINITE,
+    "optimism": _FINITE,
+    "signum.beta": _DECAY,
 }
 
 
