@@ -170,13 +170,13 @@ CASES = [
     ),
     Case(
         gx.optimistic_adam,
-        dict(learning_rate=0.1, optimism=0.05),
+        dict(learning_rate=0.1, optimism=0.05, b2=0.99),
         reference.optimistic_adam,
         without_warnings(optax.optimistic_adam),
     ),
     Case(
         gx.optimistic_adam_v2,
-        dict(learning_rate=0.1, beta=0.5),
+        dict(learning_rate=0.1, beta=0.5, b2=0.99),
         reference.optimistic_adam_v2,
         optax.optimistic_adam_v2,
     ),
