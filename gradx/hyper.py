@@ -34,7 +34,6 @@ RANGES = {
     "eta_plus": (lambda x: 1 <= x < math.inf, "at least 1 and finite"),
     "min_step_size": _FINITE,
     "max_step_size": _BOUND,
-    "initial_accumulator_value": _FINITE,
     "initial_scale": _FINITE,
     "lambd": _FINITE,
     "alpha": _FINITE,
@@ -49,6 +48,10 @@ RANGES = {
     "max_norm": _BOUND,
     "max_delta": _BOUND,
     "threshold": _BOUND,
+    "initial_accumulator_value": _FINITE,
+    "momentum_decay": _FINITE,
+    "optimism": _FINITE,
+    "signum.beta": _DECAY,
 }
 
 

@@ -40,6 +40,11 @@ def correction(b: Any, t: jax.Array) -> Any:
     return jnp.where(is_zero, 1.0, -1 / jnp.expm1(t * jnp.log(jnp.where(is_zero, 0.5, b))))
 
 
+def correction_ahead(b: Any, c: Any) -> Any:
+    """The correction of the next step, for a decay rate `b` then, from that of this step, `c`."""
+    return 1 / ((1 - b) + b / c)
+
+
 def increment(count: jax.Array) -> jax.Array:
     """`count + 1`, stopping at the largest integer instead of wrapping around."""
     return jnp.where(count < jnp.iinfo(count.dtype).max, count + 1, count)

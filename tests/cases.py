@@ -3,6 +3,8 @@
 The first row of an optimizer is the one that the README's table describes.
 """
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,6 +53,18 @@ def given(tx: gx.GradientTransformation, **extra: Any) -> gx.GradientTransformat
         return tx.update(updates, state, params, **extra | others)
 
     return gx.GradientTransformation(tx.init, update)
+
+
+def without_warnings(function: Callable) -> Callable:
+    """For what Optax has deprecated."""
+
+    @functools.wraps(function)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return function(*args, **kwargs)
+
+    return quiet
 
 
 MASK = gx.matrices_only
@@ -116,6 +130,7 @@ CASES = [
     Case(gx.adam, dict(learning_rate=0.1, eps_root=1e-3, nesterov=True), reference.adam, optax.adam),
     Case(gx.adam, dict(learning_rate=0.1, bias_correction=False), reference.adam),
     Case(gx.adam, dict(learning_rate=0.1, bias_correction=False, nesterov=True), reference.adam),
+    Case(gx.adam, dict(learning_rate=0.1, eps=0.1, eps_root=1e-3, eps_hat=True), reference.adam),
     Case(gx.adamw, dict(learning_rate=0.1), reference.adamw, optax.adamw),
     Case(gx.adamw, dict(learning_rate=0.1, **WD, mask=MASK), reference.adamw, optax.adamw),
     Case(gx.adamw, dict(learning_rate=0.1, **WD, mask=MASK, decay_order="after"), reference.adamw),
@@ -128,6 +143,14 @@ CASES = [
     ),
     Case(gx.lion, dict(learning_rate=0.01), reference.lion, optax.lion, tuned=dict(learning_rate=0.02)),
     Case(gx.lion, dict(learning_rate=0.01, b1=0.8, **WD, mask=MASK), reference.lion, optax.lion),
+    Case(
+        gx.lion,
+        dict(learning_rate=0.01, b2=None),
+        reference.lion,
+        optax.lion,
+        optax_kwargs=dict(learning_rate=0.01, b2=0.9),
+        tuned=dict(learning_rate=0.02),
+    ),
     Case(gx.lars, dict(learning_rate=1.0), reference.lars, optax.lars, tuned=LARS, elementwise=False),
     Case(
         gx.lars,
@@ -151,6 +174,74 @@ CASES = [
         dict(learning_rate=0.1, **WD, mask=MASK, trust_ratio_mask=MASK, phi_bounds=(0.5, 2.0)),
         reference.lamb,
         elementwise=False,
+    ),
+    Case(gx.amsgrad, dict(learning_rate=0.1), reference.amsgrad, optax.amsgrad),
+    Case(
+        gx.amsgrad,
+        dict(learning_rate=0.1, b2=0.9, eps_root=1e-3, bias_correction_mu=False),
+        reference.amsgrad,
+        optax.amsgrad,
+    ),
+    Case(gx.amsgrad, dict(learning_rate=0.1, b2=0.9, max_over="raw"), reference.amsgrad),
+    Case(
+        gx.amsgrad,
+        dict(learning_rate=0.1, b2=0.9, max_over="paper"),
+        reference.amsgrad,
+        optax.amsgrad,
+        optax_kwargs=dict(learning_rate=0.1, b2=0.9, bias_correction_mu=False, bias_correction_nu=False),
+    ),
+    Case(gx.nadam, dict(learning_rate=0.1), reference.nadam, optax.nadam),
+    Case(gx.nadam, dict(learning_rate=0.1, eps_root=1e-3, momentum_decay=0.004), reference.nadam),
+    Case(gx.nadamw, dict(learning_rate=0.1), reference.nadamw, optax.nadamw),
+    Case(gx.nadamw, dict(learning_rate=0.1, **WD, mask=MASK, momentum_decay=1.0), reference.nadamw),
+    Case(gx.adamax, dict(learning_rate=0.1), reference.adamax, optax.adamax),
+    Case(gx.adamaxw, dict(learning_rate=0.1, **WD, mask=MASK), reference.adamaxw, optax.adamaxw),
+    Case(gx.yogi, dict(learning_rate=0.01), reference.yogi, optax.yogi, tuned=dict(learning_rate=0.1)),
+    Case(gx.adabelief, dict(learning_rate=0.1), reference.adabelief, optax.adabelief),
+    Case(
+        gx.adabelief,
+        dict(learning_rate=0.1, eps=1e-8, eps_root=1e-3, nesterov=True),
+        reference.adabelief,
+        optax.adabelief,
+    ),
+    Case(
+        gx.sign_sgd,
+        dict(learning_rate=0.01),
+        reference.sign_sgd,
+        optax.sign_sgd,
+        tuned=dict(learning_rate=0.02),
+    ),
+    Case(gx.signum, dict(learning_rate=0.01), reference.signum, optax.signum, tuned=dict(learning_rate=0.02)),
+    Case(
+        gx.fromage,
+        dict(learning_rate=0.1),
+        reference.fromage,
+        optax.fromage,
+        elementwise=False,
+    ),
+    Case(
+        gx.optimistic_gradient_descent,
+        dict(learning_rate=0.1),
+        reference.optimistic_gradient_descent,
+        optax.optimistic_gradient_descent,
+    ),
+    Case(
+        gx.optimistic_gradient_descent,
+        dict(learning_rate=0.1, alpha=0.8, beta=0.5),
+        reference.optimistic_gradient_descent,
+        optax.optimistic_gradient_descent,
+    ),
+    Case(
+        gx.optimistic_adam,
+        dict(learning_rate=0.1, optimism=0.05, b2=0.99),
+        reference.optimistic_adam,
+        without_warnings(optax.optimistic_adam),
+    ),
+    Case(
+        gx.optimistic_adam_v2,
+        dict(learning_rate=0.1, beta=0.5, b2=0.99),
+        reference.optimistic_adam_v2,
+        optax.optimistic_adam_v2,
     ),
 ]
 

@@ -65,6 +65,61 @@ ABOUT = {
         "very large batches, transformers",
         "1e-3 – 1e-2",
     ),
+    "amsgrad": About(
+        "[Reddi et al. 2018](https://arxiv.org/abs/1904.09237)",
+        "rare large gradients after which Adam's steps grow again",
+        "1e-4 – 3e-3",
+    ),
+    "nadam": About(
+        "[Dozat 2016](https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ)",
+        "as Adam, often a little faster at first",
+        "1e-4 – 3e-3",
+    ),
+    "nadamw": About(
+        "Dozat 2016; [Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)",
+        "as AdamW, often a little faster at first",
+        "1e-4 – 3e-3",
+    ),
+    "adamax": About(
+        "[Kingma & Ba 2015, §7.1](https://arxiv.org/abs/1412.6980)",
+        "sparse gradients, embeddings",
+        "1e-4 – 3e-3",
+    ),
+    "adamaxw": About(
+        "Kingma & Ba 2015; [Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)",
+        "likewise, with decay",
+        "1e-4 – 3e-3",
+    ),
+    "yogi": About(
+        "[Zaheer et al. 2018](https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization)",
+        "sparse gradients, the server of federated learning",
+        "1e-3 – 1e-2",
+    ),
+    "adabelief": About(
+        "[Zhuang et al. 2020](https://arxiv.org/abs/2010.07468)", "vision, GANs", "1e-4 – 3e-3"
+    ),
+    "sign_sgd": About(
+        "[Bernstein et al. 2018](https://arxiv.org/abs/1802.04434)",
+        "no memory at all, one bit of communication",
+        "1e-5 – 1e-3",
+    ),
+    "signum": About(
+        "[Bernstein et al. 2018](https://arxiv.org/abs/1802.04434)", "likewise, with momentum", "1e-5 – 1e-3"
+    ),
+    "fromage": About(
+        "[Bernstein et al. 2020](https://arxiv.org/abs/2002.03432)", "little to tune, GANs", "0.01"
+    ),
+    "optimistic_gradient_descent": About(
+        "[Mokhtari et al. 2020](https://arxiv.org/abs/1901.08511)", "min-max games", "0.01 – 1"
+    ),
+    "optimistic_adam": About(
+        "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)",
+        "GANs, with a rate of its own for the optimism",
+        "1e-4 – 3e-3",
+    ),
+    "optimistic_adam_v2": About(
+        "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)", "GANs, with a schedule", "1e-4 – 3e-3"
+    ),
 }
 
 MATRIX = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)

@@ -29,6 +29,8 @@ LINKS = [
     gx.ema(0.9),
     gx.scale_by_adam(b1=gx.linear_schedule(0.8, 0.9, 10), mu_dtype=jnp.bfloat16),
     gx.scale_by_lion(mode="smooth"),
+    gx.scale_by_nadam(b1=gx.linear_schedule(0.8, 0.9, 10), momentum_decay=0.004),
+    gx.scale_by_optimistic_gradient(beta=gx.linear_schedule(1.0, 0.0, 10)),
     gx.scale_by_trust_ratio(min_norm=0.1),
     gx.add_decayed_weights(gx.linear_schedule(0.0, 0.1, 10), "matrices_only"),
     gx.clip(0.5),

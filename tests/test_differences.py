@@ -218,3 +218,21 @@ def test_bias_correction_under_a_schedule():
         last[m] = max(abs(np.array(seen) + 0.1))
     assert last[optax] > 0.005
     assert last[gx] < 1e-5
+
+
+def test_the_shrinkage_of_fromage():
+    g, p = jnp.zeros(1), jnp.full(1, 3.0)
+    rate = lambda step: jnp.float32(1e-4)
+    assert first(optax.fromage(rate), g, p)[0] == 0.0
+    np.testing.assert_allclose(first(gx.fromage(rate), g, p)[0], -3 * 1e-8 / 2, rtol=1e-5)
+
+
+def test_optimistic_adam():
+    g, rate = jnp.ones(1), lambda step: 0.1
+    with pytest.warns(DeprecationWarning, match="optimistic_adam"):
+        optax.optimistic_adam(0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="does not support learning rate schedules"):
+            optax.optimistic_adam(rate)
+    np.testing.assert_allclose(first(gx.optimistic_adam(rate), g)[0], first(gx.optimistic_adam(0.1), g)[0])

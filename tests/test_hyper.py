@@ -50,6 +50,33 @@ NAN, INF = float("nan"), float("inf")
             r"give it as trust_ratio_mask and leave weight_decay_mask at True",
         ),
         (lambda: gx.scale_by_lion(mode="soft"), r"mode must be 'hard', 'smooth' or 'refined', got 'soft'"),
+        (
+            lambda: gx.amsgrad(0.1, max_over="all"),
+            r"max_over must be 'corrected', 'raw' or 'paper', got 'all'",
+        ),
+        (lambda: gx.nadam(0.1, momentum_decay=-1.0), r"scale_by_nadam: momentum_decay must be at least 0"),
+        (
+            lambda: gx.nadam(0.1, nesterov=False, momentum_decay=0.004),
+            r"without nesterov there is no use for momentum_decay; leave it at None",
+        ),
+        (
+            lambda: gx.nadam(0.1, b1=jnp.ones(2), momentum_decay=0.004),
+            r"scale_by_nadam: b1 must be one number",
+        ),
+        (lambda: gx.adamax(0.1, b2=1.0), r"scale_by_adamax: b2 must be at least 0 and less than 1, got 1"),
+        (
+            lambda: gx.scale_by_yogi(initial_accumulator_value=-1e-6),
+            r"scale_by_yogi: initial_accumulator_value must be at least 0 and finite, got -1e-06",
+        ),
+        (lambda: gx.signum(0.1, beta=1.0), r"signum: beta must be at least 0 and less than 1, got 1"),
+        (lambda: gx.lion(0.1, b1=1.0, b2=None), r"scale_by_lion: b1 must be at least 0 and less than 1"),
+        (lambda: gx.fromage(-0.1), r"fromage: learning_rate must be at least 0 and finite, got -0.1"),
+        (lambda: gx.optimistic_adam(-0.1), r"optimistic_adam: learning_rate must be at least 0 and finite"),
+        (lambda: gx.optimistic_adam(0.1, -0.1), r"optimistic_adam: optimism must be at least 0 and finite"),
+        (
+            lambda: gx.optimistic_gradient_descent(0.1, alpha=NAN),
+            r"scale_by_optimistic_gradient: alpha must be a number, not NaN",
+        ),
         (lambda: gx.sgd(jnp.ones(3)), r"learning_rate must be one number, got an array of shape \(3,\)"),
         (lambda: gx.sgd(lambda step: jnp.ones(3)), r"the schedule for learning_rate must give one number"),
         (lambda: gx.sgd(lambda step: 1j), r"the schedule for learning_rate must give one number"),
@@ -76,6 +103,10 @@ def test_bad_values_are_refused_at_construction(make, message):
         (lambda: gx.scale_by_schedule(0.1), r"scale_by_schedule: step_size_fn must be a function, got 0.1"),
         (lambda: gx.sgd(np.complex64(1j)), r"learning_rate must be a real number"),
         (lambda: gx.sgd(None), r"learning_rate must be a number, .* got None"),
+        (
+            lambda: gx.scale_by_yogi(initial_accumulator_value=lambda step: 0.1),
+            r"initial_accumulator_value must be a number, got a function",
+        ),
         (
             lambda: gx.sgd(lambda: 0.1),
             r"learning_rate is a function, called with the step alone, as a schedule is",

@@ -9,7 +9,7 @@ from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, lerp
+from gradx.numerics import abs_sq, correction_ahead, lerp
 from gradx.transforms.descent import descend
 from gradx.transforms.masking import Mask
 from gradx.transforms.scale import scale_by_learning_rate
@@ -27,12 +27,14 @@ def scale_by_adam(
     *,
     nesterov: bool = False,
     bias_correction: bool = True,
+    eps_hat: bool = False,
 ) -> GradientTransformation:
     """Divide the mean gradient by its root mean square.
 
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * g²
         u  = mu / (1 - b1ᵗ) / (√(nu / (1 - b2ᵗ) + eps_root) + eps)
+        with eps_hat:  u = mu / (1 - b1ᵗ) * √(1 - b2ᵗ) / (√(nu + eps_root) + eps)
 
     Arguments:
       b1: decay rate of the mean of the gradients, at least 0 and less than 1.
@@ -42,10 +44,13 @@ def scale_by_adam(
       mu_dtype: dtype of `mu`; by default the parameter's, at least float32.
       nesterov: look one step ahead (Dozat 2016).
       bias_correction: False leaves out both denominators 1 - bᵗ.
+      eps_hat: add eps to √nu before its correction, as the end of the paper's section 2 and Keras do;
+        a smaller eps in the first steps, which shows where gradients are not much larger than it.
     """
 
-    def scalars(b1, c1=1.0):
-        return {"c1_next": 1 / ((1 - b1) + b1 / c1)}
+    def scalars(b1, eps, eps_root, c1=1.0, c2=1.0):
+        ahead = {"c1_next": correction_ahead(b1, c1)}
+        return ahead | ({"eps": jnp.sqrt(c2) * eps, "eps_root": c2 * eps_root} if eps_hat else {})
 
     def rule(g, mu, nu, b1, b2, eps, eps_root, c1_next, c1=1.0, c2=1.0):
         mu = lerp(g, mu, b1)
@@ -78,6 +83,7 @@ def adam(
     *,
     nesterov: bool = False,
     bias_correction: bool = True,
+    eps_hat: bool = False,
 ) -> GradientTransformation:
     """Adam: steps of about the learning rate, whatever the scale of the gradients.
 
@@ -85,10 +91,19 @@ def adam(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
-      b1, b2, eps, eps_root, mu_dtype, nesterov, bias_correction: as in `scale_by_adam`.
+      b1, b2, eps, eps_root, mu_dtype, nesterov, bias_correction, eps_hat: as in `scale_by_adam`.
     """
     return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
+        scale_by_adam(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            mu_dtype,
+            nesterov=nesterov,
+            bias_correction=bias_correction,
+            eps_hat=eps_hat,
+        ),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -106,6 +121,7 @@ def adamw(
     *,
     nesterov: bool = False,
     bias_correction: bool = True,
+    eps_hat: bool = False,
     decay_mode: Literal["decoupled", "l2", "independent", "corrected"] = "decoupled",
     decay_order: Literal["simultaneous", "before", "after"] = "simultaneous",
     max_learning_rate: float | None = None,
@@ -116,14 +132,23 @@ def adamw(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
-      b1, b2, eps, eps_root, mu_dtype, nesterov, bias_correction: as in `scale_by_adam`.
+      b1, b2, eps, eps_root, mu_dtype, nesterov, bias_correction, eps_hat: as in `scale_by_adam`.
       weight_decay: the share of each parameter added to its update, at least 0; 0.01 to 0.1 for
         transformers.
       mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
       decay_mode, decay_order, max_learning_rate: other kinds of decay, as in `descend`.
     """
     return descend(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
+        scale_by_adam(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            mu_dtype,
+            nesterov=nesterov,
+            bias_correction=bias_correction,
+            eps_hat=eps_hat,
+        ),
         learning_rate,
         weight_decay,
         mask,

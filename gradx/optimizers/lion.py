@@ -20,7 +20,7 @@ __all__ = ["ScaleByLionState", "lion", "scale_by_lion"]
 @factory
 def scale_by_lion(
     b1: ScalarOrSchedule = 0.9,
-    b2: ScalarOrSchedule = 0.99,
+    b2: ScalarOrSchedule | None = 0.99,
     mu_dtype: Any = None,
     *,
     mode: Literal["hard", "smooth", "refined"] = "hard",
@@ -33,13 +33,15 @@ def scale_by_lion(
 
     Arguments:
       b1: weight of the mean against the gradient in the update, at least 0 and less than 1.
-      b2: decay rate of the mean of the gradients, at least 0 and less than 1.
+      b2: decay rate of the mean of the gradients, at least 0 and less than 1; None takes b1, and then
+        the rule is that of `signum`.
       mu_dtype: dtype of `mu`; by default the parameter's, at least float32.
       mode: "hard" is the sign; "smooth" is tanh(smooth_beta * x); "refined" keeps |x| < 1 as it is.
       smooth_beta: slope of the smooth mode.
     """
     if mode not in ("hard", "smooth", "refined"):
         raise ValueError(f"scale_by_lion: mode must be 'hard', 'smooth' or 'refined', got {mode!r}")
+    b2 = b1 if b2 is None else b2
 
     def rule(g, mu, b1, b2, smooth_beta):
         x = lerp(g, mu, b1)
@@ -58,7 +60,7 @@ def scale_by_lion(
 def lion(
     learning_rate: ScalarOrSchedule,
     b1: ScalarOrSchedule = 0.9,
-    b2: ScalarOrSchedule = 0.99,
+    b2: ScalarOrSchedule | None = 0.99,
     mu_dtype: Any = None,
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,

@@ -6,3 +6,4 @@ update. Written apart from `gradx/`, and sharing nothing with it.
 
 from tests.reference.adaptive import *
 from tests.reference.first import *
+from tests.reference.relatives import *

@@ -12,7 +12,7 @@ def sgd(learning_rate, momentum=None, nesterov=False, rate_in_velocity=False):
         u = -outside * (momentum * v + inside * g if nesterov else v)
 
 
-def adam_direction(b1, b2, eps, eps_root=0.0, nesterov=False, bias_correction=True):
+def adam_direction(b1, b2, eps, eps_root=0.0, nesterov=False, bias_correction=True, eps_hat=False):
     m, v, t, u = 0.0, 0.0, 0, None
     while True:
         g = yield u
@@ -27,6 +27,8 @@ def adam_direction(b1, b2, eps, eps_root=0.0, nesterov=False, bias_correction=Tr
             if nesterov:
                 m_hat = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
         u = m_hat / (np.sqrt(v_hat + eps_root) + eps)
+        if eps_hat:
+            u = m_hat * np.sqrt(1 - b2**t) / (np.sqrt(v + eps_root) + eps)
 
 
 def adamw(
@@ -60,6 +62,7 @@ def adam(learning_rate, **kwargs):
 
 
 def lion(learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3, mask=None):
+    b2 = b1 if b2 is None else b2
     m, u = 0.0, None
     while True:
         g, p = yield u

@@ -1,0 +1,110 @@
+"""AMSGrad (Reddi, Kale & Kumar 2018, arXiv:1904.09237)."""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from optax import ScaleByAmsgradState
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule
+from gradx.leafwise import leafwise, zero_slot
+from gradx.numerics import abs_sq, lerp
+from gradx.transforms.scale import scale_by_learning_rate
+
+__all__ = ["ScaleByAmsgradState", "amsgrad", "scale_by_amsgrad"]
+
+
+@factory
+def scale_by_amsgrad(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: Any = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    *,
+    max_over: Literal["corrected", "raw", "paper"] = "corrected",
+    eps_hat: bool = False,
+) -> GradientTransformation:
+    """Adam with a denominator that never falls.
+
+        mu     = b1 * mu + (1 - b1) * g
+        nu     = b2 * nu + (1 - b2) * g²
+        nu_max = max(nu_max, nu / (1 - b2ᵗ))         or, with max_over="raw",  max(nu_max, nu)
+        u      = mu / (1 - b1ᵗ) / (√(nu_max + eps_root) + eps)
+        with max_over="raw":  nu_max / (1 - b2ᵗ) in place of nu_max in u
+
+    Arguments:
+      b1, b2, eps, eps_root, mu_dtype: as in `scale_by_adam`.
+      bias_correction_mu, bias_correction_nu: False leaves out 1 - b1ᵗ or 1 - b2ᵗ.
+      max_over: what the maximum is of. "corrected" is as above; "raw" is PyTorch's rule, where the
+        first gradients weigh less; "paper" corrects nothing, whatever the other two arguments are.
+      eps_hat: as in `scale_by_adam`, for "raw"; Keras's rule.
+
+    A first gradient that is large counts in full under "corrected", and for ever.
+    """
+    if max_over not in ("corrected", "raw", "paper"):
+        raise ValueError(
+            f"scale_by_amsgrad: max_over must be 'corrected', 'raw' or 'paper', got {max_over!r}"
+        )
+    corrections = {}
+    if max_over != "paper":
+        corrections |= {"c1": "b1"} if bias_correction_mu else {}
+        corrections |= {"c2": "b2"} if bias_correction_nu else {}
+    is_raw = max_over == "raw"
+    if eps_hat and not is_raw:
+        raise ValueError("scale_by_amsgrad: eps_hat goes with max_over='raw', where nu is corrected last")
+
+    def scalars(eps, eps_root, c2=1.0):
+        return {"eps": jnp.sqrt(c2) * eps, "eps_root": c2 * eps_root} if eps_hat else {}
+
+    def rule(g, mu, nu, nu_max, b1, b2, eps, eps_root, c1=1.0, c2=1.0):
+        mu = lerp(g, mu, b1)
+        nu = lerp(abs_sq(g), nu, b2)
+        nu_max = jnp.maximum(nu_max, nu if is_raw else c2 * nu)
+        root = jnp.sqrt((c2 * nu_max if is_raw else nu_max) + eps_root)
+        return c1 * mu / (root + eps), mu, nu, nu_max
+
+    return leafwise(
+        ScaleByAmsgradState,
+        rule,
+        scalars,
+        slots={"mu": zero_slot(mu_dtype), "nu": zero_slot(real=True), "nu_max": zero_slot(real=True)},
+        corrections=corrections,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+    )
+
+
+@factory
+def amsgrad(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: Any = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    *,
+    max_over: Literal["corrected", "raw", "paper"] = "corrected",
+) -> GradientTransformation:
+    """AMSGrad: Adam whose steps do not grow again after rare large gradients.
+
+        u = -learning_rate * scale_by_amsgrad(g)
+
+    Arguments:
+      learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
+      b1, b2, eps, eps_root, mu_dtype: as in `scale_by_adam`.
+      bias_correction_mu, bias_correction_nu, max_over: as in `scale_by_amsgrad`.
+    """
+    return chain(
+        scale_by_amsgrad(
+            b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu, max_over=max_over
+        ),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,52 @@
+"""Fromage (Bernstein et al. 2020, arXiv:2002.03432)."""
+
+import jax.numpy as jnp
+from optax import EmptyState, ScaleByScheduleState
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule
+from gradx.leafwise import leafwise
+from gradx.transforms.decay import scheduled_state
+from gradx.transforms.trust_ratio import scale_by_trust_ratio
+
+__all__ = ["fromage"]
+
+
+@factory
+def fromage(learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6) -> GradientTransformation:
+    """Turn each array by about the learning rate, as an angle, and keep its norm from growing.
+
+        d = ‖p‖ / ‖g‖ * g
+        p = (p - learning_rate * d) / √(1 + learning_rate²)
+
+    Arguments:
+      learning_rate: the step size, or a schedule of it; about 0.01.
+      min_norm: both norms count as at least this; at least 0.
+
+    Raises ValueError if `update` is called without parameters.
+    """
+
+    def scalars(learning_rate):
+        square = learning_rate * learning_rate
+        root = jnp.sqrt(1 + square)
+        # 1 - 1 / root, without the cancellation that would cost it half of its digits.
+        return {"step": -learning_rate / root, "shrinkage": square / (root * (1 + root))}
+
+    def turned(g, step):
+        return step * g
+
+    def shrunk(g, p, shrinkage):
+        return g - shrinkage * p
+
+    # Three links, and the states of these classes, because Optax has them.
+    scheduled = callable(learning_rate)
+    return chain(
+        scale_by_trust_ratio(min_norm),
+        leafwise(
+            ScaleByScheduleState if scheduled else EmptyState, turned, scalars, learning_rate=learning_rate
+        ),
+        leafwise(
+            scheduled_state() if scheduled else EmptyState, shrunk, scalars, learning_rate=learning_rate
+        ),
+    )
