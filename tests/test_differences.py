@@ -171,12 +171,10 @@ def test_the_shrinkage_of_fromage():
 
 def test_optimistic_adam():
     g, rate = jnp.ones(1), lambda step: 0.1
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="optimistic_adam_v2"):
         optax.optimistic_adam(0.1)
-    with (
-        warnings.catch_warnings(),
-        pytest.raises(ValueError, match="does not support learning rate schedules"),
-    ):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        optax.optimistic_adam(rate)
+        with pytest.raises(ValueError, match="does not support learning rate schedules"):
+            optax.optimistic_adam(rate)
     np.testing.assert_allclose(first(gx.optimistic_adam(rate), g)[0], first(gx.optimistic_adam(0.1), g)[0])
