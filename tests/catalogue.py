@@ -118,7 +118,7 @@ ABOUT = {
         "1e-4 – 3e-3",
     ),
     "optimistic_adam_v2": About(
-        "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)", "GANs, with a schedule", "1e-4 – 3e-3"
+        "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)", "GANs", "1e-4 – 3e-3"
     ),
 }
 

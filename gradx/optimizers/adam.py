@@ -49,6 +49,7 @@ def scale_by_adam(
     """
 
     def scalars(b1, eps, eps_root, c1=1.0, c2=1.0):
+        # √(c2 * nu) + √c2 * eps is √c2 * (√nu + eps): no array is touched for it.
         ahead = {"c1_next": correction_ahead(b1, c1)}
         return ahead | ({"eps": jnp.sqrt(c2) * eps, "eps_root": c2 * eps_root} if eps_hat else {})
 

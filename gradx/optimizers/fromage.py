@@ -18,7 +18,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6) 
     """Turn each array by about the learning rate, as an angle, and keep its norm from growing.
 
         d = ‖p‖ / ‖g‖ * g
-        p = (p - learning_rate * d) / √(1 + learning_rate²)
+        u = (p - learning_rate * d) / √(1 + learning_rate²) - p
 
     Arguments:
       learning_rate: the step size, or a schedule of it; about 0.01.
