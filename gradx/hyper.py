@@ -36,6 +36,15 @@ RANGES = {
     "trust_coefficient": _FINITE,
     "min_norm": _FINITE,
     "max_norm": _BOUND,
+    "scale_by_sm3.b2": _FRACTION,  # 1 sums, as Adagrad does
+    "sm3.momentum": _DECAY,
+    "adafactor.momentum": _DECAY,
+    "scale_by_factored_rms.decay_rate": _FINITE,
+    "epsilon": _FINITE,
+    "floor": _FINITE,
+    "min_scale": _FINITE,
+    "clipping": _BOUND,
+    "eta": _FINITE,
     "max_delta": _BOUND,
     "threshold": _BOUND,
 }

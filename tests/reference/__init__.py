@@ -4,4 +4,5 @@ A reference is a generator for one array: it is sent a gradient and the paramete
 update. Written apart from `gradx/`, and sharing nothing with it.
 """
 
+from tests.reference.factored import *
 from tests.reference.first import *
