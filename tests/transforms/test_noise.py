@@ -22,7 +22,7 @@ def noises(tx, steps, like=LIKE):
 
 @pytest.mark.parametrize(("eta", "gamma"), [(0.01, 0.55), (4.0, 0.0)])
 def test_the_variance_fades_as_the_paper_says(eta, gamma):
-    """Of 200,000 numbers: the mean to 5 of its standard errors, the variance to 2 %, independent of the last step's."""
+    """Of 200,000 numbers: the mean to 5 of its standard errors, the variance to 2 %, and no two alike."""
     drawn = [np.asarray(u["a"]) for u in noises(gx.add_noise(eta, gamma, key=1), 4)]
     for t, x in enumerate(drawn, 1):
         variance = eta / t**gamma
