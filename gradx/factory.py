@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
@@ -146,8 +147,11 @@ def frozen_leaf(x: Any) -> Any:
     if isinstance(x, set):
         return frozenset(x)
     if isinstance(x, np.ndarray | np.generic | jax.Array) and not isinstance(x, Tracer):
-        array = np.asarray(x)
-        return type(x), array.shape, array.dtype, array.tobytes()
+        content: Any = x
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            content = jax.random.key_data(content)
+        array = np.asarray(content)
+        return type(x), array.shape, x.dtype, array.tobytes()
     try:
         hash(x)
     except TypeError:

@@ -95,6 +95,7 @@ def leafwise(
     *,
     slots: dict[str, Callable] | None = None,
     corrections: dict[str, str] | None = None,
+    renamed: dict[str, str] | None = None,
     **hyper: ScalarOrSchedule,
 ) -> GradientTransformation:
     """Lift a rule on one array to a transformation of a pytree.
@@ -111,6 +112,8 @@ def leafwise(
       slots: how each slot starts, a function of the parameter; `zero_slot()` if not given.
       corrections: scalar -> hyperparameter, say `{"c1": "b1"}` for c1 = 1 / (1 - b1ᵗ), the factor that
         undoes the zero start of an average. If b1 follows a schedule, its product stands for b1ᵗ.
+      renamed: field of the state -> what it is called here, where a class that others made has fields
+        whose names have another meaning in a rule, say `{"t": "count", "g": "previous"}`.
       hyper: the hyperparameters, each a number, a scalar array or a schedule.
 
     Errors of structure, dtype and missing `params` are raised by `init` and `update`, and name the
@@ -128,7 +131,7 @@ def leafwise(
     >>> updates["w"].tolist()
     [-0.5, -0.0]
     """
-    lifted = Lifted(State, rule, scalars, slots or {}, corrections or {}, hyper)
+    lifted = Lifted(State, rule, scalars, slots or {}, corrections or {}, renamed or {}, hyper)
     return GradientTransformation(lifted.init, lifted.update)
 
 
@@ -136,20 +139,28 @@ class Lifted:
     """A rule with all that the engine has to know of it."""
 
     def __init__(
-        self, State: Any, rule: Callable, scalars: Any, slots: dict, corrections: dict, hyper: dict
+        self,
+        State: Any,
+        rule: Callable,
+        scalars: Any,
+        slots: dict,
+        corrections: dict,
+        renamed: dict,
+        hyper: dict,
     ) -> None:
         self.owner = getattr(rule, "__qualname__", repr(rule)).partition(".")[0]
         self.State, self.rule, self.scalars, self.hyper = State, rule, scalars, hyper
-        self.starts = {name: slots.get(name, zero_slot()) for name in State._fields if name != "count"}
+        self.fields = [renamed.get(name, name) for name in State._fields]
+        self.starts = {name: slots.get(name, zero_slot()) for name in self.fields if name != "count"}
         self.rule_asks, self.scalars_ask = asked(rule), asked(scalars)
         self.needs_params = "p" in self.rule_asks or "params" in self.scalars_ask
         self.corrections = corrections
         self.weighted = sorted({k for k in corrections.values() if varies(hyper[k])})
-        self.counts = "count" in State._fields
+        self.counts = "count" in self.fields
         needs_count = "t" in self.scalars_ask or any(map(callable, hyper.values()))
         needs_count |= not set(corrections.values()) <= set(self.weighted)
         self.scheduled = needs_count and not self.counts
-        taken = (hyper.keys() | corrections.keys()) & {"g", "p", "t", "updates", "params", *State._fields}
+        taken = (hyper.keys() | corrections.keys()) & {"g", "p", "t", "updates", "params", *self.fields}
         if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
@@ -223,10 +234,8 @@ class Lifted:
     def packed(self, count: Any, weights: dict, columns: dict[str, list], treedef: Any) -> Any:
         """The state, from its count, the weights of its averages, and its slots as lists."""
         trees = {k: treedef.unflatten(column) for k, column in columns.items()}
-        if self.counts:
-            state = self.State(count=count, **trees)
-        else:
-            state = ScheduledState(count, self.State(**trees)) if self.scheduled else self.State(**trees)
+        state = self.State(*(count if k == "count" else trees[k] for k in self.fields))
+        state = ScheduledState(count, state) if self.scheduled else state
         return CorrectedState(weights, state) if self.weighted else state
 
     def unpacked(self, state: Any, treedef: Any) -> tuple[Any, dict, dict[str, list]]:
@@ -239,9 +248,10 @@ class Lifted:
             check_state(self.owner, ScheduledState, state)
             count, state = state
         check_state(self.owner, self.State, state)
+        trees = dict(zip(self.fields, state, strict=True))
         names = {k: ("the updates", f"the state's {k}") for k in self.starts}
-        columns = {k: aligned(treedef, getattr(state, k), names[k], HINT) for k in self.starts}
-        return (state.count if self.counts else count), weights, columns
+        columns = {k: aligned(treedef, trees[k], names[k], HINT) for k in self.starts}
+        return trees.get("count", count), weights, columns
 
 
 def asked(function: Callable | None) -> dict[str, bool]:

@@ -70,19 +70,25 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
 
 
-def shrink(norm: jax.Array, max_norm: Any, size: int) -> tuple[jax.Array, jax.Array]:
-    """Factors `(a, b)` such that `x * a * b` has a norm of at most `max_norm`.
+def resize(norm: jax.Array, target: Any, size: int) -> tuple[jax.Array, jax.Array]:
+    """Factors `(a, b)` such that `x * a * b` has the norm `target`; finite if `norm` is 0.
 
     `norm` is that of `x`, which holds `size` real numbers. Where its square overflowed, the factors go
     by the largest norm that finite numbers can have: the direction is right, the result short. They are
     two, as their product is too small for a float; else `a` is 1. NaN gives NaN, and inf stays inf.
     """
     largest = float(jnp.finfo(norm.dtype).max)
-    fits = norm <= max_norm  # False for NaN, which then reaches every element
-    overflows = jnp.isinf(norm) & ~fits
+    overflows = jnp.isinf(norm)
     a = jnp.where(overflows, largest**-0.5, 1.0)
     norm = jnp.where(overflows, largest**0.5 * max(size, 1) ** 0.5, norm)
-    return a, jnp.where(fits, 1.0, max_norm / jnp.where(fits, 1.0, norm))
+    return a, target / jnp.where(norm == 0, 1.0, norm)
+
+
+def shrink(norm: jax.Array, max_norm: Any, size: int) -> tuple[jax.Array, jax.Array]:
+    """As `resize`, to a norm of at most `max_norm`: both factors are 1 where `norm` is that already."""
+    fits = norm <= max_norm  # False for NaN, which then reaches every element
+    a, b = resize(jnp.where(fits, 1.0, norm), max_norm, size)
+    return a, jnp.where(fits, 1.0, b)
 
 
 def real_size(x: jax.Array) -> int:

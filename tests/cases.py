@@ -70,6 +70,13 @@ def without_warnings(function: Callable) -> Callable:
 MASK = gx.matrices_only
 WD = dict(weight_decay=0.1)
 LARS = dict(learning_rate=0.1, trust_coefficient=0.1, weight_decay=0.01)
+FLOAT32_DECAY = {
+    "test_agrees_with_optax": "Optax takes the decay rate in float32; see tests/optimizers/test_adafactor.py"
+}
+NO_SCALARS = dict.fromkeys(
+    ["test_agrees_with_optax", "test_exchanges_states_with_optax"],
+    "Optax's raises IndexError for the scalar of the tests; tests/optimizers/test_sm3.py has the others",
+)
 
 OWN_DEFAULTS = {
     "test_has_the_arguments_of_optax_first": "a default differs, see the README's table of differences"
@@ -243,6 +250,64 @@ CASES = [
         reference.optimistic_adam_v2,
         optax.optimistic_adam_v2,
     ),
+    Case(
+        gx.adafactor,
+        dict(learning_rate=0.1),
+        reference.adafactor,
+        optax.adafactor,
+        elementwise=False,
+        exempt=FLOAT32_DECAY,
+    ),
+    Case(
+        gx.adafactor,
+        dict(
+            learning_rate=0.1,
+            min_dim_size_to_factor=2,
+            momentum=0.8,
+            dtype_momentum=None,
+            weight_decay_rate=1e-3,
+            weight_decay_mask=MASK,
+        ),
+        reference.adafactor,
+        optax.adafactor,
+        elementwise=False,
+        exempt=FLOAT32_DECAY,
+    ),
+    Case(
+        gx.adafactor,
+        dict(
+            learning_rate=0.1,
+            min_dim_size_to_factor=1,
+            eps=0.0,
+            weight_decay_rate=1e-3,
+            relative_step=True,
+            floor=1e-6,
+            factored_axes="last",
+        ),
+        reference.adafactor,
+        elementwise=False,
+    ),
+    Case(
+        gx.sm3,
+        dict(learning_rate=0.1),
+        reference.sm3,
+        optax.sm3,
+        tuned=dict(learning_rate=0.5),
+        elementwise=False,
+        exempt=NO_SCALARS,
+    ),
+    Case(gx.novograd, dict(learning_rate=0.1), reference.novograd, optax.novograd, elementwise=False),
+    Case(
+        gx.novograd,
+        dict(learning_rate=0.1, b1=0.8, b2=0.5, eps_root=1e-3, **WD),
+        reference.novograd,
+        optax.novograd,
+        elementwise=False,
+    ),
+    Case(gx.adan, dict(learning_rate=0.1), reference.adan, optax.adan),
+    Case(gx.adan, dict(learning_rate=0.1, b1=0.9, b3=0.95, **WD, mask=MASK), reference.adan, optax.adan),
+    # So little noise that it is below every tolerance: tests/transforms/test_noise.py has its laws.
+    Case(gx.noisy_sgd, dict(learning_rate=0.1, eta=1e-30, key=0), reference.noisy_sgd, optax.noisy_sgd),
 ]
 
 BY_TX = {case.make(): case for case in CASES}

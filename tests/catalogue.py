@@ -119,6 +119,31 @@ ABOUT = {
     ),
     "optimistic_adam_v2": About(
         "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)", "GANs", "1e-4 – 3e-3"
+    "adafactor": About(
+        "[Shazeer & Stern 2018](https://arxiv.org/abs/1804.04235)",
+        "almost no memory, large transformers",
+        "1e-3 – 1e-1, relative to the parameters",
+        {"momentum": dict(learning_rate=0.1, momentum=0.9)},
+    ),
+    "sm3": About(
+        "[Anil et al. 2019](https://arxiv.org/abs/1901.11150)",
+        "Adagrad with little memory: sparse gradients, large embeddings",
+        "0.05 – 0.5",
+    ),
+    "novograd": About(
+        "[Ginsburg et al. 2019](https://arxiv.org/abs/1905.11286)",
+        "speech, large batches, without a warm-up",
+        "1e-3 – 1e-2",
+    ),
+    "adan": About(
+        "[Xie et al. 2022](https://arxiv.org/abs/2208.06677)",
+        "vision transformers, large learning rates",
+        "5 to 10 times Adam's",
+    ),
+    "noisy_sgd": About(
+        "[Neelakantan et al. 2015](https://arxiv.org/abs/1511.06807)",
+        "very deep networks from poor starts",
+        "0.01 – 1",
     ),
 }
 

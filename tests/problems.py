@@ -22,4 +22,4 @@ def grads(step, like, dtype=None):
 def aval(tree):
     """Structure, shapes, dtypes and weak types of a tree, to compare."""
     leaves, treedef = jax.tree.flatten(tree)
-    return treedef, [(jnp.shape(x), jnp.dtype(x.dtype), bool(getattr(x, "weak_type", False))) for x in leaves]
+    return treedef, [(jnp.shape(x), x.dtype, bool(getattr(x, "weak_type", False))) for x in leaves]

@@ -69,6 +69,16 @@ ROWS = [
     ("fromage", lambda m: m.fromage(1e-2), 20.5, 0.1, 0.5),
     ("optimistic", lambda m: m.optimistic_gradient_descent(1e-2), 32.5, 4.1, 1.0),
     ("optimistic adam", lambda m: m.optimistic_adam_v2(1e-3), 72.5, 4.2, 1.0),
+    ("adafactor", lambda m: m.adafactor(1e-2), 36.5, 4.1, 0.66),
+    ("adafactor, all", lambda m: m.adafactor(1e-2, momentum=0.9, weight_decay_rate=1e-3), 48.5, 4.1, 0.72),
+    ("sm3", lambda m: m.sm3(0.1), 44.5, 4.1, 1.0),
+    ("novograd", lambda m: m.novograd(1e-2), 32.5, 0.1, 1.0),
+    ("adan", lambda m: m.adan(1e-3), 80.5, 4.1, 1.0),
+    ("noisy sgd", lambda m: m.noisy_sgd(1e-2, key=0), 68.5, 8.3, 1.0),
+    ("adaptive clip", lambda m: m.chain(m.adaptive_grad_clip(0.01), m.sgd(1e-2)), 20.5, 0.1, 1.0),
+    ("centralize", lambda m: m.chain(m.centralize(), m.sgd(1e-2)), 16.5, 0.1, 1.0),
+    ("normalize", lambda m: m.chain(m.normalize_by_update_norm(), m.sgd(1e-2)), 16.5, 0.1, 1.0),
+    ("zero nans", lambda m: m.chain(m.zero_nans(), m.sgd(1e-2)), 18.5, 1.1, 1.0),
     ("block rms", lambda m: m.chain(m.clip_by_block_rms(1.0), m.sgd(1e-2)), 16.5, 0.1, 1.0),
 ]
 

@@ -153,6 +153,61 @@ def test_a_chain_of_nothing():
     assert first(gx.chain(), jnp.ones(1))[0] == 1.0
 
 
+def test_the_decay_rate_of_adafactor(x64):
+    """The second step of constant gradients g, 2g: v = (1 + 3 / 2**0.8) g²."""
+    errors = []
+    for m in (optax, gx):
+        tx = m.scale_by_factored_rms()
+        x = jnp.ones(1)
+        _, state = first(tx, x)
+        u, _ = tx.update(2 * x, state, x)
+        errors.append(abs(float(u[0]) - 2 / (1 + 3 * 2**-0.8) ** 0.5))
+    assert errors[0] > 1e-9
+    assert errors[1] < 1e-15
+
+
+def test_an_offset_that_is_not_reached():
+    g = jnp.array([3.0, -0.5])
+    assert np.all(np.isnan(first(optax.scale_by_factored_rms(step_offset=2), g)[0]))
+    np.testing.assert_allclose(first(gx.scale_by_factored_rms(step_offset=2), g)[0], [1.0, -1.0], rtol=1e-6)
+
+
+def test_sm3_of_everything():
+    g = jnp.array([3.0])
+    for m, error in ((optax, TypeError), (gx, None)):
+        make = lambda m=m: first(m.sm3(lambda step: 0.5), g)[0]
+        if error:
+            with pytest.raises(error):
+                make()
+        else:
+            np.testing.assert_allclose(make(), -0.05, rtol=1e-5)
+    with pytest.raises(IndexError):
+        first(optax.sm3(0.5), jnp.array(3.0))
+    np.testing.assert_allclose(first(gx.sm3(0.5), jnp.array(3.0))[0], -0.05, rtol=1e-5)
+    with pytest.raises(ValueError, match="complex"):
+        first(optax.sm3(0.5), jnp.array([3 + 4j]))
+    np.testing.assert_allclose(first(gx.sm3(0.5), jnp.array([3 + 4j]))[0], [-0.03 - 0.04j], rtol=1e-5)
+
+
+def test_adaptive_clipping_of_tiny_gradients():
+    g, p = jnp.array([5e-7]), jnp.zeros(1)  # the bound: 1e-4 * 1e-3
+    np.testing.assert_allclose(first(optax.adaptive_grad_clip(1e-4), g, p)[0], [5e-8], rtol=1e-5)
+    np.testing.assert_allclose(first(gx.adaptive_grad_clip(1e-4), g, p)[0], [1e-7], rtol=1e-5)
+
+
+def test_normalizing_nothing():
+    g = jnp.zeros(2)
+    assert np.all(np.isnan(first(optax.normalize_by_update_norm(eps=0.0), g)[0]))
+    assert not np.any(first(gx.normalize_by_update_norm(eps=0.0), g)[0])
+
+
+def test_noise_without_a_key():
+    with pytest.warns(UserWarning, match="Specifying a key will be required"):
+        optax.noisy_sgd(0.1)
+    with pytest.raises(TypeError, match="give one of key and seed"):
+        gx.noisy_sgd(0.1)
+
+
 def test_a_schedule_for_any_number():
     decay = lambda step: 0.5
     with pytest.raises(TypeError):

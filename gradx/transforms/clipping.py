@@ -1,5 +1,6 @@
 """Keep the updates within bounds."""
 
+import jax
 import jax.numpy as jnp
 from optax import EmptyState
 
@@ -7,10 +8,10 @@ from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
-from gradx.numerics import norm, real_size, shrink
+from gradx.numerics import abs_sq, norm, real_size, safe_sqrt, shrink
 from gradx.tree import norm_of
 
-__all__ = ["clip", "clip_by_block_rms", "clip_by_global_norm"]
+__all__ = ["adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 
 
 @factory
@@ -55,24 +56,69 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
 
 
 @factory
-def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
+def clip_by_global_norm(max_norm: ScalarOrSchedule, *, eps: ScalarOrSchedule = 0.0) -> GradientTransformation:
     """Scale all updates down together to a norm of at most `max_norm` (Pascanu et al. 2013, arXiv:1211.5063).
 
         norm = √(Σ g²) over all arrays, in float32 or better
-        u    = g * min(1, max_norm / norm)
+        u    = g * min(1, max_norm / (norm + eps))
 
     Arguments:
       max_norm: the largest norm allowed, at least 0; inf clips nothing.
+      eps: added to the norm, at least 0; 1e-6 clips as `torch.nn.utils.clip_grad_norm_` does.
 
     What is not finite is not hidden: a NaN makes every update NaN, an inf stays inf. Finite gradients
     whose norm overflows (1.8e19) keep their direction, and come out far shorter than `max_norm`.
     """
 
-    def scalars(updates, max_norm):
-        a, b = shrink(norm_of(updates), max_norm, sum(map(real_size, updates)))
+    def scalars(updates, max_norm, eps):
+        a, b = shrink(norm_of(updates) + eps, max_norm, sum(map(real_size, updates)))
         return {"a": a, "b": b}
 
     def rule(g, a, b):
         return g * a * b
 
-    return leafwise(EmptyState, rule, scalars, max_norm=max_norm)
+    return leafwise(EmptyState, rule, scalars, max_norm=max_norm, eps=eps)
+
+
+@factory
+def adaptive_grad_clip(
+    clipping: ScalarOrSchedule, eps: ScalarOrSchedule = 1e-3, axis: int | tuple[int, ...] | None = None
+) -> GradientTransformation:
+    """Scale each unit down to a share of its weights' norm (AGC, Brock et al. 2021, arXiv:2102.06171).
+
+        u = g * min(1, clipping * max(‖p‖, eps) / ‖g‖) for each unit
+
+    Arguments:
+      clipping: the largest ratio of the norms allowed, at least 0; 0.01 in the paper.
+      eps: the norm of a unit's weights counts as at least this, so that zeros can move; at least 0.
+      axis: the axes that a norm is taken over. By default vectors and scalars are one unit; matrices and
+        arrays of three axes have theirs along the first, kernels of four or five along all but the last.
+
+    The paper leaves the last layer out: see `masked`. What is not finite is not hidden: a NaN makes its
+    unit NaN, an inf stays inf. Raises ValueError if `update` is called without parameters, and for arrays
+    of six axes or more if `axis` is not given.
+    """
+
+    def rule(g, p, clipping, eps):
+        axes = unit_axes(g) if axis is None else axis
+        g_norm, p_norm = unit_norm(g, axes), unit_norm(p, axes)
+        a, b = shrink(g_norm, clipping * jnp.maximum(p_norm, eps), real_size(g) // max(g_norm.size, 1))
+        return g * a * b
+
+    return leafwise(EmptyState, rule, clipping=clipping, eps=eps)
+
+
+def unit_axes(x: jax.Array) -> tuple[int, ...]:
+    """The axes that lie within a unit: those of the inputs of a neuron or a filter."""
+    if jnp.squeeze(x).ndim <= 1:
+        return tuple(range(x.ndim))
+    if x.ndim > 5:
+        raise ValueError(
+            f"adaptive_grad_clip: what the units of an array of {x.ndim} axes are is not known: give axis"
+        )
+    return (0,) if x.ndim <= 3 else tuple(range(x.ndim - 1))
+
+
+def unit_norm(x: jax.Array, axes: int | tuple[int, ...]) -> jax.Array:
+    """The norm of each unit, with the reduced axes kept as 1."""
+    return safe_sqrt(jnp.sum(abs_sq(x), axis=axes, keepdims=True))

@@ -5,5 +5,6 @@ update. Written apart from `gradx/`, and sharing nothing with it.
 """
 
 from tests.reference.adaptive import *
+from tests.reference.factored import *
 from tests.reference.first import *
 from tests.reference.relatives import *

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradx as gx
@@ -90,3 +91,54 @@ def test_global_norm_at_its_edges():
     assert jnp.isnan(gx.global_norm(jnp.array([INF, NAN])))
     assert gx.global_norm({}) == 0.0
     assert gx.global_norm([3, jnp.array([4])]) == 5.0
+
+
+@pytest.mark.parametrize("norm", [1.0, 1 - 5e-7, 2.0])
+def test_eps_is_added_to_the_norm(norm):
+    (u,) = (gx.clip_by_global_norm(1.0, eps=1e-3).update([jnp.array([norm])], NONE)[0],)
+    np.testing.assert_allclose(u[0], [norm / (norm + 1e-3)], rtol=1e-6)
+    u, _ = gx.clip_by_global_norm(1.0, eps=1e-3).update(jnp.array([0.5]), NONE)
+    assert u[0] == 0.5
+
+
+UNITS = {
+    (): (),
+    (4,): (0,),
+    (1, 4): (0, 1),
+    (3, 4): (0,),
+    (3, 2, 4): (0,),
+    (3, 2, 2, 4): (0, 1, 2),
+    (3, 2, 2, 2, 4): (0, 1, 2, 3),
+}
+
+
+@pytest.mark.parametrize("shape", UNITS)
+def test_each_unit_is_clipped_to_a_share_of_its_weights(shape, lenient):
+    rng = np.random.default_rng(0)
+    g, p = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    p *= rng.choice([0.0, 1.0, 100.0], shape)  # below eps, clipped, not clipped
+    norm = lambda x: np.sqrt(np.sum(x**2, UNITS[shape], keepdims=True)) if shape else np.abs(x)
+    bound = 0.1 * np.maximum(norm(p), 1e-3)
+    u, v = (m.adaptive_grad_clip(0.1).update(jnp.asarray(g), NONE, jnp.asarray(p))[0] for m in (gx, optax))
+    np.testing.assert_allclose(u, g * np.minimum(1, bound / norm(g)), rtol=1e-5)
+    np.testing.assert_allclose(u, v, rtol=1e-5)
+
+
+def test_the_axes_of_units_can_be_given(lenient):
+    g, p = jnp.full((2, 3), 10.0), jnp.arange(1.0, 7.0).reshape(2, 3)
+    for axis in (1, (0, 1)):
+        u, v = (m.adaptive_grad_clip(0.1, axis=axis).update(g, NONE, p)[0] for m in (gx, optax))
+        np.testing.assert_allclose(u, v, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"\['w'\]|array of 6 axes are is not known: give axis"):
+        gx.adaptive_grad_clip(0.1).update(jnp.ones((2,) * 6), NONE, jnp.ones((2,) * 6))
+
+
+def test_units_at_their_edges():
+    tx = gx.adaptive_grad_clip(1.0)
+    p = jnp.ones((2, 4))
+    g = jnp.array([[1.0, 1.0, 0.0, 3e38], [NAN, INF, 0.0, 3e38]])
+    u = np.asarray(tx.update(g, NONE, p)[0])
+    assert np.all(np.isnan(u[:, 0]))  # a NaN in its unit
+    np.testing.assert_array_equal(u[:, 1], [0.0, INF])
+    np.testing.assert_array_equal(u[:, 2], 0.0)
+    assert 0 < u[0, 3] == u[1, 3] <= 1.0
