@@ -119,6 +119,7 @@ ABOUT = {
     ),
     "optimistic_adam_v2": About(
         "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)", "GANs", "1e-4 – 3e-3"
+    ),
     "adafactor": About(
         "[Shazeer & Stern 2018](https://arxiv.org/abs/1804.04235)",
         "almost no memory, large transformers",

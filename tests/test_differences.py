@@ -284,7 +284,6 @@ def test_the_shrinkage_of_fromage():
 
 def test_optimistic_adam():
     g, rate = jnp.ones(1), lambda step: 0.1
-    with pytest.warns(DeprecationWarning, match="optimistic_adam"):
     with pytest.warns(DeprecationWarning, match="optimistic_adam_v2"):
         optax.optimistic_adam(0.1)
     with warnings.catch_warnings():
