@@ -18,7 +18,15 @@ from gradx.optimizers.lamb import *
 from gradx.optimizers.lars import *
 from gradx.optimizers.lion import *
 from gradx.optimizers.sgd import *
-from gradx.schedules import *
+from gradx.schedules.base import *
+from gradx.schedules.combine import *
+from gradx.schedules.cosine import *
+from gradx.schedules.cycle import *
+from gradx.schedules.decay import *
+from gradx.schedules.piecewise import *
+from gradx.schedules.plateau import *
+from gradx.schedules.run import *
+from gradx.schedules.warmup import *
 from gradx.transforms.clipping import *
 from gradx.transforms.decay import *
 from gradx.transforms.injection import *
