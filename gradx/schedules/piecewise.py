@@ -1,6 +1,7 @@
 """Values given at steps: held, or joined by lines or half cosines."""
 
 import itertools
+import math
 
 import jax.numpy as jnp
 
@@ -80,7 +81,7 @@ def knots_schedule(knots: dict[float, float], shape: str = "linear") -> Schedule
         for begin, end in itertools.pairwise(steps):
             share = SHAPES[shape](left(count, begin, end))
             way = knots[begin] * share + knots[end] * (1 - share)
-            value = jnp.where(count >= begin, way, value)
+            value = jnp.where(count >= math.ceil(begin), way, value)
         return value
 
     return Schedule(value)

@@ -133,7 +133,7 @@ def reduce_on_plateau(
         raise ValueError(f"{owner}: factor must be more than 0 and less than 1, got {factor}")
     if threshold_mode == "rel" and threshold >= 1:
         raise ValueError(f"{owner}: a relative threshold must be less than 1, got {threshold}")
-    if hasattr(init_value, "update"):
+    if callable(init_value) and hasattr(init_value, "update"):
         raise TypeError(f"{owner}: init_value must be a number or a function of the step, got {init_value!r}")
     sign = 1 if mode == "min" else -1
     rate = init_value if callable(init_value) else lambda count: init_value
