@@ -72,17 +72,9 @@ def test_is_the_loop(kwargs, better, rest):
     np.testing.assert_allclose(seen, expected, rtol=1e-6)
 
 
-def test_patience_is_what_is_borne(lenient):
-    """The reduction shows at the sixth value for patience 3; in Optax the fourth is multiplied already."""
-    seen = rates(gx.reduce_on_plateau(1.0, 0.5, patience=3), [1.0] * 6)
-    assert seen == [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
-    tx = optax.contrib.reduce_on_plateau(factor=0.5, patience=3)
-    x = jnp.ones(1)
-    state, theirs = tx.init(x), []
-    for _ in range(6):
-        u, state = tx.update(x, state, x, value=1.0)
-        theirs.append(float(u[0]))
-    assert theirs == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+def test_patience_is_what_is_borne():
+    """The first value is the best; four that are no better are one more than three."""
+    assert rates(gx.reduce_on_plateau(1.0, 0.5, patience=3), [1.0] * 6) == [1.0] * 5 + [0.5] * 2
 
 
 def test_nan_is_no_improvement():
