@@ -68,8 +68,11 @@ def one_cycle_schedule(
 
     up = pct_start * transition_steps - 1 if inclusive else int(pct_start * transition_steps)
     end = transition_steps - 1 if inclusive else transition_steps
-    if up < 0 or end < 1:
-        raise ValueError(f"{owner}: {transition_steps} steps are too few for an inclusive cycle")
+    if up < 0:
+        raise ValueError(
+            f"{owner}: an inclusive cycle needs pct_start * transition_steps of at least 1, "
+            f"got {pct_start} * {transition_steps}"
+        )
     first = peak_value / div_factor
     last = first / final_div_factor
     # A later knot takes the place of an earlier one at the same step.

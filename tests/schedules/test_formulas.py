@@ -245,7 +245,7 @@ def test_a_sweep_over_peaks():
         ),
         (
             lambda: gx.one_cycle_schedule(1.0, 2, inclusive=True),
-            r"2 steps are too few for an inclusive cycle",
+            r"of at least 1, got 0.3 \* 2",
         ),
         (lambda: gx.linear_onecycle_schedule(0, 1.0), r"linear_onecycle_schedule: transition_steps must be"),
         (lambda: gx.cosine_onecycle_schedule(0, 1.0), r"cosine_onecycle_schedule: transition_steps must be"),
