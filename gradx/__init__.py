@@ -9,6 +9,8 @@ from optax import OptState as OptState
 from optax import Params as Params
 from optax import Updates as Updates
 
+from gradx import keras as keras
+from gradx import torch as torch
 from gradx.core import *
 from gradx.factory import *
 from gradx.hyper import *
@@ -36,7 +38,15 @@ from gradx.optimizers.sgd import *
 from gradx.optimizers.signsgd import *
 from gradx.optimizers.sm3 import *
 from gradx.optimizers.yogi import *
-from gradx.schedules import *
+from gradx.schedules.base import *
+from gradx.schedules.combine import *
+from gradx.schedules.cosine import *
+from gradx.schedules.cycle import *
+from gradx.schedules.decay import *
+from gradx.schedules.piecewise import *
+from gradx.schedules.plateau import *
+from gradx.schedules.run import *
+from gradx.schedules.warmup import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
 from gradx.transforms.constraints import *

@@ -88,6 +88,11 @@ def check(owner: str, **given: Any) -> None:
 
 def check_schedule(owner: str, name: str, schedule: Callable) -> None:
     """Raise unless `schedule` gives one real number for a step."""
+    if hasattr(schedule, "update"):
+        raise TypeError(
+            f"{owner}: {name} is a stateful schedule, which needs inject_hyperparams around the factory, "
+            f"got {schedule!r}"
+        )
     try:
         out = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
     except jax.errors.JAXTypeError:

@@ -208,6 +208,22 @@ def test_noise_without_a_key():
         gx.noisy_sgd(0.1)
 
 
+def test_patience_on_a_plateau():
+    x = jnp.ones(1)
+    txs = [
+        optax.contrib.reduce_on_plateau(factor=0.5, patience=3),
+        gx.inject_hyperparams(gx.scale)(gx.reduce_on_plateau(1.0, factor=0.5, patience=3)),
+    ]
+    moves = []
+    for tx in txs:
+        state, seen = tx.init(x), []
+        for _ in range(6):
+            u, state = tx.update(x, state, x, value=1.0)
+            seen.append(float(u[0]))
+        moves.append(seen)
+    assert moves == [[1.0, 1.0, 1.0, 0.5, 0.5, 0.5], [1.0, 1.0, 1.0, 1.0, 1.0, 0.5]]
+
+
 def test_a_schedule_for_any_number():
     decay = lambda step: 0.5
     with pytest.raises(TypeError):

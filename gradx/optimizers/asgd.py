@@ -9,7 +9,7 @@ from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, check
 from gradx.leafwise import copy_slot, leafwise
-from gradx.schedules import Schedule
+from gradx.schedules.base import Schedule
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.scale import scale_by_learning_rate
 

@@ -1,5 +1,6 @@
 """A step along a direction, with weight decay of any kind."""
 
+import math
 from typing import Any, Literal
 
 import optax
@@ -9,7 +10,8 @@ from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, check
 from gradx.leafwise import leafwise
-from gradx.schedules import Schedule
+from gradx.schedules.base import constant_schedule
+from gradx.schedules.combine import product_schedule
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask, masked
 from gradx.transforms.scale import scale_by_learning_rate
@@ -104,11 +106,6 @@ def relative(learning_rate: Any, peak: float | None) -> Any:
 
 def product(*factors: Any) -> Any:
     """The product of numbers and schedules."""
-
-    def value(count):
-        out: Any = 1.0
-        for factor in factors:
-            out = out * (factor(count) if callable(factor) else factor)
-        return out
-
-    return Schedule(value) if any(map(callable, factors)) else value(0)
+    if not any(map(callable, factors)):
+        return math.prod(factors)
+    return product_schedule([f if callable(f) else constant_schedule(f) for f in factors])

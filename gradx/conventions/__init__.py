@@ -1,0 +1,1 @@
+"""Names and arguments of other libraries, for code that is carried over."""

@@ -1,0 +1,258 @@
+"""The optimizers of keras.optimizers (3): its names, arguments, defaults and rules, without Keras.
+
+`learning_rate` and the other numbers may be schedules. Each takes Keras's `weight_decay`, which is
+decoupled (None for none), and one of its clips. What Keras does around the rule (`use_ema`,
+`loss_scale_factor`, `gradient_accumulation_steps`, `name`) is left out.
+"""
+
+from typing import Any
+
+from optax import EmptyState
+
+from gradx.core import GradientTransformation, chain, identity
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule, check
+from gradx.leafwise import leafwise
+from gradx.numerics import norm, real_size, shrink
+from gradx.optimizers.adadelta import adadelta
+from gradx.optimizers.adagrad import adagrad
+from gradx.optimizers.adam import scale_by_adam
+from gradx.optimizers.adamax import scale_by_adamax
+from gradx.optimizers.amsgrad import scale_by_amsgrad
+from gradx.optimizers.lamb import lamb
+from gradx.optimizers.lion import lion
+from gradx.optimizers.nadam import nadam
+from gradx.optimizers.rmsprop import rmsprop
+from gradx.optimizers.sgd import sgd
+from gradx.transforms.clipping import clip, clip_by_global_norm
+from gradx.transforms.descent import product, shrink_params
+from gradx.transforms.scale import scale_by_learning_rate
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lamb",
+    "Lion",
+    "Nadam",
+    "RMSprop",
+]
+
+Rate = ScalarOrSchedule
+Maybe = ScalarOrSchedule | None
+
+
+@factory
+def SGD(
+    learning_rate: Rate = 0.01,
+    momentum: Rate = 0.0,
+    nesterov: bool = False,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.SGD: the learning rate is inside the velocity."""
+    none = not callable(momentum) and momentum == 0
+    tx = sgd(learning_rate, None if none else momentum, nesterov, rate_in_velocity=True)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def RMSprop(
+    learning_rate: Rate = 0.001,
+    rho: Rate = 0.9,
+    momentum: Rate = 0.0,
+    epsilon: Rate = 1e-7,
+    centered: bool = False,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.RMSprop: epsilon under the root, the learning rate inside the velocity."""
+    none = not callable(momentum) and momentum == 0
+    tx = rmsprop(
+        learning_rate,
+        rho,
+        epsilon,
+        eps_in_sqrt=True,
+        centered=centered,
+        momentum=None if none else momentum,
+    )
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Adagrad(
+    learning_rate: Rate = 0.001,
+    initial_accumulator_value: float = 0.1,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adagrad: epsilon under the root, a sum that starts at 0.1."""
+    tx = adagrad(learning_rate, initial_accumulator_value, epsilon, eps_in_sqrt=True)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Adadelta(
+    learning_rate: Rate = 0.001,
+    rho: Rate = 0.95,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adadelta: a learning rate of 0.001, where the paper has 1."""
+    tx = adadelta(learning_rate, rho, epsilon)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Adam(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    amsgrad: bool = False,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adam: epsilon joins √nu before its correction, the paper's "epsilon hat"."""
+    if amsgrad:
+        direction = scale_by_amsgrad(beta_1, beta_2, epsilon, max_over="raw", eps_hat=True)
+    else:
+        direction = scale_by_adam(beta_1, beta_2, epsilon, eps_hat=True)
+    tx = chain(direction, scale_by_learning_rate(learning_rate))
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def AdamW(
+    learning_rate: Rate = 0.001,
+    weight_decay: Maybe = 0.004,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    amsgrad: bool = False,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.AdamW: Adam with a decoupled decay of 0.004."""
+    return Adam(
+        learning_rate,
+        beta_1,
+        beta_2,
+        epsilon,
+        amsgrad,
+        weight_decay,
+        clipnorm,
+        clipvalue,
+        global_clipnorm,
+    )
+
+
+@factory
+def Adamax(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adamax: epsilon outside the maximum."""
+    direction = scale_by_adamax(beta_1, beta_2, epsilon, eps_in_max=False)
+    tx = chain(direction, scale_by_learning_rate(learning_rate))
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Nadam(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Nadam: the momentum rises by 1 - 0.96ᵗ / 2."""
+    tx = nadam(learning_rate, beta_1, beta_2, epsilon, momentum_decay=1.0)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Lion(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.99,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Lion: without decay by default."""
+    tx = lion(learning_rate, beta_1, beta_2, weight_decay=0.0)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Lamb(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Lamb: the decay is outside the trust ratio."""
+    tx = lamb(learning_rate, beta_1, beta_2, epsilon)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+def dressed(
+    tx: GradientTransformation,
+    learning_rate: Rate,
+    weight_decay: Maybe,
+    clipnorm: Maybe,
+    clipvalue: Maybe,
+    global_clipnorm: Maybe,
+) -> GradientTransformation:
+    """What Keras has around each rule: a clip before it, decoupled decay beside it."""
+    clips = {clip_each: clipnorm, clip: clipvalue, clip_by_global_norm: global_clipnorm}
+    given: dict[Any, Any] = {f: value for f, value in clips.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
+    if weight_decay is not None:
+        check("weight_decay", weight_decay=weight_decay)
+        decay = shrink_params(product(learning_rate, weight_decay), after=False)
+    else:
+        decay = identity()
+    return chain(*(f(value) for f, value in given.items()), tx, decay)
+
+
+def clip_each(max_norm: Rate) -> GradientTransformation:
+    """Scale each array down to a norm of at most `max_norm`."""
+
+    def rule(g, max_norm):
+        a, b = shrink(norm(g), max_norm, real_size(g))
+        return g * a * b
+
+    return leafwise(EmptyState, rule, max_norm=max_norm)

@@ -1,0 +1,238 @@
+"""The optimizers of torch.optim (2.13): its names, arguments, defaults and rules, without torch.
+
+`lr` and the other numbers may be schedules. What says how torch computes, not what (`foreach`,
+`fused`, `capturable`, `differentiable`), is left out. Parameters come with `init`, not before.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradx.core import GradientTransformation, chain
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule, check
+from gradx.optimizers.adadelta import scale_by_adadelta
+from gradx.optimizers.adagrad import scale_by_rss
+from gradx.optimizers.adam import scale_by_adam
+from gradx.optimizers.adamax import scale_by_adamax
+from gradx.optimizers.amsgrad import scale_by_amsgrad
+from gradx.optimizers.asgd import asgd
+from gradx.optimizers.nadam import scale_by_nadam
+from gradx.optimizers.radam import scale_by_radam
+from gradx.optimizers.rmsprop import scale_by_rms, scale_by_stddev
+from gradx.optimizers.rprop import rprop
+from gradx.schedules import Schedule
+from gradx.transforms.decay import add_decayed_weights
+from gradx.transforms.descent import descend
+from gradx.transforms.momentum import trace
+from gradx.transforms.scale import scale, scale_by_schedule
+
+__all__ = [
+    "ASGD",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+]
+
+Betas = tuple[ScalarOrSchedule, ScalarOrSchedule]
+
+
+@factory
+def SGD(
+    lr: ScalarOrSchedule = 1e-3,
+    momentum: ScalarOrSchedule = 0.0,
+    dampening: float = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.SGD: the velocity starts at the first gradient, undampened; decay is L2."""
+    check("SGD", momentum=momentum)
+    if not callable(momentum) and momentum == 0:
+        if nesterov:
+            raise ValueError("SGD: nesterov needs a momentum and no dampening")
+        return descent(chain(), lr, weight_decay, maximize)
+    if not dampening:
+        return descent(trace(momentum, nesterov), lr, weight_decay, maximize)
+    if nesterov:
+        raise ValueError("SGD: nesterov needs a momentum and no dampening")
+    damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
+    return descent(chain(damped, trace(momentum)), lr, weight_decay, maximize)
+
+
+@factory
+def Adagrad(
+    lr: ScalarOrSchedule = 1e-2,
+    lr_decay: float = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: ScalarOrSchedule = 1e-10,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adagrad: eps outside the root, the rate divided by 1 + count * lr_decay, L2 decay."""
+    rate = lr
+    if lr_decay:
+        rate = Schedule(lambda count: at(lr, count) / (1 + lr_decay * jnp.asarray(count, float)))
+    return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay, maximize)
+
+
+@factory
+def RMSprop(
+    lr: ScalarOrSchedule = 1e-2,
+    alpha: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    momentum: ScalarOrSchedule = 0.0,
+    centered: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.RMSprop: eps outside the root, the rate outside the velocity, L2 decay."""
+    direction = (scale_by_stddev if centered else scale_by_rms)(alpha, eps)
+    if callable(momentum) or momentum != 0:
+        direction = chain(direction, trace(momentum))
+    return descent(direction, lr, weight_decay, maximize)
+
+
+@factory
+def Adadelta(
+    lr: ScalarOrSchedule = 1.0,
+    rho: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-6,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adadelta, with L2 decay."""
+    return descent(scale_by_adadelta(rho, eps), lr, weight_decay, maximize)
+
+
+@factory
+def Adam(
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+    decoupled_weight_decay: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adam: L2 decay unless decoupled; amsgrad takes the largest `nu` before its correction."""
+    direction = scale_by_amsgrad(*betas, eps, max_over="raw") if amsgrad else scale_by_adam(*betas, eps)
+    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+
+
+@factory
+def AdamW(
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.AdamW: Adam with decoupled decay, 0.01 by default."""
+    return Adam(lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)
+
+
+@factory
+def NAdam(
+    lr: ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    momentum_decay: float = 4e-3,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.NAdam: the momentum rises by 1 - 0.96 ** (t * momentum_decay) / 2; L2 decay unless decoupled."""
+    direction = scale_by_nadam(*betas, eps, momentum_decay=momentum_decay)
+    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+
+
+@factory
+def RAdam(
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.RAdam: eps joins the root before its correction; L2 decay unless decoupled."""
+    direction = scale_by_radam(*betas, eps, eps_before_correction=True)
+    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+
+
+@factory
+def Adamax(
+    lr: ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adamax, with L2 decay."""
+    return descent(scale_by_adamax(*betas, eps), lr, weight_decay, maximize)
+
+
+@factory
+def Rprop(
+    lr: ScalarOrSchedule = 1e-2,
+    etas: tuple[ScalarOrSchedule, ScalarOrSchedule] = (0.5, 1.2),
+    step_sizes: tuple[ScalarOrSchedule, ScalarOrSchedule] = (1e-6, 50.0),
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Rprop: `etas` shrink and stretch the step sizes, within the bounds `step_sizes`."""
+    return ascending(rprop(lr, *etas, *step_sizes), maximize)
+
+
+@factory
+def ASGD(
+    lr: ScalarOrSchedule = 1e-2,
+    lambd: ScalarOrSchedule = 1e-4,
+    alpha: ScalarOrSchedule = 0.75,
+    t0: float = 1e6,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.ASGD, with L2 decay; the average, torch's `ax`, is `average` in the state."""
+    averaged = asgd(lr, lambd, alpha, t0)
+    return ascending(chain(add_decayed_weights(weight_decay), averaged), maximize)
+
+
+def descent(
+    direction: GradientTransformation,
+    lr: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule,
+    maximize: bool,
+    decoupled: bool = False,
+) -> GradientTransformation:
+    """A step along the direction, with decay as torch has it."""
+    mode = "decoupled" if decoupled else "l2"
+    return ascending(descend(direction, lr, weight_decay, decay_mode=mode), maximize)
+
+
+def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:
+    """With the sign of the gradients turned, if they are to be climbed."""
+    return chain(scale(-1.0), tx) if maximize else tx
+
+
+def at(value: Any, count: Any) -> Any:
+    return value(count) if callable(value) else value

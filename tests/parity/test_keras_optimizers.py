@@ -1,0 +1,76 @@
+"""gradx.keras gives Keras's numbers: every optimizer, float64, 50 steps, gradients falling 300-fold."""
+
+import inspect
+import os
+
+import jax
+import numpy as np
+import pytest
+
+import gradx as gx
+from gradx.conventions import keras_optimizers
+from tests.problems import grads, params
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+keras = pytest.importorskip("keras", reason="keras is in the extra 'parity': make test-parity")
+pytestmark = pytest.mark.usefixtures("x64", "lenient")
+
+ROWS = [
+    ("SGD", {}),
+    ("SGD", dict(momentum=0.9, weight_decay=0.1)),
+    ("SGD", dict(momentum=0.9, nesterov=True, clipvalue=0.5)),
+    ("RMSprop", {}),
+    ("RMSprop", dict(momentum=0.9, centered=True, epsilon=1e-3)),
+    ("Adagrad", {}),
+    ("Adadelta", dict(weight_decay=0.1)),
+    ("Adam", {}),
+    ("Adam", dict(amsgrad=True, global_clipnorm=1.0)),
+    ("AdamW", dict(clipnorm=1.0)),
+    ("AdamW", dict(learning_rate=0.01, weight_decay=0.1, amsgrad=True)),
+    ("Adamax", {}),
+    ("Nadam", {}),
+    ("Lion", dict(weight_decay=0.1)),
+    ("Lamb", dict(weight_decay=0.1)),
+]
+STEPS = 50
+
+
+def ours(tx):
+    p, state = params("float64"), tx.init(params("float64"))
+    update = jax.jit(tx.update)
+    for i in range(STEPS):
+        u, state = update(grads(i, p), state, p)
+        p = gx.apply_updates(p, u)
+        yield jax.tree.leaves(p)
+
+
+def theirs(optimizer):
+    variables = [keras.Variable(np.array(x), dtype="float64") for x in jax.tree.leaves(params("float64"))]
+    optimizer.build(variables)
+    for i in range(STEPS):
+        gs = [np.array(g) for g in jax.tree.leaves(grads(i, params("float64")))]
+        optimizer.apply(gs, variables)
+        yield [np.array(v) for v in variables]
+
+
+@pytest.mark.parametrize(("name", "kwargs"), ROWS, ids=str)
+def test_gives_keras_parameters(name, kwargs):
+    keras.backend.set_floatx("float64")
+    mine = ours(getattr(gx.keras, name)(**kwargs))
+    reference = theirs(getattr(keras.optimizers, name)(**kwargs))
+    for xs, ys in zip(mine, reference, strict=True):
+        for x, y in zip(xs, ys, strict=True):
+            np.testing.assert_allclose(x, y, rtol=0, atol=1e-12)
+
+
+def test_every_optimizer_of_gradx_keras_has_a_row():
+    assert set(keras_optimizers.__all__) == {name for name, _ in ROWS}
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in ROWS}))
+def test_has_keras_arguments_and_defaults_first(name):
+    """But for what Keras does around the rule."""
+    around = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor", "kwargs"}
+    around |= {"gradient_accumulation_steps", "name", "self"}
+    describe = lambda f: {k: p.default for k, p in inspect.signature(f).parameters.items() if k not in around}
+    assert describe(getattr(gx.keras, name)) == describe(getattr(keras.optimizers, name).__init__)

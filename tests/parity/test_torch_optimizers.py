@@ -1,0 +1,105 @@
+"""gradx.torch gives torch's numbers: every optimizer, float64, 50 steps, gradients falling 300-fold."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import gradx as gx
+from tests.problems import grads, params
+
+torch = pytest.importorskip("torch", reason="torch is in the extra 'parity': make test-parity")
+pytestmark = pytest.mark.usefixtures("x64")
+
+ROWS = [
+    ("SGD", {}),
+    ("SGD", dict(lr=0.1, weight_decay=0.1)),
+    ("SGD", dict(lr=0.1, momentum=0.9)),
+    ("SGD", dict(lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.1)),
+    ("SGD", dict(lr=0.1, momentum=0.9, nesterov=True, maximize=True)),
+    ("Adagrad", {}),
+    ("Adagrad", dict(lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.5, eps=1e-3)),
+    ("RMSprop", {}),
+    ("RMSprop", dict(centered=True, eps=1e-4, alpha=0.9)),
+    ("RMSprop", dict(momentum=0.9, weight_decay=0.1)),
+    ("RMSprop", dict(momentum=0.9, centered=True, eps=1e-4, maximize=True)),
+    ("Adadelta", {}),
+    ("Adadelta", dict(lr=0.5, rho=0.8, weight_decay=0.1)),
+    ("Adam", {}),
+    ("Adam", dict(lr=0.01, betas=(0.8, 0.95), weight_decay=0.1)),
+    ("Adam", dict(lr=0.01, amsgrad=True, weight_decay=0.1)),
+    ("Adam", dict(decoupled_weight_decay=True, weight_decay=0.1, maximize=True)),
+    ("AdamW", {}),
+    ("AdamW", dict(lr=0.01, weight_decay=0.1, amsgrad=True)),
+    ("NAdam", {}),
+    ("NAdam", dict(weight_decay=0.1, momentum_decay=0.1)),
+    ("NAdam", dict(weight_decay=0.1, decoupled_weight_decay=True)),
+    ("RAdam", {}),
+    ("RAdam", dict(betas=(0.8, 0.95), weight_decay=0.1)),
+    ("RAdam", dict(weight_decay=0.1, decoupled_weight_decay=True)),
+    ("Adamax", {}),
+    ("Adamax", dict(betas=(0.8, 0.95), weight_decay=0.1)),
+    ("Rprop", {}),
+    ("Rprop", dict(etas=(0.3, 1.5), step_sizes=(1e-3, 0.05))),
+    ("ASGD", {}),
+    ("ASGD", dict(lr=0.1, lambd=0.01, t0=10, weight_decay=0.1)),
+]
+STEPS = 50
+
+
+def ours(tx):
+    """The leaves of the parameters after each step, and the last state."""
+    p, seen = params("float64"), []
+    state, update = tx.init(p), jax.jit(tx.update)
+    for i in range(STEPS):
+        u, state = update(grads(i, p), state, p)
+        p = gx.apply_updates(p, u)
+        seen.append(jax.tree.leaves(p))
+    return seen, state
+
+
+def theirs(make):
+    ps = [torch.nn.Parameter(torch.tensor(np.array(x))) for x in jax.tree.leaves(params("float64"))]
+    optimizer, seen = make(ps), []
+    for i in range(STEPS):
+        for p, g in zip(ps, jax.tree.leaves(grads(i, params("float64"))), strict=True):
+            p.grad = torch.tensor(np.array(g))
+        optimizer.step()
+        seen.append([p.detach().numpy().copy() for p in ps])
+    return seen, optimizer
+
+
+@pytest.mark.parametrize(("name", "kwargs"), ROWS, ids=str)
+def test_gives_torchs_parameters(name, kwargs):
+    mine, _ = ours(getattr(gx.torch, name)(**kwargs))
+    reference, _ = theirs(lambda ps: getattr(torch.optim, name)(ps, **kwargs))
+    for xs, ys in zip(mine, reference, strict=True):
+        for x, y in zip(xs, ys, strict=True):
+            np.testing.assert_allclose(x, y, rtol=0, atol=1e-12)
+
+
+def test_asgd_keeps_torchs_average():
+    kwargs = dict(lr=0.1, t0=10)
+    _, state = ours(gx.torch.ASGD(**kwargs))
+    _, optimizer = theirs(lambda ps: torch.optim.ASGD(ps, **kwargs))
+    average = optax.tree_utils.tree_get(state, "average")
+    for x, s in zip(jax.tree.leaves(average), optimizer.state.values(), strict=True):
+        np.testing.assert_allclose(x, s["ax"].numpy(), rtol=0, atol=1e-12)
+
+
+def test_every_optimizer_of_gradx_torch_has_a_row():
+    from gradx.conventions import torch_optimizers
+
+    assert set(torch_optimizers.__all__) == {name for name, _ in ROWS}
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in ROWS}))
+def test_has_torchs_arguments_and_defaults(name):
+    """But for `params`, and for what says how torch computes."""
+    import inspect
+
+    how = {"params", "foreach", "fused", "capturable", "differentiable"}
+    describe = lambda f: {
+        k: p.default for k, p in inspect.signature(f).parameters.items() if k not in how
+    }
+    assert describe(getattr(gx.torch, name)) == describe(getattr(torch.optim, name))
