@@ -38,6 +38,12 @@ RANGES = {
     "max_norm": _BOUND,
     "max_delta": _BOUND,
     "threshold": _BOUND,
+    "slow_step_size": _FRACTION,
+    "max_learning_rate": _BOUND,
+    "scaling": _FINITE,
+    "min_curvature": _DECAY,
+    "tol": _FINITE,
+    "max_steps": _FINITE,
 }
 
 
