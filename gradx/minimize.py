@@ -73,7 +73,7 @@ def minimize(
     tol: float = 1e-5,
     max_steps: int = 1000,
 ) -> Minimum:
-    """Minimize a smooth function: L-BFGS with a line search, or any other optimizer, until the gradient is small.
+    """Minimize a smooth function by L-BFGS with a line search, or by any other optimizer.
 
     Arguments:
       fun: a function `fun(x, *args)` that JAX can differentiate and gives one real number.

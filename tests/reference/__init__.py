@@ -5,3 +5,4 @@ update. Written apart from `gradx/`, and sharing nothing with it.
 """
 
 from tests.reference.first import *
+from tests.reference.radam_lbfgs import *
