@@ -86,8 +86,8 @@ def scale_by_lbfgs(
     def step(gs: dict, ps: dict, slots: dict, weights: jax.Array, count: jax.Array) -> tuple[dict, dict, Any]:
         """The direction, the new slots and weights; all arrays by position."""
         s, y = subtract(ps, slots["params"]), subtract(gs, slots["updates"])
-        curvature = dot(s, y, weights.dtype)
-        lengths = jnp.sqrt(dot(s, s, weights.dtype)) * jnp.sqrt(dot(y, y, weights.dtype))
+        curvature, y_squares = dot(s, y, weights.dtype), dot(y, y, weights.dtype)
+        lengths = jnp.sqrt(dot(s, s, weights.dtype)) * jnp.sqrt(y_squares)
         bound = jnp.maximum(min_curvature * lengths, jnp.finfo(weights.dtype).tiny)
         keep = (count > 0) & (curvature > bound)
         newest = (count - 1) % memory_size
@@ -98,7 +98,11 @@ def scale_by_lbfgs(
         )
         weights = weights.at[newest].set(jnp.where(keep, 1 / jnp.where(keep, curvature, 1.0), 0.0))
         order = (count + jnp.arange(memory_size, dtype=count.dtype)) % memory_size  # oldest first
-        start = first_scale(gs, y_memory, weights, order) if scale_init_precond else 1.0
+        start = 1.0
+        if scale_init_precond:
+            # A branch, as XLA would copy a memory that is read and written outside of one.
+            from_memory = lambda: newest_scale(gs, y_memory, weights, order)
+            start = jax.lax.cond(keep, lambda: curvature / y_squares, from_memory)
         us = two_loops(gs, s_memory, y_memory, weights, order, start)
         own = lambda xs: {i: jnp.copy(x) for i, x in xs.items()}  # the caller may donate the originals
         return us, dict(zip(slots, (own(ps), own(gs), s_memory, y_memory), strict=True)), weights
@@ -116,15 +120,14 @@ def dot(a: dict, b: dict, dtype: Any) -> jax.Array:
     return sum(products, jnp.zeros((), dtype))
 
 
-def first_scale(gs: dict, y_memory: dict, weights: jax.Array, order: jax.Array) -> jax.Array:
-    """s·y / y·y of the newest pair kept; for the first step a length of at most 1, as Optax has it."""
+def newest_scale(gs: dict, y_memory: dict, weights: jax.Array, order: jax.Array) -> jax.Array:
+    """s·y / y·y of the newest pair with a weight; if none has, a first step of at most 1, as Optax has it."""
     kept = weights[order] > 0
     newest = order[order.size - 1 - jnp.argmax(kept[::-1])]
     y = {i: memory[newest] for i, memory in y_memory.items()}
-    any_kept = jnp.any(kept)
-    squares = jnp.where(any_kept, weights[newest] * dot(y, y, weights.dtype), 1.0)
+    squares = weights[newest] * dot(y, y, weights.dtype)
     g_norm = jnp.sqrt(dot(gs, gs, weights.dtype))
-    return jnp.where(any_kept, 1 / squares, 1 / jnp.maximum(g_norm, 1.0))
+    return 1 / jnp.where(jnp.any(kept), squares, jnp.maximum(g_norm, 1.0))
 
 
 def two_loops(gs: dict, s_memory: dict, y_memory: dict, weights: Any, order: Any, start: Any) -> dict:
