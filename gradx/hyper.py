@@ -61,6 +61,12 @@ RANGES = {
     "momentum_decay": _FINITE,
     "optimism": _FINITE,
     "signum.beta": _DECAY,
+    "slow_step_size": _FRACTION,
+    "max_learning_rate": _BOUND,
+    "scaling": _FINITE,
+    "min_curvature": _DECAY,
+    "tol": _FINITE,
+    "max_steps": _FINITE,
 }
 
 

@@ -99,7 +99,5 @@ def test_has_torchs_arguments_and_defaults(name):
     import inspect
 
     how = {"params", "foreach", "fused", "capturable", "differentiable"}
-    describe = lambda f: {
-        k: p.default for k, p in inspect.signature(f).parameters.items() if k not in how
-    }
+    describe = lambda f: {k: p.default for k, p in inspect.signature(f).parameters.items() if k not in how}
     assert describe(getattr(gx.torch, name)) == describe(getattr(torch.optim, name))

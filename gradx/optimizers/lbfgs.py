@@ -1,0 +1,180 @@
+"""L-BFGS (Liu & Nocedal 1989)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import ScaleByLBFGSState
+
+from gradx.core import HINT, GradientTransformation, chain, check_state, identity, widened
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule, check
+from gradx.leafwise import promotion, scalar_dtype, zero_slot
+from gradx.leaves import Place, beside, present, stored
+from gradx.numerics import increment
+from gradx.transforms.linesearch import scale_by_zoom_linesearch
+from gradx.transforms.scale import scale, scale_by_learning_rate
+from gradx.tree import Tree, aligned, flatten
+
+__all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
+
+OWNER = "scale_by_lbfgs"
+MEMORIES = ("diff_params_memory", "diff_updates_memory")
+
+
+@factory
+def scale_by_lbfgs(
+    memory_size: int = 10, scale_init_precond: bool = True, *, min_curvature: float = 1e-8
+) -> GradientTransformation:
+    """Multiply by an inverse Hessian made from the last steps and the changes of the gradient in them.
+
+        s, y = p - previous p,  g - previous g;  kept if s·y > min_curvature * ‖s‖ * ‖y‖
+        H    = (I - ρ y sᵀ)ᵀ H (I - ρ y sᵀ) + ρ s sᵀ for each pair kept, oldest first, with ρ = 1 / s·y
+        u    = H g,  starting from H = s·y / y·y of the newest pair, or min(1, 1 / ‖g‖) if there is none
+
+    Arguments:
+      memory_size: how many pairs to remember, at least 1; 5 to 20.
+      scale_init_precond: False starts from H = 1.
+      min_curvature: the least cosine of the angle between s and y, at least 0 and less than 1. A pair
+        below would turn H away from descent or blow it up; it is left out (Nocedal & Wright 2006, §7.2).
+
+    Products are sums over all parameters, in float32 or better. `update` must be called at each new
+    point, with its own gradient. Raises ValueError if it is called without parameters.
+    """
+    if isinstance(memory_size, bool) or not isinstance(memory_size, int) or memory_size < 1:
+        raise ValueError(f"{OWNER}: memory_size must be an integer of at least 1, got {memory_size!r}")
+    check(OWNER, min_curvature=min_curvature)
+
+    def init(params: Tree) -> Any:
+        leaves, treedef = flatten(params)
+        here = present(leaves, treedef, OWNER)
+
+        def zeros(stack: bool) -> Tree:
+            column = list(leaves)
+            for i, p in here.items():
+                zero = zero_slot()(p)
+                column[i] = jnp.stack([zero] * memory_size) if stack else zero
+            return treedef.unflatten(column)
+
+        weights = jnp.zeros(memory_size, scalar_dtype(here))
+        return ScaleByLBFGSState(
+            jnp.zeros((), jnp.int32), zeros(False), zeros(False), zeros(True), zeros(True), weights
+        )
+
+    def update(updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        if params is None:
+            raise ValueError(f"{OWNER} needs the parameters: call update(updates, state, params)")
+        check_state(OWNER, ScaleByLBFGSState, state)
+        leaves, treedef = flatten(updates)
+        found = present(leaves, treedef, OWNER)
+        gs, ps = widened(found), widened(beside(found, params, treedef, OWNER))
+        fields = ("params", "updates", *MEMORIES)
+        columns = {
+            k: aligned(treedef, getattr(state, k), ("the updates", f"the state's {k}"), HINT) for k in fields
+        }
+        slots = {k: {i: columns[k][i] for i in gs} for k in fields}
+        with promotion((gs, ps, slots)):
+            us, new, weights = step(gs, ps, slots, state.weights_memory, state.count)
+        for i, u in us.items():
+            leaves[i] = u
+            for k, column in columns.items():
+                column[i] = stored(new[k][i], column[i], k, Place(OWNER, treedef, i))
+        trees = {k: treedef.unflatten(column) for k, column in columns.items()}
+        return treedef.unflatten(leaves), ScaleByLBFGSState(
+            count=increment(state.count), weights_memory=weights, **trees
+        )
+
+    def step(gs: dict, ps: dict, slots: dict, weights: jax.Array, count: jax.Array) -> tuple[dict, dict, Any]:
+        """The direction, the new slots and weights; all arrays by position."""
+        s, y = subtract(ps, slots["params"]), subtract(gs, slots["updates"])
+        curvature, y_squares = dot(s, y, weights.dtype), dot(y, y, weights.dtype)
+        lengths = jnp.sqrt(dot(s, s, weights.dtype)) * jnp.sqrt(y_squares)
+        bound = jnp.maximum(min_curvature * lengths, jnp.finfo(weights.dtype).tiny)
+        keep = (count > 0) & (curvature > bound)
+        newest = (count - 1) % memory_size
+        # What is not kept is stored as zeros: a NaN would come back, whatever its weight.
+        put = lambda memory, x: memory.at[newest].set(jnp.where(keep, x, 0.0).astype(memory.dtype))
+        s_memory, y_memory = (
+            {i: put(slots[k][i], x[i]) for i in gs} for k, x in zip(MEMORIES, (s, y), strict=True)
+        )
+        weights = weights.at[newest].set(jnp.where(keep, 1 / jnp.where(keep, curvature, 1.0), 0.0))
+        order = (count + jnp.arange(memory_size, dtype=count.dtype)) % memory_size  # oldest first
+        start = 1.0
+        if scale_init_precond:
+            # A branch, as XLA would copy a memory that is read and written outside of one.
+            from_memory = lambda: newest_scale(gs, y_memory, weights, order)
+            start = jax.lax.cond(keep, lambda: curvature / y_squares, from_memory)
+        us = two_loops(gs, s_memory, y_memory, weights, order, start)
+        own = lambda xs: {i: jnp.copy(x) for i, x in xs.items()}  # the caller may donate the originals
+        return us, dict(zip(slots, (own(ps), own(gs), s_memory, y_memory), strict=True)), weights
+
+    return GradientTransformation(init, update)
+
+
+def subtract(a: dict, b: dict) -> dict:
+    return {i: x - b[i] for i, x in a.items()}
+
+
+def dot(a: dict, b: dict, dtype: Any) -> jax.Array:
+    """Σ a·b over all arrays, real for complex ones too; not a matrix product, which may be rounded to 16 bits."""
+    products = [jnp.sum((jnp.conj(x) * b[i]).real).astype(dtype) for i, x in a.items()]
+    return sum(products, jnp.zeros((), dtype))
+
+
+def newest_scale(gs: dict, y_memory: dict, weights: jax.Array, order: jax.Array) -> jax.Array:
+    """s·y / y·y of the newest pair with a weight; if none has, a first step of at most 1, as Optax has it."""
+    kept = weights[order] > 0
+    newest = order[order.size - 1 - jnp.argmax(kept[::-1])]
+    y = {i: memory[newest] for i, memory in y_memory.items()}
+    squares = weights[newest] * dot(y, y, weights.dtype)
+    g_norm = jnp.sqrt(dot(gs, gs, weights.dtype))
+    return 1 / jnp.where(jnp.any(kept), squares, jnp.maximum(g_norm, 1.0))
+
+
+def two_loops(gs: dict, s_memory: dict, y_memory: dict, weights: Any, order: Any, start: Any) -> dict:
+    """H g, by the two-loop recursion (Nocedal 1980; Nocedal & Wright 2006, algorithm 7.4)."""
+    row = lambda memory, i: {k: m[i] for k, m in memory.items()}
+    add = lambda x, c, d: {k: (v + c.astype(v.real.dtype) * d[k]).astype(v.dtype) for k, v in x.items()}
+
+    def back(q, i):
+        a = weights[i] * dot(row(s_memory, i), q, weights.dtype)
+        return add(q, -a, row(y_memory, i)), a
+
+    def forth(r, at):
+        i, a = at
+        b = weights[i] * dot(row(y_memory, i), r, weights.dtype)
+        return add(r, a - b, row(s_memory, i)), None
+
+    q, a = jax.lax.scan(back, gs, order, reverse=True)
+    r = {k: jnp.asarray(start, v.real.dtype) * v for k, v in q.items()}
+    return jax.lax.scan(forth, r, (order, a))[0]
+
+
+@factory
+def lbfgs(
+    learning_rate: ScalarOrSchedule | None = None,
+    memory_size: int = 10,
+    scale_init_precond: bool = True,
+    linesearch: optax.GradientTransformation | None = scale_by_zoom_linesearch(
+        max_linesearch_steps=20, initial_guess_strategy="one"
+    ),
+    *,
+    min_curvature: float = 1e-8,
+) -> GradientTransformation:
+    """L-BFGS with a line search, for smooth losses without noise; `minimize` runs it.
+
+        u = linesearch(-scale_by_lbfgs(g))
+
+    Arguments:
+      learning_rate: multiplies the direction; None for 1, which a line search expects. Without one,
+        1 near the minimum, less elsewhere.
+      memory_size, scale_init_precond, min_curvature: as in `scale_by_lbfgs`.
+      linesearch: a link that scales the direction, such as `scale_by_zoom_linesearch(...)`, which needs
+        `value`, `grad` and `value_fn` in `update`; None for none.
+    """
+    return chain(
+        scale_by_lbfgs(memory_size, scale_init_precond, min_curvature=min_curvature),
+        scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate),
+        identity() if linesearch is None else linesearch,
+    )

@@ -1,0 +1,157 @@
+"""Optax's line searches as links that keep gradx's contract, and compare and pickle by their call."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
+
+from gradx.core import GradientTransformation, linked, widened
+from gradx.factory import factory
+
+__all__ = [
+    "ScaleByBacktrackingLinesearchState",
+    "ScaleByZoomLinesearchState",
+    "scale_by_backtracking_linesearch",
+    "scale_by_zoom_linesearch",
+]
+
+
+@factory
+def scale_by_zoom_linesearch(
+    max_linesearch_steps: int,
+    max_learning_rate: float | None = None,
+    tol: float = 0.0,
+    increase_factor: float = 2.0,
+    slope_rtol: float = 1e-4,
+    curv_rtol: float = 0.9,
+    approx_dec_rtol: float | None = 1e-6,
+    stepsize_precision: float = 1e-5,
+    initial_guess_strategy: Literal["keep", "one"] = "keep",
+    verbose: bool = False,
+) -> GradientTransformation:
+    """Scale a direction by a step that lowers the loss enough and flattens its slope: the Wolfe conditions.
+
+        u = step * g  with  f(p + u) <= f(p) + slope_rtol * step * slope,  |slope at p + u| <= curv_rtol * |slope|
+
+    Arguments:
+      max_linesearch_steps: how often the loss and its gradient may be evaluated, at least 1.
+      max_learning_rate: the largest step; None for no bound.
+      tol: by how much either condition may be missed, at least 0.
+      increase_factor: by how much a step that is too small grows, more than 1.
+      slope_rtol, curv_rtol: the constants of the two conditions, 0 < slope_rtol < curv_rtol < 1.
+      approx_dec_rtol: the relative change of the loss that counts as rounding, where slopes decide
+        (Hager & Zhang 2006); None for never.
+      stepsize_precision: the shortest interval of steps to search.
+      initial_guess_strategy: the first step tried: 1 for "one", the last one found for "keep".
+      verbose: print why a search fails.
+
+    `update` needs `value`, `grad` (both at `params`) and `value_fn`, a function of the parameters; the
+    value and the gradient that it ends with are in its state. See Nocedal & Wright 1999, §3.4.
+    """
+    if initial_guess_strategy not in ("keep", "one"):
+        raise ValueError(
+            "scale_by_zoom_linesearch: initial_guess_strategy must be 'keep' or 'one', "
+            f"got {initial_guess_strategy!r}"
+        )
+    return kept(
+        "scale_by_zoom_linesearch",
+        optax.scale_by_zoom_linesearch(
+            max_linesearch_steps=checked(
+                "scale_by_zoom_linesearch", max_linesearch_steps=max_linesearch_steps
+            ),
+            max_learning_rate=max_learning_rate,
+            tol=tol,
+            increase_factor=increase_factor,
+            slope_rtol=slope_rtol,
+            curv_rtol=curv_rtol,
+            approx_dec_rtol=approx_dec_rtol,
+            stepsize_precision=stepsize_precision,
+            initial_guess_strategy=initial_guess_strategy,
+            verbose=verbose,
+        ),
+    )
+
+
+@factory
+def scale_by_backtracking_linesearch(
+    max_backtracking_steps: int,
+    slope_rtol: float = 1e-4,
+    decrease_factor: float = 0.8,
+    increase_factor: float = 1.5,
+    max_learning_rate: float = 1.0,
+    atol: float = 0.0,
+    rtol: float = 0.0,
+    store_grad: bool = False,
+    verbose: bool = False,
+) -> GradientTransformation:
+    """Scale a direction by a step that lowers the loss enough, found by going back: Armijo's condition.
+
+        u = step * g  with  f(p + u) <= (1 + rtol) * f(p) + slope_rtol * step * slope + atol
+
+    Arguments:
+      max_backtracking_steps: how often a step may be shortened, at least 1.
+      slope_rtol: the share of the decrease that the slope promises which is enough, between 0 and 1.
+      decrease_factor: by how much a step that is too long shrinks, between 0 and 1.
+      increase_factor: the first step tried is this much longer than the last one found.
+      max_learning_rate: the largest step.
+      atol, rtol: by how much the condition may be missed, at least 0.
+      store_grad: keep the gradient at the end in the state.
+      verbose: print why a search fails.
+
+    `update` needs `value`, `grad` (both at `params`) and `value_fn`, a function of the parameters; the
+    value that it ends with is in its state. See Nocedal & Wright 1999, §3.1.
+    """
+    return kept(
+        "scale_by_backtracking_linesearch",
+        optax.scale_by_backtracking_linesearch(
+            max_backtracking_steps=checked(
+                "scale_by_backtracking_linesearch", max_backtracking_steps=max_backtracking_steps
+            ),
+            slope_rtol=slope_rtol,
+            decrease_factor=decrease_factor,
+            increase_factor=increase_factor,
+            max_learning_rate=max_learning_rate,
+            atol=atol,
+            rtol=rtol,
+            store_grad=store_grad,
+            verbose=verbose,
+        ),
+    )
+
+
+def checked(owner: str, **steps: int) -> int:
+    """The one number given, if it is a count."""
+    ((name, count),) = steps.items()
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"{owner}: {name} must be an integer of at least 1, got {count!r}")
+    return count
+
+
+def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientTransformation:
+    """A line search of Optax's, kept to the contract: its state as `init` makes it, in compute precision."""
+    inner_update = linked(owner, search)
+
+    def init(params):
+        holds_arrays = bool(jax.tree.leaves(params))  # optax.tree_map_params comes without
+        with jax.numpy_dtype_promotion("standard"):
+            state = search.init(widened(params) if holds_arrays else jnp.zeros(()))
+        if not holds_arrays and state.grad is not None:
+            state = state._replace(grad=params)
+        return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)  # own buffers, and no weak types
+
+    def update(updates, state, params=None, **extra):
+        if params is None:
+            raise ValueError(f"{owner} needs the parameters: call update(updates, state, params, ...)")
+        for name in ("value", "grad", "value_fn"):
+            if name not in extra:
+                raise TypeError(
+                    f"{owner} needs {name!r}: call update(updates, state, params, {name}=..., ...)"
+                )
+        params, extra["grad"] = widened(params), widened(extra["grad"])
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            updates, after = inner_update(updates, state, params, **extra)
+        return updates, jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)
+
+    return GradientTransformation(init, update)

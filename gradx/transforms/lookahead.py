@@ -1,0 +1,84 @@
+"""Slow parameters behind fast ones (Zhang et al. 2019, arXiv:1907.08610)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradx.core import GradientTransformation, apply_updates, check_state, linked, typed_like
+from gradx.factory import factory
+from gradx.hyper import ScalarOrSchedule
+from gradx.leafwise import leafwise
+from gradx.numerics import compute_dtype
+
+__all__ = ["LookaheadState", "lookahead"]
+
+
+class LookaheadState(NamedTuple):
+    """The step count, the slow parameters (the ones to evaluate), and the fast optimizer's state."""
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
+    slow_params: Any
+    fast_state: Any
+
+
+class SlowState(NamedTuple):
+    """The part of the state that the rule knows."""
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    slow_params: Any
+
+
+@factory
+def lookahead(
+    fast_optimizer: optax.GradientTransformation,
+    sync_period: int = 6,
+    slow_step_size: ScalarOrSchedule = 0.5,
+    reset_state: bool = False,
+) -> GradientTransformation:
+    """Follow a fast optimizer, and every few steps go only a part of the way that it went.
+
+        u = fast_optimizer(g)
+        at every sync_period-th step:  slow = slow + slow_step_size * (p + u - slow),  u = slow - p
+
+    Arguments:
+      fast_optimizer: any optimizer; a whole one, with its learning rate.
+      sync_period: how many steps the fast optimizer takes at a time, at least 1.
+      slow_step_size: the part of the way that is kept, between 0 and 1.
+      reset_state: start the fast optimizer's state anew after each of these steps.
+
+    The parameters are the fast ones, a plain tree; the slow ones are in the state, in float32 or
+    better. Nothing may change the updates after this link. Raises ValueError if `update` is called
+    without parameters.
+    """
+    if isinstance(sync_period, bool) or not isinstance(sync_period, int) or sync_period < 1:
+        raise ValueError(f"lookahead: sync_period must be an integer of at least 1, got {sync_period!r}")
+    fast_update = linked("the fast optimizer of lookahead", fast_optimizer)
+
+    def scalars(sync):
+        return {"sync": sync}
+
+    def rule(g, p, slow_params, slow_step_size, sync):
+        slow = slow_params + slow_step_size * (p + g - slow_params)
+        return jnp.where(sync == 1, slow - p, g), jnp.where(sync == 1, slow, slow_params)
+
+    def start(p):
+        return jnp.array(p, compute_dtype(p.dtype))
+
+    slow = leafwise(SlowState, rule, scalars, slots={"slow_params": start}, slow_step_size=slow_step_size)
+
+    def init(params):
+        return LookaheadState(*slow.init(params), fast_optimizer.init(params))
+
+    def update(updates, state, params=None, **extra):
+        check_state("lookahead", LookaheadState, state)
+        sync = state.count % sync_period == sync_period - 1
+        updates, fast = fast_update(updates, state.fast_state, params, **extra)
+        updates, after = slow.update(updates, SlowState(*state[:2]), params, sync=sync)
+        if reset_state:
+            fresh = fast_optimizer.init(apply_updates(params, updates))
+            fast = jax.tree.map(lambda new, old: jnp.where(sync, new, old), typed_like(fresh, fast), fast)
+        return updates, LookaheadState(*after, fast)
+
+    return GradientTransformation(init, update)
