@@ -19,14 +19,15 @@ from gradx.optimizers.adagrad import adagrad
 from gradx.optimizers.adam import scale_by_adam
 from gradx.optimizers.adamax import scale_by_adamax
 from gradx.optimizers.amsgrad import scale_by_amsgrad
-from gradx.optimizers.lamb import lamb
 from gradx.optimizers.lion import lion
 from gradx.optimizers.nadam import nadam
 from gradx.optimizers.rmsprop import rmsprop
 from gradx.optimizers.sgd import sgd
+from gradx.schedules.base import Schedule
 from gradx.transforms.clipping import clip, clip_by_global_norm
 from gradx.transforms.descent import product, shrink_params
 from gradx.transforms.scale import scale_by_learning_rate
+from gradx.transforms.trust_ratio import scale_by_trust_ratio
 
 __all__ = [
     "SGD",
@@ -222,8 +223,14 @@ def Lamb(
     clipvalue: Maybe = None,
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
-    """keras.optimizers.Lamb: the decay is outside the trust ratio."""
-    tx = lamb(learning_rate, beta_1, beta_2, epsilon)
+    """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
+    decay = product(learning_rate, 0.0 if weight_decay is None else weight_decay)
+    kept = Schedule(lambda count: 1 - decay(count)) if callable(decay) else 1 - decay
+    tx = chain(
+        scale_by_adam(beta_1, beta_2, epsilon),
+        scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves
+        scale_by_learning_rate(learning_rate),
+    )
     return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
 
 

@@ -21,7 +21,7 @@ from gradx.optimizers.nadam import scale_by_nadam
 from gradx.optimizers.radam import scale_by_radam
 from gradx.optimizers.rmsprop import scale_by_rms, scale_by_stddev
 from gradx.optimizers.rprop import rprop
-from gradx.schedules import Schedule
+from gradx.schedules.base import Schedule
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.descent import descend
 from gradx.transforms.momentum import trace
@@ -157,7 +157,7 @@ def NAdam(
     *,
     maximize: bool = False,
 ) -> GradientTransformation:
-    """torch.optim.NAdam: the momentum rises by 1 - 0.96 ** (t * momentum_decay) / 2; L2 decay unless decoupled."""
+    """torch.optim.NAdam: a momentum that rises, by `momentum_decay`; L2 decay unless decoupled."""
     direction = scale_by_nadam(*betas, eps, momentum_decay=momentum_decay)
     return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
 

@@ -50,7 +50,7 @@ def theirs(optimizer):
     for i in range(STEPS):
         gs = [np.array(g) for g in jax.tree.leaves(grads(i, params("float64")))]
         optimizer.apply(gs, variables)
-        yield [np.array(v) for v in variables]
+        yield [np.asarray(v.value) for v in variables]
 
 
 @pytest.mark.parametrize(("name", "kwargs"), ROWS, ids=str)

@@ -1,5 +1,7 @@
 """gradx.torch gives torch's numbers: every optimizer, float64, 50 steps, gradients falling 300-fold."""
 
+import inspect
+
 import jax
 import numpy as np
 import optax
@@ -69,6 +71,14 @@ def theirs(make):
     return seen, optimizer
 
 
+@pytest.fixture(autouse=True)
+def torch_in_float64():
+    """In which torch keeps NAdam's product and ASGD's rates, whatever the parameters are."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize(("name", "kwargs"), ROWS, ids=str)
 def test_gives_torchs_parameters(name, kwargs):
     mine, _ = ours(getattr(gx.torch, name)(**kwargs))
@@ -96,8 +106,6 @@ def test_every_optimizer_of_gradx_torch_has_a_row():
 @pytest.mark.parametrize("name", sorted({name for name, _ in ROWS}))
 def test_has_torchs_arguments_and_defaults(name):
     """But for `params`, and for what says how torch computes."""
-    import inspect
-
     how = {"params", "foreach", "fused", "capturable", "differentiable"}
     describe = lambda f: {k: p.default for k, p in inspect.signature(f).parameters.items() if k not in how}
     assert describe(getattr(gx.torch, name)) == describe(getattr(torch.optim, name))
