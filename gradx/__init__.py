@@ -62,6 +62,7 @@ from gradx.transforms.injection import *
 from gradx.transforms.linesearch import *
 from gradx.transforms.lookahead import *
 from gradx.transforms.masking import *
+from gradx.transforms.master import *
 from gradx.transforms.momentum import *
 from gradx.transforms.noise import *
 from gradx.transforms.norms import *
