@@ -145,6 +145,24 @@ ABOUT = {
         "[Neelakantan et al. 2015](https://arxiv.org/abs/1511.06807)",
         "very deep networks from poor starts",
         "0.01 – 1",
+    "radam": About(
+        "[Liu et al. 2019](https://arxiv.org/abs/1908.03265)", "Adam without a warm-up", "1e-4 – 3e-3"
+    ),
+    "ranger": About(
+        "Wright 2019: RAdam, [Lookahead](https://arxiv.org/abs/1907.08610), "
+        "[centralization](https://arxiv.org/abs/2004.01461)",
+        "vision, with little tuning",
+        "1e-3 – 1e-2",
+    ),
+    "polyak_sgd": About(
+        "[Loizou et al. 2021](https://arxiv.org/abs/2002.10542)",
+        "models that fit their data, with no rate to tune",
+        "from the loss",
+    ),
+    "lbfgs": About(
+        "Liu & Nocedal 1989",
+        "few parameters, no noise: fits, through `minimize`",
+        "from a line search",
     ),
 }
 
@@ -152,10 +170,10 @@ MATRIX = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
 
 
 def memory(tx: Any) -> tuple[int, str]:
-    """(slots of the parameter's size, bytes of state a parameter) for a large float32 matrix."""
+    """(slots of the parameter's size, bytes of state a parameter) of a large float32 matrix, stacked ones too."""
     state = jax.tree.leaves(jax.eval_shape(tx.init, MATRIX))
     size = sum(x.size * x.dtype.itemsize for x in state) / MATRIX.size
-    return sum(x.size == MATRIX.size for x in state), f"{size:.2f}".rstrip("0").rstrip(".")
+    return sum(x.size // MATRIX.size for x in state), f"{size:.2f}".rstrip("0").rstrip(".")
 
 
 def line(name: str, about: About) -> str:

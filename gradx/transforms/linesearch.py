@@ -1,6 +1,8 @@
 """Optax's line searches as links that keep gradx's contract, and compare and pickle by their call."""
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +35,8 @@ def scale_by_zoom_linesearch(
 ) -> GradientTransformation:
     """Scale a direction by a step that lowers the loss enough and flattens its slope: the Wolfe conditions.
 
-        u = step * g  with  f(p + u) <= f(p) + slope_rtol * step * slope,  |slope at p + u| <= curv_rtol * |slope|
+        u = step * g  with  f(p + u)         <= f(p) + slope_rtol * step * slope
+                       and  |slope at p + u| <= curv_rtol * |slope|
 
     Arguments:
       max_linesearch_steps: how often the loss and its gradient may be evaluated, at least 1.
@@ -136,7 +139,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
     def init(params):
         holds_arrays = bool(jax.tree.leaves(params))  # optax.tree_map_params comes without
         with jax.numpy_dtype_promotion("standard"):
-            state = search.init(widened(params) if holds_arrays else jnp.zeros(()))
+            state: Any = search.init(widened(params) if holds_arrays else jnp.zeros(()))
         if not holds_arrays and state.grad is not None:
             state = state._replace(grad=params)
         return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)  # own buffers, and no weak types
@@ -150,8 +153,19 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
                     f"{owner} needs {name!r}: call update(updates, state, params, {name}=..., ...)"
                 )
         params, extra["grad"] = widened(params), widened(extra["grad"])
+        extra["value_fn"] = in_default_precision(extra["value_fn"])
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, after = inner_update(updates, state, params, **extra)
         return updates, jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)
 
     return GradientTransformation(init, update)
+
+
+def in_default_precision(value_fn: Callable) -> Callable:
+    """`value_fn` with its value as a Python float's dtype, as which Optax takes it."""
+
+    @functools.wraps(value_fn)  # Optax looks for the names of its arguments
+    def wrapped(*args: Any, **kwargs: Any) -> jax.Array:
+        return jnp.asarray(value_fn(*args, **kwargs)).astype(float)
+
+    return wrapped
