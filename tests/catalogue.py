@@ -28,6 +28,22 @@ ABOUT = {
         "0.01 – 1",
         {"momentum": dict(momentum=0.9)},
     ),
+    "noisy_sgd": About(
+        "[Neelakantan et al. 2015](https://arxiv.org/abs/1511.06807)",
+        "very deep networks from poor starts",
+        "0.01 – 1",
+    ),
+    "asgd": About(
+        "[Polyak & Juditsky 1992](https://doi.org/10.1137/0330046)", "convex problems, long runs", "0.01 – 1"
+    ),
+    "polyak_sgd": About(
+        "[Loizou et al. 2021](https://arxiv.org/abs/2002.10542)",
+        "models that fit their data, with no rate to tune",
+        "from the loss",
+    ),
+    "optimistic_gradient_descent": About(
+        "[Mokhtari et al. 2020](https://arxiv.org/abs/1901.08511)", "min-max games", "0.01 – 1"
+    ),
     "adagrad": About(
         "[Duchi et al. 2011](https://jmlr.org/papers/v12/duchi11a.html)", "sparse features", "0.01 – 1"
     ),
@@ -43,31 +59,10 @@ ABOUT = {
         "full batches, without noise",
         "0.01, for the first step",
     ),
-    "asgd": About(
-        "[Polyak & Juditsky 1992](https://doi.org/10.1137/0330046)", "convex problems, long runs", "0.01 – 1"
-    ),
     "adam": About("[Kingma & Ba 2015](https://arxiv.org/abs/1412.6980)", "most things", "1e-4 – 3e-3"),
     "adamw": About(
         "[Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)",
         "most things, transformers first",
-        "1e-4 – 3e-3",
-    ),
-    "lion": About(
-        "[Chen et al. 2023](https://arxiv.org/abs/2302.06675)",
-        "less memory, large batches",
-        "a tenth to a third of Adam's",
-    ),
-    "lars": About(
-        "[You et al. 2017](https://arxiv.org/abs/1708.03888)", "very large batches, convolutions", "0.1 – 30"
-    ),
-    "lamb": About(
-        "[You et al. 2020](https://arxiv.org/abs/1904.00962)",
-        "very large batches, transformers",
-        "1e-3 – 1e-2",
-    ),
-    "amsgrad": About(
-        "[Reddi et al. 2018](https://arxiv.org/abs/1904.09237)",
-        "rare large gradients after which Adam's steps grow again",
         "1e-4 – 3e-3",
     ),
     "nadam": About(
@@ -78,6 +73,14 @@ ABOUT = {
     "nadamw": About(
         "Dozat 2016; [Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)",
         "as AdamW, often a little faster at first",
+        "1e-4 – 3e-3",
+    ),
+    "radam": About(
+        "[Liu et al. 2019](https://arxiv.org/abs/1908.03265)", "Adam without a warm-up", "1e-4 – 3e-3"
+    ),
+    "amsgrad": About(
+        "[Reddi et al. 2018](https://arxiv.org/abs/1904.09237)",
+        "rare large gradients after which Adam's steps grow again",
         "1e-4 – 3e-3",
     ),
     "adamax": About(
@@ -98,6 +101,30 @@ ABOUT = {
     "adabelief": About(
         "[Zhuang et al. 2020](https://arxiv.org/abs/2010.07468)", "vision, GANs", "1e-4 – 3e-3"
     ),
+    "adan": About(
+        "[Xie et al. 2022](https://arxiv.org/abs/2208.06677)",
+        "vision transformers, large learning rates",
+        "5 to 10 times Adam's",
+    ),
+    "ranger": About(
+        "Wright 2019: RAdam, [Lookahead](https://arxiv.org/abs/1907.08610), "
+        "[centralization](https://arxiv.org/abs/2004.01461)",
+        "vision, with little tuning",
+        "1e-3 – 1e-2",
+    ),
+    "optimistic_adam": About(
+        "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)",
+        "GANs, with a rate of its own for the optimism",
+        "1e-4 – 3e-3",
+    ),
+    "optimistic_adam_v2": About(
+        "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)", "GANs", "1e-4 – 3e-3"
+    ),
+    "lion": About(
+        "[Chen et al. 2023](https://arxiv.org/abs/2302.06675)",
+        "less memory, large batches",
+        "a tenth to a third of Adam's",
+    ),
     "sign_sgd": About(
         "[Bernstein et al. 2018](https://arxiv.org/abs/1802.04434)",
         "no memory at all, one bit of communication",
@@ -109,16 +136,18 @@ ABOUT = {
     "fromage": About(
         "[Bernstein et al. 2020](https://arxiv.org/abs/2002.03432)", "little to tune, GANs", "0.01"
     ),
-    "optimistic_gradient_descent": About(
-        "[Mokhtari et al. 2020](https://arxiv.org/abs/1901.08511)", "min-max games", "0.01 – 1"
+    "lars": About(
+        "[You et al. 2017](https://arxiv.org/abs/1708.03888)", "very large batches, convolutions", "0.1 – 30"
     ),
-    "optimistic_adam": About(
-        "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)",
-        "GANs, with a rate of its own for the optimism",
-        "1e-4 – 3e-3",
+    "lamb": About(
+        "[You et al. 2020](https://arxiv.org/abs/1904.00962)",
+        "very large batches, transformers",
+        "1e-3 – 1e-2",
     ),
-    "optimistic_adam_v2": About(
-        "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)", "GANs", "1e-4 – 3e-3"
+    "novograd": About(
+        "[Ginsburg et al. 2019](https://arxiv.org/abs/1905.11286)",
+        "speech, large batches, without a warm-up",
+        "1e-3 – 1e-2",
     ),
     "adafactor": About(
         "[Shazeer & Stern 2018](https://arxiv.org/abs/1804.04235)",
@@ -131,34 +160,6 @@ ABOUT = {
         "Adagrad with little memory: sparse gradients, large embeddings",
         "0.05 – 0.5",
     ),
-    "novograd": About(
-        "[Ginsburg et al. 2019](https://arxiv.org/abs/1905.11286)",
-        "speech, large batches, without a warm-up",
-        "1e-3 – 1e-2",
-    ),
-    "adan": About(
-        "[Xie et al. 2022](https://arxiv.org/abs/2208.06677)",
-        "vision transformers, large learning rates",
-        "5 to 10 times Adam's",
-    ),
-    "noisy_sgd": About(
-        "[Neelakantan et al. 2015](https://arxiv.org/abs/1511.06807)",
-        "very deep networks from poor starts",
-        "0.01 – 1",
-    "radam": About(
-        "[Liu et al. 2019](https://arxiv.org/abs/1908.03265)", "Adam without a warm-up", "1e-4 – 3e-3"
-    ),
-    "ranger": About(
-        "Wright 2019: RAdam, [Lookahead](https://arxiv.org/abs/1907.08610), "
-        "[centralization](https://arxiv.org/abs/2004.01461)",
-        "vision, with little tuning",
-        "1e-3 – 1e-2",
-    ),
-    "polyak_sgd": About(
-        "[Loizou et al. 2021](https://arxiv.org/abs/2002.10542)",
-        "models that fit their data, with no rate to tune",
-        "from the loss",
-    ),
     "lbfgs": About(
         "Liu & Nocedal 1989",
         "few parameters, no noise: fits, through `minimize`",
@@ -170,7 +171,7 @@ MATRIX = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
 
 
 def memory(tx: Any) -> tuple[int, str]:
-    """(slots of the parameter's size, bytes of state a parameter) of a large float32 matrix, stacked ones too."""
+    """(slots of the parameter's size, bytes of state a parameter) of a large float32 matrix."""
     state = jax.tree.leaves(jax.eval_shape(tx.init, MATRIX))
     size = sum(x.size * x.dtype.itemsize for x in state) / MATRIX.size
     return sum(x.size // MATRIX.size for x in state), f"{size:.2f}".rstrip("0").rstrip(".")

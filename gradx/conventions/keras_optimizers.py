@@ -224,8 +224,8 @@ def Lamb(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
-    decay = product(learning_rate, 0.0 if weight_decay is None else weight_decay)
-    kept = Schedule(lambda count: 1 - decay(count)) if callable(decay) else 1 - decay
+    decay: Any = product(learning_rate, 0.0 if weight_decay is None else weight_decay)
+    kept: Any = Schedule(lambda count: 1 - decay(count)) if callable(decay) else 1 - decay
     tx = chain(
         scale_by_adam(beta_1, beta_2, epsilon),
         scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves

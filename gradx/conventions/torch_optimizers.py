@@ -12,6 +12,7 @@ from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, check
 from gradx.optimizers.adadelta import scale_by_adadelta
+from gradx.optimizers.adafactor import adafactor
 from gradx.optimizers.adagrad import scale_by_rss
 from gradx.optimizers.adam import scale_by_adam
 from gradx.optimizers.adamax import scale_by_adamax
@@ -23,7 +24,7 @@ from gradx.optimizers.rmsprop import scale_by_rms, scale_by_stddev
 from gradx.optimizers.rprop import rprop
 from gradx.schedules.base import Schedule
 from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.descent import descend
+from gradx.transforms.descent import descend, product
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale, scale_by_schedule
 
@@ -31,6 +32,7 @@ __all__ = [
     "ASGD",
     "SGD",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
@@ -215,6 +217,37 @@ def ASGD(
     """torch.optim.ASGD, with L2 decay; the average, torch's `ax`, is `average` in the state."""
     averaged = asgd(lr, lambd, alpha, t0)
     return ascending(chain(add_decayed_weights(weight_decay), averaged), maximize)
+
+
+@factory
+def Adafactor(
+    lr: ScalarOrSchedule = 1e-2,
+    beta2_decay: ScalarOrSchedule = -0.8,
+    eps: tuple[float | None, ScalarOrSchedule] = (None, 1e-3),
+    d: ScalarOrSchedule = 1.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adafactor: every matrix is factored, the rate is at most 1 / √t, decay is decoupled.
+
+    `eps` is the floor of the denominator (None for the machine epsilon) and that of the parameters' size.
+    """
+    floor, min_scale = eps
+    negative = Schedule(lambda count: -beta2_decay(count)) if callable(beta2_decay) else -beta2_decay
+    tx = adafactor(
+        lr,
+        min_dim_size_to_factor=0,
+        decay_rate=negative,
+        clipping_threshold=d,
+        weight_decay_rate=product(lr, weight_decay),
+        eps=0.0,
+        relative_step=True,
+        min_scale=min_scale,
+        floor="machine" if floor is None else floor,
+        factored_axes="last",
+    )
+    return ascending(tx, maximize)
 
 
 def descent(
