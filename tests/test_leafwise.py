@@ -349,7 +349,9 @@ def test_fields_can_be_renamed():
     def rule(g, last, b):
         return b * last + g, g
 
-    tx = gx.leafwise(State, rule, renamed={"g": "last", "t": "count"}, b=lambda step: 1.0 * step)
+    tx = gx.leafwise(
+        State, rule, renamed={"g": "last", "t": "count"}, b=lambda step: step.astype(jnp.float32)
+    )
     state = tx.init(jnp.zeros(2))
     assert (state.t.dtype, int(state.t)) == (jnp.int32, 0)
     for i in range(3):
