@@ -78,7 +78,7 @@ ROWS = [
     ("optimistic adam", lambda m: m.optimistic_adam_v2(1e-3), 72.5, 4.2, 1.0),
     ("adafactor", lambda m: m.adafactor(1e-2), 36.5, 4.1, 0.66),
     ("adafactor, all", lambda m: m.adafactor(1e-2, momentum=0.9, weight_decay_rate=1e-3), 48.5, 4.1, 0.72),
-    ("sm3", lambda m: m.sm3(0.1), 44.5, 4.1, 1.0),
+    ("sm3", lambda m: m.sm3(0.1), 32.5, 0.1, 0.75),
     ("novograd", lambda m: m.novograd(1e-2), 32.5, 0.1, 1.0),
     ("adan", lambda m: m.adan(1e-3), 80.5, 4.1, 1.0),
     ("noisy sgd", lambda m: m.noisy_sgd(1e-2, key=0), 68.5, 8.3, 1.0),

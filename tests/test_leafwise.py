@@ -337,3 +337,25 @@ def test_constant_betas_cost_no_state():
     state = gx.scale_by_adam(b1=gx.linear_schedule(0.95, 0.85, 10)).init(x)
     assert set(state.weights) == {"b1"}
     assert isinstance(state.inner_state, gx.ScaleByAdamState)
+
+
+def test_fields_can_be_renamed():
+    """A class that others made may call its count `t` and a slot `g`, which mean something else in a rule."""
+
+    class State(NamedTuple):
+        g: object
+        t: object
+
+    def rule(g, last, b):
+        return b * last + g, g
+
+    tx = gx.leafwise(
+        State, rule, renamed={"g": "last", "t": "count"}, b=lambda step: step.astype(jnp.float32)
+    )
+    state = tx.init(jnp.zeros(2))
+    assert (state.t.dtype, int(state.t)) == (jnp.int32, 0)
+    for i in range(3):
+        u, state = tx.update(jnp.full(2, 10.0**i), state)
+    assert u[0] == 2 * 10 + 100
+    assert state.g[0] == 100
+    assert state.t == 3

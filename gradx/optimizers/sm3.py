@@ -39,11 +39,20 @@ def scale_by_sm3(
         return {"fresh": jnp.where(b2 == 1.0, 1.0, 1.0 - b2)}
 
     def rule(g, mu, nu, b1, b2, eps, fresh):
-        least = functools.reduce(jnp.minimum, [along(axis, x, g.ndim) for axis, x in enumerate(mu)])
-        s = b2 * least + fresh * abs_sq(g)
+        def total(g, mu):
+            least = functools.reduce(jnp.minimum, [along(axis, x, g.ndim) for axis, x in enumerate(mu)])
+            return b2 * least + fresh * abs_sq(g)
+
+        s = total(g, mu)
         u = g * jnp.where(s == 0, 0.0, jax.lax.rsqrt(jnp.where(s == 0, 1.0, s + eps)))
         nu = lerp(u, nu, b1)
-        return nu, [jnp.max(s, axis=others(axis, g.ndim)) for axis in range(len(mu))], nu
+        most = []
+        for axis in range(len(mu)):
+            # Summed anew for each use, each behind one barrier more: what is used twice, XLA:CPU keeps as an
+            # array, at 12 bytes a parameter.
+            g, mu = jax.lax.optimization_barrier((g, mu))
+            most.append(jnp.max(total(g, mu), axis=others(axis, g.ndim)))
+        return nu, most, nu
 
     return leafwise(ScaleBySM3State, rule, scalars, slots={"mu": sums}, b1=b1, b2=b2, eps=eps)
 

@@ -113,9 +113,7 @@ def unit_axes(x: jax.Array) -> tuple[int, ...]:
     if jnp.squeeze(x).ndim <= 1:
         return tuple(range(x.ndim))
     if x.ndim > 5:
-        raise ValueError(
-            f"adaptive_grad_clip: what the units of an array of {x.ndim} axes are is not known: give axis"
-        )
+        raise ValueError(f"adaptive_grad_clip: an array of {x.ndim} axes has no usual units: give axis")
     return (0,) if x.ndim <= 3 else tuple(range(x.ndim - 1))
 
 

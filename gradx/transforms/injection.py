@@ -21,6 +21,7 @@ from gradx.numerics import increment
 __all__ = ["InjectStatefulHyperparamsState", "inject_hyperparams", "set_hyperparams"]
 
 
+KEYS = {"key", "seed"}  # arguments that are integers, and mean no number
 Numbers: TypeAlias = dict[str, Any]  # by hyperparameter
 
 
@@ -39,9 +40,9 @@ def inject_hyperparams(
 
     Arguments:
       inner_factory: a function that makes a transformation, such as `adamw`.
-      static_args: names to leave out of the state. Bools, strings, None, masks and integers whose
-        default is an integer are left out anyway: among functions, only those that give a number
-        for a step are schedules.
+      static_args: names to leave out of the state. Bools, strings, None, dtypes, masks, random keys and
+        integers whose default is an integer are left out anyway: among functions, only those that give
+        a number for a step are schedules.
       hyperparam_dtype: dtype of the scalars, whatever the parameters are.
 
     Raises KeyError, with the names that exist, for a name that the factory has not.
@@ -94,8 +95,8 @@ class Injected(Made):
     def kind(self, name: str, value: Any) -> str:
         """How an argument is held: "number" or "schedule" in the state, or "static"."""
         default = self.signature.parameters[name].default
-        if name in self.static or isinstance(value, bool):
-            return "static"
+        if name in self.static or name in KEYS or isinstance(value, bool | type):
+            return "static"  # a type, jnp.float32 say, gives a number for a step, but is no schedule
         if callable(value):
             return "schedule" if gives_number(self.owner, name, value) else "static"
         if isinstance(value, int) and isinstance(default, int):

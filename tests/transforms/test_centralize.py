@@ -27,7 +27,7 @@ def test_it_is_optax_s_by_default(lenient):
 
 
 def test_an_axis_that_is_not_there():
-    with pytest.raises(ValueError, match=r"\['w'\]|output_axis is 2, and there are 2 axes"):
+    with pytest.raises(ValueError, match="output_axis is 2, and there are 2 axes"):
         gx.centralize(output_axis=2).update({"w": jnp.ones((2, 2))}, gx.EmptyState())
 
 

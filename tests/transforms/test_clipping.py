@@ -129,7 +129,7 @@ def test_the_axes_of_units_can_be_given(lenient):
     for axis in (1, (0, 1)):
         u, v = (m.adaptive_grad_clip(0.1, axis=axis).update(g, NONE, p)[0] for m in (gx, optax))
         np.testing.assert_allclose(u, v, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"\['w'\]|array of 6 axes are is not known: give axis"):
+    with pytest.raises(ValueError, match="an array of 6 axes has no usual units: give axis"):
         gx.adaptive_grad_clip(0.1).update(jnp.ones((2,) * 6), NONE, jnp.ones((2,) * 6))
 
 

@@ -239,3 +239,12 @@ def test_a_scheduled_state_is_not_a_plain_one():
             KeyError, match="'learning_rate' follows a schedule in the state or in the transf"
         ):
             a.update(x, b.init(x))
+
+
+def test_a_dtype_is_no_schedule():
+    """jnp.bfloat16(step) is a number, and yet no hyperparameter."""
+    tx = gx.inject_hyperparams(gx.adamw)(1e-3, mu_dtype=jnp.bfloat16)
+    state = tx.init(jnp.ones(2))
+    assert "mu_dtype" not in state.hyperparams
+    assert state.inner_state[0].mu.dtype == jnp.bfloat16
+    assert "dtype_momentum" not in gx.inject_hyperparams(gx.adafactor)(0.1).init(jnp.ones(2)).hyperparams

@@ -74,6 +74,16 @@ def test_equality_goes_by_the_key():
     assert hash(make(jax.random.PRNGKey(1))) == hash(make(jax.random.PRNGKey(1)))
 
 
+@pytest.mark.parametrize("key", [5, jax.random.key(5)])
+def test_a_key_is_not_injected(key):
+    """It is no number that could be changed, or rounded to float32."""
+    tx = gx.inject_hyperparams(gx.noisy_sgd)(0.1, key=key)
+    state = tx.init(LIKE)
+    assert sorted(state.hyperparams) == ["eta", "gamma", "learning_rate"]
+    u, _ = tx.update(LIKE, state)
+    np.testing.assert_allclose(u["b"], noises(gx.noisy_sgd(0.1, key=5), 1)[0]["b"], rtol=1e-6)
+
+
 def test_noise_is_not_rounded_to_16_bits():
     u = noises(gx.add_noise(1.0, 0.0, 0), 1, jnp.zeros(1000, jnp.bfloat16))[0]
     assert u.dtype == jnp.float32
