@@ -94,7 +94,7 @@ ABOUT = {
         "1e-4 – 3e-3",
     ),
     "yogi": About(
-        "[Zaheer et al. 2018](https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization)",
+        "[Zaheer et al. 2018](https://proceedings.neurips.cc/paper/2018/file/90365351ccc7437a1309dc64e4db32a3-Paper.pdf)",
         "sparse gradients, the server of federated learning",
         "1e-3 – 1e-2",
     ),
