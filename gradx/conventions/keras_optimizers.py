@@ -23,9 +23,8 @@ from gradx.optimizers.lion import lion
 from gradx.optimizers.nadam import nadam
 from gradx.optimizers.rmsprop import rmsprop
 from gradx.optimizers.sgd import sgd
-from gradx.schedules.base import Schedule
 from gradx.transforms.clipping import clip, clip_by_global_norm
-from gradx.transforms.descent import product, shrink_params
+from gradx.transforms.descent import changed, product, shrink_params
 from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.trust_ratio import scale_by_trust_ratio
 
@@ -224,8 +223,8 @@ def Lamb(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
-    decay: Any = product(learning_rate, 0.0 if weight_decay is None else weight_decay)
-    kept: Any = Schedule(lambda count: 1 - decay(count)) if callable(decay) else 1 - decay
+    share = product(learning_rate, 0.0 if weight_decay is None else weight_decay)
+    kept = changed(share, lambda x: 1 - x)
     tx = chain(
         scale_by_adam(beta_1, beta_2, epsilon),
         scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves

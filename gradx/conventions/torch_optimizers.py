@@ -24,7 +24,7 @@ from gradx.optimizers.rmsprop import scale_by_rms, scale_by_stddev
 from gradx.optimizers.rprop import rprop
 from gradx.schedules.base import Schedule
 from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.descent import descend, product
+from gradx.transforms.descent import changed, descend, product
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale, scale_by_schedule
 
@@ -234,11 +234,10 @@ def Adafactor(
     `eps` is the floor of the denominator (None for the machine epsilon) and that of the parameters' size.
     """
     floor, min_scale = eps
-    negative = Schedule(lambda count: -beta2_decay(count)) if callable(beta2_decay) else -beta2_decay
     tx = adafactor(
         lr,
         min_dim_size_to_factor=0,
-        decay_rate=negative,
+        decay_rate=changed(beta2_decay, lambda x: -x),
         clipping_threshold=d,
         weight_decay_rate=product(lr, weight_decay),
         eps=0.0,

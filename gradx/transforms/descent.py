@@ -1,6 +1,7 @@
 """A step along a direction, with weight decay of any kind."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import optax
@@ -10,7 +11,7 @@ from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, check
 from gradx.leafwise import leafwise
-from gradx.schedules.base import constant_schedule
+from gradx.schedules.base import Schedule, constant_schedule
 from gradx.schedules.combine import product_schedule
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask, masked
@@ -109,3 +110,8 @@ def product(*factors: Any) -> Any:
     if not any(map(callable, factors)):
         return math.prod(factors)
     return product_schedule([f if callable(f) else constant_schedule(f) for f in factors])
+
+
+def changed(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A function of a number or of a schedule."""
+    return Schedule(lambda count: function(value(count))) if callable(value) else function(value)
