@@ -1,5 +1,7 @@
 """Optax's line searches as links that keep gradx's contract, and compare and pickle by their call."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -146,8 +148,19 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
             if name not in extra:
                 raise TypeError(f"{owner} needs {name!r}: call update(updates, state, params, {name}=..., ...)")
         params, extra["grad"] = widened(params), widened(extra["grad"])
+        extra["value_fn"] = in_default_precision(extra["value_fn"])
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, after = inner_update(updates, state, params, **extra)
         return updates, jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)
 
     return GradientTransformation(init, update)
+
+
+def in_default_precision(value_fn: Callable) -> Callable:
+    """`value_fn` with its value as a Python float's dtype, as which Optax takes it."""
+
+    @functools.wraps(value_fn)  # Optax looks for the names of its arguments
+    def wrapped(*args: Any, **kwargs: Any) -> jax.Array:
+        return jnp.asarray(value_fn(*args, **kwargs)).astype(float)
+
+    return wrapped
