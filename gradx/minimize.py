@@ -36,8 +36,8 @@ class Status(enum.IntEnum):
 MESSAGES = {
     Status.CONVERGED: "converged: no element of the gradient is larger than tol",
     Status.STEP_LIMIT: "stopped at max_steps, before the gradient was as small as tol",
-    Status.STALLED: "stalled: no step lowers the value or the gradient any more; if that is before the "
-    "minimum, is the gradient right? near it, tol is below what the dtype can resolve",
+    Status.STALLED: "stalled: the line search finds no lower value any more; near the minimum, tol is "
+    "below what the dtype can resolve; elsewhere, is the gradient right?",
     Status.NOT_FINITE: "the value or the gradient is not finite, at x0 or at the next step; x is the last "
     "point before, so try smaller steps or another x0",
 }
@@ -152,7 +152,7 @@ def run(fun: Callable, tx: Any, x0: Tree, args: tuple, tol: jax.Array, max_steps
         norm = largest(grad)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         if search is None:
-            rejected, hopeless, progress = jnp.array(False), jnp.array(False), moved(x, old.x)
+            rejected, hopeless, progress = jnp.array(False), jnp.array(False), jnp.array(True)
         else:
             rejected = (search.info.decrease_error > 0) & (value > old.value)
             hopeless = search.learning_rate == 0
@@ -205,11 +205,6 @@ def evaluated(value_fn: Callable, x: Tree, search: Any, old_value: Any, old_grad
 
 def choose(first: jax.Array, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
-
-
-def moved(new: Tree, old: Tree) -> jax.Array:
-    pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
-    return functools.reduce(jnp.logical_or, [jnp.any(n != o) for n, o in pairs])
 
 
 def largest(grad: Tree) -> jax.Array:

@@ -47,6 +47,25 @@ ABOUT = {
         "very large batches, transformers",
         "1e-3 – 1e-2",
     ),
+    "radam": About(
+        "[Liu et al. 2019](https://arxiv.org/abs/1908.03265)", "Adam without a warm-up", "1e-4 – 3e-3"
+    ),
+    "ranger": About(
+        "Wright 2019: RAdam, [Lookahead](https://arxiv.org/abs/1907.08610), "
+        "[centralization](https://arxiv.org/abs/2004.01461)",
+        "vision, with little tuning",
+        "1e-3 – 1e-2",
+    ),
+    "polyak_sgd": About(
+        "[Loizou et al. 2021](https://arxiv.org/abs/2002.10542)",
+        "models that fit their data, with no rate to tune",
+        "from the loss",
+    ),
+    "lbfgs": About(
+        "Liu & Nocedal 1989",
+        "few parameters, no noise: fits, through `minimize`",
+        "from a line search",
+    ),
 }
 
 MATRIX = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)

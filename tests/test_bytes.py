@@ -34,6 +34,13 @@ def cost(tx, apply_updates):
     return moved / SIZE, compiled.memory_analysis().temp_size_in_bytes / SIZE
 
 
+def at_value(tx):
+    """`tx` with the loss given."""
+    return optax.GradientTransformation(
+        tx.init, lambda updates, state, params: tx.update(updates, state, params, value=1.0)
+    )
+
+
 ROWS = [
     # what, made by, bytes, temporaries, and at least so much better than Optax in bytes
     ("sgd", lambda m: m.sgd(1e-2, momentum=0.9), 24.5, 0.1, 1.0),
@@ -52,6 +59,10 @@ ROWS = [
     ("lion", lambda m: m.lion(1e-3), 36.5, 4.1, 1.0),
     ("lamb", lambda m: m.lamb(1e-3, weight_decay=0.01), 61.0, 4.2, 0.75),
     ("lars", lambda m: m.lars(0.1, weight_decay=0.01), 44.5, 4.2, 0.8),
+    ("radam", lambda m: m.radam(1e-3), 40.5, 0.1, 1.0),
+    ("polyak", lambda m: at_value(m.polyak_sgd(0.1)), 16.5, 0.1, 0.8),
+    ("centralized sgd", lambda m: m.chain(m.centralize(), m.sgd(1e-2)), 16.5, 0.1, 1.0),
+    ("lbfgs", lambda m: m.lbfgs(1e-3, linesearch=None), 204.5, 12.1, 0.97),
     ("block rms", lambda m: m.chain(m.clip_by_block_rms(1.0), m.sgd(1e-2)), 16.5, 0.1, 1.0),
 ]
 
@@ -72,3 +83,19 @@ def test_a_mask_costs_no_copy(lenient):
     masked = cost(gx.adamw(1e-3, weight_decay=0.1, mask="matrices_only"), gx.apply_updates)
     assert masked[0] <= 40.5
     assert masked[1] <= 0.1
+
+
+def test_lookahead_costs_what_pairs_of_parameters_cost_in_optax(lenient):
+    """84 a parameter around Adam: two copies, as both parameters are made from both."""
+    tx, pairs = optax.lookahead(optax.adam(1e-3), 6, 0.5), optax.LookaheadParams(PARAMS, PARAMS)
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    arguments = pairs, jax.eval_shape(tx.init, pairs), PARAMS
+    theirs = jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()
+    moved, temporary = cost(gx.lookahead(gx.adam(1e-3), 6, 0.5), gx.apply_updates)
+    assert moved <= theirs.cost_analysis()["bytes accessed"] / SIZE + 0.1
+    assert temporary <= 4.3
+    assert cost(gx.ranger(1e-3), gx.apply_updates)[0] <= moved + 4.1  # a pass for the means
