@@ -109,7 +109,9 @@ CASES = [
         dict(learning_rate=0.1),
         reference.radam,
         optax.radam,
-        exempt={"test_exchanges_states_with_optax": "Optax's r is 0.6 % off in float32, by cancellation in ρ"},
+        exempt={
+            "test_exchanges_states_with_optax": "Optax's r is 0.6 % off in float32, by cancellation in ρ"
+        },
     ),
     Case(
         gx.radam,

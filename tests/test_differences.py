@@ -160,3 +160,78 @@ def test_a_schedule_for_any_number():
     tx = gx.trace(decay)
     _, state = first(tx, jnp.ones(1))
     assert tx.update(jnp.ones(1), state)[0] == 1.5
+
+
+def test_lookahead_on_plain_parameters():
+    p = jnp.ones(1)
+    theirs = optax.lookahead(optax.sgd(0.1), 2, 0.5)
+    with pytest.raises(AttributeError, match="fast"):
+        theirs.update(p, (optax.sgd(0.1).init(p), jnp.zeros((), jnp.int32)), p)
+    tx = gx.lookahead(gx.sgd(0.1), 2, 0.5)
+    u, state = first(tx, p)
+    p = gx.apply_updates(p, u)
+    np.testing.assert_allclose(gx.apply_updates(p, tx.update(jnp.ones(1), state, p)[0]), 0.9, rtol=1e-6)
+
+
+def test_radam_in_float32():
+    """The sixth step, the first that is rectified, against float64."""
+    g, b2 = np.ones(1), 0.9999
+    with jax.enable_x64():
+        state = gx.ScaleByAdamState(jnp.int32(5), jnp.zeros(1), jnp.zeros(1))
+        exact = float(gx.scale_by_radam(b2=b2).update(jnp.asarray(g), state)[0][0])
+    state = gx.ScaleByAdamState(jnp.int32(5), jnp.zeros(1), jnp.zeros(1))
+    ours, theirs = (float(m.scale_by_radam(b2=b2).update(jnp.ones(1), state)[0][0]) for m in (gx, optax))
+    np.testing.assert_allclose(ours, exact, rtol=1e-5)
+    assert abs(theirs / exact - 1) > 0.3
+
+
+def test_radam_with_a_low_threshold():
+    g, state = jnp.ones(1), gx.ScaleByAdamState(jnp.int32(2), jnp.zeros(1), jnp.zeros(1))
+    assert jnp.isnan(optax.scale_by_radam(threshold=0.0).update(g, state)[0][0])
+    u, _ = gx.scale_by_radam(threshold=0.0).update(g, state)
+    np.testing.assert_allclose(u, 0.1 / (1 - 0.9**3), rtol=1e-5)
+
+
+def test_the_scaling_of_polyak_sgd():
+    """Both document s * min(gap / ‖g‖², rate): doubling s doubles the step."""
+    g = jnp.array([3.0, 4.0])
+    steps = [
+        [
+            m.polyak_sgd(scaling=s).update(g, m.polyak_sgd(scaling=s).init(g), g, value=1.0)[0][0]
+            for s in (1.0, 2.0)
+        ]
+        for m in (optax, gx)
+    ]
+    np.testing.assert_allclose(steps, [[-3 / 25, -1.5 / 25], [-3 / 25, -6 / 25]], rtol=1e-6)
+
+
+def test_polyak_at_small_gradients():
+    g = jnp.full(1, 1e-8)
+    update = lambda m: m.polyak_sgd(1e9).update(g, m.polyak_sgd(1e9).init(g), g, value=1e-9)[0][0]
+    assert update(optax) == 0
+    np.testing.assert_allclose(update(gx), -0.1, rtol=1e-5)
+
+
+def test_lbfgs_after_negative_curvature():
+    """On a saddle's downhill side: the direction to subtract must have a positive product with the gradient."""
+    p, g = jnp.array([1.0]), jnp.array([-2.0])
+    signs = []
+    for m in (optax, gx):
+        tx = m.scale_by_lbfgs()
+        _, state = first(tx, g, p)
+        u, _ = tx.update(2 * g, state, 2 * p)
+        signs.append(float(jnp.sign(jnp.vdot(u, g))))
+    assert signs == [-1.0, 1.0]
+
+
+def test_a_line_search_on_a_float32_loss_in_x64_mode():
+    def update(m):
+        tx, p = m.scale_by_backtracking_linesearch(5, store_grad=True), jnp.ones(2, jnp.float32)
+        return tx.update(
+            -p, tx.init(p), p, value=jnp.float32(2.0), grad=2 * p, value_fn=lambda p: jnp.sum(p * p)
+        )
+
+    with jax.enable_x64():
+        with pytest.raises(TypeError, match="cotangent type does not match"):
+            update(optax)
+        np.testing.assert_array_equal(update(gx)[0], -1.0)

@@ -70,7 +70,9 @@ def scale_by_lbfgs(
         found = present(leaves, treedef, OWNER)
         gs, ps = widened(found), widened(beside(found, params, treedef, OWNER))
         fields = ("params", "updates", *MEMORIES)
-        columns = {k: aligned(treedef, getattr(state, k), ("the updates", f"the state's {k}"), HINT) for k in fields}
+        columns = {
+            k: aligned(treedef, getattr(state, k), ("the updates", f"the state's {k}"), HINT) for k in fields
+        }
         slots = {k: {i: columns[k][i] for i in gs} for k in fields}
         with promotion((gs, ps, slots)):
             us, new, weights = step(gs, ps, slots, state.weights_memory, state.count)

@@ -98,7 +98,7 @@ def sample_size(b2: Any, t: Any) -> Any:
 
 
 def langevin(z: Any) -> Any:
-    """coth z - 1/z for 0 <= z <= 1, by Lambert's continued fraction."""
+    """Coth z - 1/z for 0 <= z <= 1, by Lambert's continued fraction."""
     below = 17.0
     for odd in (15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0):
         below = odd + z * z / below

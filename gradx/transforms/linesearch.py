@@ -60,7 +60,9 @@ def scale_by_zoom_linesearch(
     return kept(
         "scale_by_zoom_linesearch",
         optax.scale_by_zoom_linesearch(
-            max_linesearch_steps=checked("scale_by_zoom_linesearch", max_linesearch_steps=max_linesearch_steps),
+            max_linesearch_steps=checked(
+                "scale_by_zoom_linesearch", max_linesearch_steps=max_linesearch_steps
+            ),
             max_learning_rate=max_learning_rate,
             tol=tol,
             increase_factor=increase_factor,
@@ -146,7 +148,9 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
             raise ValueError(f"{owner} needs the parameters: call update(updates, state, params, ...)")
         for name in ("value", "grad", "value_fn"):
             if name not in extra:
-                raise TypeError(f"{owner} needs {name!r}: call update(updates, state, params, {name}=..., ...)")
+                raise TypeError(
+                    f"{owner} needs {name!r}: call update(updates, state, params, {name}=..., ...)"
+                )
         params, extra["grad"] = widened(params), widened(extra["grad"])
         extra["value_fn"] = in_default_precision(extra["value_fn"])
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
