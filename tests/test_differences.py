@@ -213,7 +213,7 @@ def test_polyak_at_small_gradients():
 
 
 def test_lbfgs_after_negative_curvature():
-    """On a saddle's downhill side: the direction to subtract must have a positive product with the gradient."""
+    """The gradient grows along the step: the direction must still be the gradient's, to be subtracted."""
     p, g = jnp.array([1.0]), jnp.array([-2.0])
     signs = []
     for m in (optax, gx):

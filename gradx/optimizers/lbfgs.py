@@ -20,6 +20,7 @@ from gradx.tree import Tree, aligned, flatten
 __all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
 
 OWNER = "scale_by_lbfgs"
+ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
 MEMORIES = ("diff_params_memory", "diff_updates_memory")
 
 
@@ -117,7 +118,7 @@ def subtract(a: dict, b: dict) -> dict:
 
 
 def dot(a: dict, b: dict, dtype: Any) -> jax.Array:
-    """Σ a·b over all arrays, real for complex ones too; not a matrix product, which may be rounded to 16 bits."""
+    """Σ a·b over all arrays, real for complex ones too; no matrix product, which may round to 16 bits."""
     products = [jnp.sum((jnp.conj(x) * b[i]).real).astype(dtype) for i, x in a.items()]
     return sum(products, jnp.zeros((), dtype))
 
@@ -156,9 +157,7 @@ def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
-    linesearch: optax.GradientTransformation | None = scale_by_zoom_linesearch(
-        max_linesearch_steps=20, initial_guess_strategy="one"
-    ),
+    linesearch: optax.GradientTransformation | None = ZOOM,
     *,
     min_curvature: float = 1e-8,
 ) -> GradientTransformation:

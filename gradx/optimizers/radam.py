@@ -87,10 +87,8 @@ def sample_size(b2: Any, t: Any) -> Any:
     With x = -log b2 and L(z) = coth z - 1/z it is t + L(x/2) - t L(tx/2), which does not; later, where
     L comes near 1, the difference is the better form.
     """
-    if isinstance(b2, float):
-        x = -math.log(b2) if b2 else math.inf
-    else:
-        x = -jnp.log(b2)
+    log = (lambda b: math.log(b) if b else -math.inf) if isinstance(b2, float) else jnp.log
+    x = -log(b2)
     early = t * x < 2
     z, y = jnp.where(early, t * x / 2, 1.0), jnp.where(early, 1.0, t * x)
     start = langevin(jnp.minimum(x / 2, z))

@@ -35,7 +35,8 @@ def scale_by_zoom_linesearch(
 ) -> GradientTransformation:
     """Scale a direction by a step that lowers the loss enough and flattens its slope: the Wolfe conditions.
 
-        u = step * g  with  f(p + u) <= f(p) + slope_rtol * step * slope,  |slope at p + u| <= curv_rtol * |slope|
+        u = step * g  with  f(p + u)         <= f(p) + slope_rtol * step * slope
+                       and  |slope at p + u| <= curv_rtol * |slope|
 
     Arguments:
       max_linesearch_steps: how often the loss and its gradient may be evaluated, at least 1.
@@ -138,7 +139,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
     def init(params):
         holds_arrays = bool(jax.tree.leaves(params))  # optax.tree_map_params comes without
         with jax.numpy_dtype_promotion("standard"):
-            state = search.init(widened(params) if holds_arrays else jnp.zeros(()))
+            state: Any = search.init(widened(params) if holds_arrays else jnp.zeros(()))
         if not holds_arrays and state.grad is not None:
             state = state._replace(grad=params)
         return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)  # own buffers, and no weak types

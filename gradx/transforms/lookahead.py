@@ -1,6 +1,6 @@
 """Slow parameters behind fast ones (Zhang et al. 2019, arXiv:1907.08610)."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -69,16 +69,18 @@ def lookahead(
     slow = leafwise(SlowState, rule, scalars, slots={"slow_params": start}, slow_step_size=slow_step_size)
 
     def init(params):
-        return LookaheadState(*slow.init(params), fast_optimizer.init(params))
+        count, slow_params = cast(SlowState, slow.init(params))
+        return LookaheadState(count, slow_params, fast_optimizer.init(params))
 
     def update(updates, state, params=None, **extra):
         check_state("lookahead", LookaheadState, state)
         sync = state.count % sync_period == sync_period - 1
         updates, fast = fast_update(updates, state.fast_state, params, **extra)
-        updates, after = slow.update(updates, SlowState(*state[:2]), params, sync=sync)
+        before = SlowState(state.count, state.slow_params)
+        updates, after = slow.update(updates, before, params, sync=sync)
         if reset_state:
             fresh = fast_optimizer.init(apply_updates(params, updates))
             fast = jax.tree.map(lambda new, old: jnp.where(sync, new, old), typed_like(fresh, fast), fast)
-        return updates, LookaheadState(*after, fast)
+        return updates, LookaheadState(*cast(SlowState, after), fast)
 
     return GradientTransformation(init, update)

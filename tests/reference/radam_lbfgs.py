@@ -83,7 +83,7 @@ def lbfgs(learning_rate, memory_size=10, scale_init_precond=True, linesearch=Non
         if before is not None:
             s, y = p - before[0], g - before[1]
             kept = s @ y > min_curvature * np.linalg.norm(s) * np.linalg.norm(y)
-            pairs = (pairs + [(s, y) if kept else None])[-memory_size:]
+            pairs = [*pairs, (s, y) if kept else None][-memory_size:]
         before = p, g
         kept = [pair for pair in pairs if pair is not None]
         q, alphas = g, []

@@ -84,7 +84,9 @@ def test_says_what_is_wrong():
         search.update(p, search.init(p), value=1.0, grad=p, value_fn=jnp.sum)
     with pytest.raises(ValueError, match="max_linesearch_steps must be an integer of at least 1, got 0"):
         gx.scale_by_zoom_linesearch(0)
-    with pytest.raises(ValueError, match="max_backtracking_steps must be an integer of at least 1, got 1.5"):
+    with pytest.raises(
+        ValueError, match=r"max_backtracking_steps must be an integer of at least 1, got 1\.5"
+    ):
         gx.scale_by_backtracking_linesearch(1.5)
     with pytest.raises(ValueError, match="initial_guess_strategy must be 'keep' or 'one', got 'two'"):
         gx.scale_by_zoom_linesearch(5, initial_guess_strategy="two")
