@@ -171,7 +171,7 @@ MATRIX = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
 
 
 def memory(tx: Any) -> tuple[int, str]:
-    """(slots of the parameter's size, bytes of state a parameter) of a large float32 matrix."""
+    """(slots of the parameter's size, stacked or not; bytes of state a parameter) of a float32 matrix."""
     state = jax.tree.leaves(jax.eval_shape(tx.init, MATRIX))
     size = sum(x.size * x.dtype.itemsize for x in state) / MATRIX.size
     return sum(x.size // MATRIX.size for x in state), f"{size:.2f}".rstrip("0").rstrip(".")

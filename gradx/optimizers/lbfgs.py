@@ -9,7 +9,7 @@ from optax import ScaleByLBFGSState
 
 from gradx.core import HINT, GradientTransformation, chain, check_state, identity, widened
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, cast, check
 from gradx.leafwise import promotion, scalar_dtype, zero_slot
 from gradx.leaves import Place, beside, present, stored
 from gradx.numerics import increment
@@ -91,7 +91,7 @@ def scale_by_lbfgs(
         s, y = subtract(ps, slots["params"]), subtract(gs, slots["updates"])
         curvature, y_squares = dot(s, y, weights.dtype), dot(y, y, weights.dtype)
         lengths = jnp.sqrt(dot(s, s, weights.dtype)) * jnp.sqrt(y_squares)
-        bound = jnp.maximum(min_curvature * lengths, jnp.finfo(weights.dtype).tiny)
+        bound = jnp.maximum(cast(min_curvature, weights.dtype) * lengths, jnp.finfo(weights.dtype).tiny)
         keep = (count > 0) & (curvature > bound)
         newest = (count - 1) % memory_size
         # What is not kept is stored as zeros: a NaN would come back, whatever its weight.
