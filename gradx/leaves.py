@@ -50,16 +50,17 @@ def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[in
 
 
 def stored(new: Any, old: Any, name: str, place: Place) -> Any:
-    """The new slot in the dtype of the old one."""
+    """The new slot in the dtype and the containers of the old one: Flax NNX makes a State of a list."""
     check_fit(new, old, name, place)
-    is_complex = lambda slot: any(map(jnp.iscomplexobj, jax.tree.leaves(slot)))
-    if is_complex(new) and not is_complex(old):
+    news, (olds, treedef) = jax.tree.leaves(new), jax.tree.flatten(old)
+    if any(map(jnp.iscomplexobj, news)) and not any(map(jnp.iscomplexobj, olds)):
         raise TypeError(f"{place}: the update is complex, and the state's {name} is real{HINT}")
-    return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
+    return treedef.unflatten([n.astype(o.dtype) for n, o in zip(news, olds, strict=True)])
 
 
 def check_fit(new: Any, old: Any, name: str, place: Place) -> None:
     """Raise unless a slot has the shape that it should have."""
-    shapes = [jax.tree.map(jnp.shape, slot) for slot in (old, new)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{place}: {name} has shape {shapes[0]}, and should have {shapes[1]}{HINT}")
+    have, should = ([jnp.shape(x) for x in jax.tree.leaves(slot)] for slot in (old, new))
+    if have != should:
+        one = lambda shapes: shapes[0] if len(shapes) == 1 else shapes
+        raise ValueError(f"{place}: {name} has shape {one(have)}, and should have {one(should)}{HINT}")

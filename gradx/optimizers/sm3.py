@@ -39,6 +39,8 @@ def scale_by_sm3(
         return {"fresh": jnp.where(b2 == 1.0, 1.0, 1.0 - b2)}
 
     def rule(g, mu, nu, b1, b2, eps, fresh):
+        mu = jax.tree.leaves(mu)  # a list, of which Flax NNX makes a State
+
         def total(g, mu):
             least = functools.reduce(jnp.minimum, [along(axis, x, g.ndim) for axis, x in enumerate(mu)])
             return b2 * least + fresh * abs_sq(g)

@@ -9,7 +9,7 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
 from gradx.schedules.base import Schedule, constant_schedule
 from gradx.schedules.combine import product_schedule
@@ -56,7 +56,6 @@ def descend(
 
     Raises ValueError for an unknown mode or order, for L2 with an order, and if the peak is missing.
     """
-    check("descend", learning_rate=learning_rate, weight_decay=weight_decay)
     if decay_mode not in MODES or decay_order not in ORDERS:
         raise ValueError(
             f"descend: decay_mode must be one of {MODES} and decay_order one of {ORDERS}, "
