@@ -130,10 +130,21 @@ def varies(value: Any) -> bool:
     return callable(value) or any(value is v for v in _varying.get())
 
 
+def at(value: Any, count: Any) -> Any:
+    """A hyperparameter at step `count`."""
+    return value(count) if callable(value) else value
+
+
+def combined(function: Callable, *values: Any) -> Any:
+    """`function` of hyperparameters: a number, or a schedule if one of them is."""
+    if not any(map(callable, values)):
+        return function(*values)
+    return lambda count: function(*(at(value, count) for value in values))
+
+
 def resolve(given: dict[str, ScalarOrSchedule], count: Any, dtype: Any) -> dict[str, Any]:
     """The values at step `count`: Python numbers as they are, the rest as scalars of `dtype`."""
-    values = {name: v(count) if callable(v) else v for name, v in given.items()}
-    return {name: cast(v, dtype) for name, v in values.items()}
+    return {name: cast(at(value, count), dtype) for name, value in given.items()}
 
 
 def cast(value: Any, dtype: Any) -> Any:

@@ -5,13 +5,14 @@ decoupled (None for none), and one of its clips. What Keras does around the rule
 `loss_scale_factor`, `gradient_accumulation_steps`, `name`) is left out.
 """
 
+import operator
 from typing import Any
 
 from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain, identity
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check, combined
 from gradx.leafwise import leafwise
 from gradx.numerics import norm, real_size, shrink
 from gradx.optimizers.adadelta import adadelta
@@ -24,7 +25,7 @@ from gradx.optimizers.nadam import nadam
 from gradx.optimizers.rmsprop import rmsprop
 from gradx.optimizers.sgd import sgd
 from gradx.transforms.clipping import clip, clip_by_global_norm
-from gradx.transforms.descent import changed, product, shrink_params
+from gradx.transforms.descent import shrink_params
 from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.trust_ratio import scale_by_trust_ratio
 
@@ -223,8 +224,9 @@ def Lamb(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
-    share = product(learning_rate, 0.0 if weight_decay is None else weight_decay)
-    kept = changed(share, lambda x: 1 - x)
+    kept = combined(
+        lambda rate, decay: 1 - rate * decay, learning_rate, 0.0 if weight_decay is None else weight_decay
+    )
     tx = chain(
         scale_by_adam(beta_1, beta_2, epsilon),
         scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves
@@ -248,7 +250,7 @@ def dressed(
         raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
     if weight_decay is not None:
         check("weight_decay", weight_decay=weight_decay)
-        decay = shrink_params(product(learning_rate, weight_decay), after=False)
+        decay = shrink_params(combined(operator.mul, learning_rate, weight_decay), after=False)
     else:
         decay = identity()
     return chain(*(f(value) for f, value in given.items()), tx, decay)

@@ -9,7 +9,7 @@ from optax import FactoredState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, at, check
 from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import abs_sq, lerp
 from gradx.transforms.clipping import clip_by_block_rms
@@ -197,7 +197,7 @@ def capped(learning_rate: ScalarOrSchedule | None) -> Callable[[Any], jax.Array]
 
     def rate(count):
         most = jax.lax.rsqrt(jnp.asarray(count + 1, float))
-        own = learning_rate(count) if callable(learning_rate) else learning_rate
-        return most if own is None else jnp.minimum(jnp.asarray(own, most.dtype), most)
+        own = most if learning_rate is None else jnp.asarray(at(learning_rate, count), most.dtype)
+        return jnp.minimum(own, most)
 
     return rate
