@@ -112,6 +112,21 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
         raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {out}")
 
 
+def one_of(owner: str, known: Any, **given: Any) -> None:
+    """Raise unless a given value is one of those that are `known`."""
+    for name, value in given.items():
+        if value not in known:
+            *others, last = map(repr, known)
+            raise ValueError(f"{owner}: {name} must be {', '.join(others)} or {last}, got {value!r}")
+
+
+def positive_integer(owner: str, **given: Any) -> None:
+    """Raise unless each is an integer of at least 1."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{owner}: {name} must be an integer of at least 1, got {value!r}")
+
+
 _varying: contextvars.ContextVar[tuple] = contextvars.ContextVar("varying", default=())
 
 

@@ -21,8 +21,8 @@ FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
 # Imports point down: a module imports from its own floor or from those below it.
 FLOORS = [
     ["factory", "numerics"],
-    ["tree", "schedules"],
-    ["core", "hyper"],
+    ["tree", "hyper"],
+    ["core", "schedules"],
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],

@@ -9,7 +9,7 @@ from optax import FactoredState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, at, check
+from gradx.hyper import ScalarOrSchedule, at, check, one_of
 from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import abs_sq, lerp
 from gradx.transforms.clipping import clip_by_block_rms
@@ -66,11 +66,7 @@ def scale_by_factored_rms(
       factored_axes: "largest" factors the two longest axes; "last" the last two, as torch does, if they are
         long enough.
     """
-    if factored_axes not in ("largest", "last"):
-        raise ValueError(
-            f"scale_by_factored_rms: factored_axes must be 'largest' or 'last', got {factored_axes!r}"
-        )
-
+    one_of("scale_by_factored_rms", ("largest", "last"), factored_axes=factored_axes)
     if isinstance(floor, str) and floor != "machine":
         raise ValueError(f"scale_by_factored_rms: floor must be a number, 'machine' or None, got {floor!r}")
     floored = floor is not None

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradx.factory import factory
-from gradx.schedules.base import Schedule, at_least, one_of
+from gradx.hyper import one_of
+from gradx.schedules.base import Schedule, at_least
 from gradx.schedules.piecewise import knots_schedule, piecewise_interpolate_schedule
 
 __all__ = [

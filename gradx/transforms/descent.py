@@ -8,16 +8,13 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, combined
+from gradx.hyper import ScalarOrSchedule, check, combined, one_of
 from gradx.leafwise import leafwise
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask, masked
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["descend"]
-
-MODES = ("decoupled", "l2", "independent", "corrected")
-ORDERS = ("simultaneous", "before", "after")
 
 
 @factory
@@ -54,11 +51,8 @@ def descend(
     Raises ValueError for an unknown mode or order, for L2 with an order, and if the peak is missing.
     """
     check("descend", learning_rate=learning_rate, weight_decay=weight_decay)
-    if decay_mode not in MODES or decay_order not in ORDERS:
-        raise ValueError(
-            f"descend: decay_mode must be one of {MODES} and decay_order one of {ORDERS}, "
-            f"got {decay_mode!r} and {decay_order!r}"
-        )
+    one_of("descend", ("decoupled", "l2", "independent", "corrected"), decay_mode=decay_mode)
+    one_of("descend", ("simultaneous", "before", "after"), decay_order=decay_order)
     if decay_mode == "l2":
         if decay_order == "after":
             raise ValueError("descend: L2 is part of the gradient, and cannot come after the step")

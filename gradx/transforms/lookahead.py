@@ -8,7 +8,7 @@ import optax
 
 from gradx.core import GradientTransformation, apply_updates, check_state, linked, typed_like
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
+from gradx.hyper import ScalarOrSchedule, positive_integer
 from gradx.leafwise import leafwise
 from gradx.numerics import compute_dtype
 
@@ -52,8 +52,7 @@ def lookahead(
     better. Nothing may change the updates after this link. Raises ValueError if `update` is called
     without parameters.
     """
-    if isinstance(sync_period, bool) or not isinstance(sync_period, int) or sync_period < 1:
-        raise ValueError(f"lookahead: sync_period must be an integer of at least 1, got {sync_period!r}")
+    positive_integer("lookahead", sync_period=sync_period)
     fast_update = linked("the fast optimizer of lookahead", fast_optimizer)
 
     def scalars(sync):
