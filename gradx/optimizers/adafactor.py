@@ -22,12 +22,12 @@ from gradx.transforms.scale import scale, scale_by_learning_rate
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
 
 
-start = zero_slot(real=True)
+zero_squares = zero_slot(real=True)
 
 
 def unused(p: jax.Array) -> jax.Array:
     """What stands in Optax's state for a slot that an array does not need."""
-    return start(jnp.zeros(1, p.dtype))
+    return zero_squares(jnp.zeros(1, p.dtype))
 
 
 def power_decay(step: Any, decay_rate: Any) -> Any:
@@ -80,12 +80,12 @@ def scale_by_factored_rms(
         return (row, column) if min(x.shape[row], x.shape[column]) >= min_dim_size_to_factor else None
 
     def mean_slot(p, over: int):
-        zeros, pair = start(p), axes(p)
+        zeros, pair = zero_squares(p), axes(p)
         # A sum, not new zeros, so that it is sharded as the parameter is along the axes that stay.
         return unused(zeros) if pair is None else jnp.sum(zeros, axis=pair[over])
 
-    def full_slot(p):
-        return start(p) if axes(p) is None else unused(p)
+    def whole_slot(p):
+        return zero_squares(p) if axes(p) is None else unused(p)
 
     def scalars(t, decay_rate, step_offset):
         return {"b": decay_rate_fn(jnp.maximum(t - 1 - step_offset, 0), decay_rate)}
@@ -112,7 +112,7 @@ def scale_by_factored_rms(
         FactoredState,
         rule,
         scalars,
-        slots={"v_row": lambda p: mean_slot(p, 1), "v_col": lambda p: mean_slot(p, 0), "v": full_slot},
+        slots={"v_row": lambda p: mean_slot(p, 1), "v_col": lambda p: mean_slot(p, 0), "v": whole_slot},
         decay_rate=decay_rate,
         step_offset=step_offset,
         epsilon=epsilon,
