@@ -1,7 +1,6 @@
 """The optimizers of torch.optim (2.13): its names, arguments, defaults and rules, without torch.
 
-`lr` and the other numbers may be schedules. What says how torch computes, not what (`foreach`,
-`fused`, `capturable`, `differentiable`), is left out. Parameters come with `init`, not before.
+`lr` and the other numbers may be schedules. Parameters come with `init`, not before.
 """
 
 import operator
