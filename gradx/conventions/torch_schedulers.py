@@ -159,7 +159,7 @@ def OneCycleLR(
         div_factor,
         final_div_factor,
         momentum=(base_momentum, max_momentum),
-        anneal="cosine" if anneal_strategy == "cos" else "linear",
+        shape="cosine" if anneal_strategy == "cos" else "linear",
         three_phase=three_phase,
         inclusive=True,
     )

@@ -40,8 +40,8 @@ def restarts(t, first, mult, shrink):
 
 
 PAIR = gx.one_cycle_schedule(1.0, 50, 0.2, 10.0, 100.0, momentum=(0.8, 0.9))
-THREE = gx.one_cycle_schedule(1.0, 50, 0.3, 10.0, 100.0, anneal="linear", three_phase=True)
-INCLUSIVE = gx.one_cycle_schedule(1.0, 51, 0.25, 10.0, 100.0, anneal="linear", inclusive=True)
+THREE = gx.one_cycle_schedule(1.0, 50, 0.3, 10.0, 100.0, shape="linear", three_phase=True)
+INCLUSIVE = gx.one_cycle_schedule(1.0, 51, 0.25, 10.0, 100.0, shape="linear", inclusive=True)
 BOTH = gx.cyclic_with_momentum(0.1, 1.0, 5, 3, "triangular2", momentum=(0.8, 0.9))
 HALVES = lambda cycle, t: 0.5**cycle
 
@@ -240,8 +240,8 @@ def test_a_sweep_over_peaks():
         ),
         (lambda: gx.one_cycle_schedule(1.0, 9, div_factor=0.0), r"factors must be more than 0, got 0.0"),
         (
-            lambda: gx.one_cycle_schedule(1.0, 9, anneal="cos"),
-            r"anneal must be 'cosine' or 'linear', got 'cos'",
+            lambda: gx.one_cycle_schedule(1.0, 9, shape="cos"),
+            r"shape must be 'cosine' or 'linear', got 'cos'",
         ),
         (
             lambda: gx.one_cycle_schedule(1.0, 2, inclusive=True),
