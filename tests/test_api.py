@@ -87,6 +87,12 @@ def test_every_module_is_exported():
     assert not missing, "add to gradx/__init__.py:\n" + "\n".join(missing)
 
 
+def test_no_module_of_a_sub_package_is_a_public_name():
+    """As `from gradx.schedules import *` would make them: gradx.base, gradx.run, ..."""
+    deeper = {p.stem for p in ROOT.rglob("*/*.py")} - {p.stem for p in ROOT.glob("*.py")}
+    assert not [name for name in deeper if inspect.ismodule(getattr(gradx, name, None))]
+
+
 def test_every_public_name_is_reachable_and_unique():
     seen = {}
     for path in FILES:
