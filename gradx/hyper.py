@@ -28,7 +28,9 @@ RANGES = {
     "b3": _DECAY,
     "momentum": _FRACTION,
     "decay": _FRACTION,
-    "ema.decay": _DECAY,  # its correction divides by 1 - decayᵗ
+    "ema.decay": _DECAY,  # its correction divides by 1 - decayᵗ, as may those of the two below
+    "scale_by_rms.decay": _DECAY,
+    "scale_by_stddev.decay": _DECAY,
     "rho": _DECAY,
     "eta_minus": _FRACTION,
     "eta_plus": (lambda x: 1 <= x < math.inf, "at least 1 and finite"),

@@ -30,7 +30,7 @@ def scale_by_rms(
         u  = g / (√nu + eps)           or, with eps_in_sqrt,  g / √(nu + eps)
 
     Arguments:
-      decay: decay rate of the mean of the squared gradients, between 0 and 1.
+      decay: decay rate of the mean of the squared gradients, at least 0 and less than 1.
       eps: added to the denominator, at least 0.
       initial_scale: `nu` at the start, at least 0.
       eps_in_sqrt: add `eps` under the square root.
