@@ -20,8 +20,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
 
     Arguments:
       weight_decay: at least 0; a schedule of the step is allowed.
-      mask: which parameters decay, as in `masked`; None for all. `"matrices_only"` spares biases
-        and norms.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
 
     Raises ValueError if `update` is called without parameters.
     """
