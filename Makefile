@@ -1,5 +1,5 @@
-# `make demo`, `make test`, `make test-all`, `make lint`: each needs only Python 3.11 or newer, git and
-# make. What it runs with goes into .venv the first time, and is left alone after.
+# `make demo`, `make test`, `make test-all`, `make test-parity`, `make lint`: each needs only Python 3.11
+# or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -43,7 +43,6 @@ from gradx.optimizers.sgd import *
 from gradx.optimizers.signsgd import *
 from gradx.optimizers.sm3 import *
 from gradx.optimizers.yogi import *
-from gradx.schedules import *
 from gradx.schedules.base import *
 from gradx.schedules.combine import *
 from gradx.schedules.cosine import *

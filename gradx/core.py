@@ -1,5 +1,6 @@
 """The contract: a gradient transformation is a pair of pure functions, and a chain is a list of them."""
 
+import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable
@@ -141,6 +142,15 @@ def check_state(owner: str, State: type, state: Any) -> None:
     """Raise unless `state` is of the class that the transformation makes."""
     if not isinstance(state, State):
         raise TypeError(f"{owner} needs a {State.__name__}, and was given a {type(state).__name__}{HINT}")
+
+
+@functools.cache
+def state_of(optax_factory: Callable, *args: Any, **kwargs: Any) -> Any:
+    """The class of a state that Optax makes but does not export, by a call that makes one.
+
+    Any function serves as a schedule: `state_of(optax.add_decayed_weights, float)`.
+    """
+    return type(jax.eval_shape(optax_factory(*args, **kwargs).init, jnp.zeros(())))
 
 
 def linked(what: str, link: Any) -> Callable:

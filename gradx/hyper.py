@@ -28,7 +28,9 @@ RANGES = {
     "b3": _DECAY,
     "momentum": _FRACTION,
     "decay": _FRACTION,
-    "ema.decay": _DECAY,  # its correction divides by 1 - decayᵗ
+    "ema.decay": _DECAY,  # its correction divides by 1 - decayᵗ, as may those of the two below
+    "scale_by_rms.decay": _DECAY,
+    "scale_by_stddev.decay": _DECAY,
     "rho": _DECAY,
     "eta_minus": _FRACTION,
     "eta_plus": (lambda x: 1 <= x < math.inf, "at least 1 and finite"),
@@ -112,6 +114,21 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
         raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {out}")
 
 
+def one_of(owner: str, known: Any, **given: Any) -> None:
+    """Raise unless a given value is one of those that are `known`."""
+    for name, value in given.items():
+        if value not in known:
+            *others, last = map(repr, known)
+            raise ValueError(f"{owner}: {name} must be {', '.join(others)} or {last}, got {value!r}")
+
+
+def positive_integer(owner: str, **given: Any) -> None:
+    """Raise unless each is an integer of at least 1."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{owner}: {name} must be an integer of at least 1, got {value!r}")
+
+
 _varying: contextvars.ContextVar[tuple] = contextvars.ContextVar("varying", default=())
 
 
@@ -130,10 +147,21 @@ def varies(value: Any) -> bool:
     return callable(value) or any(value is v for v in _varying.get())
 
 
+def at(value: Any, count: Any) -> Any:
+    """A hyperparameter at step `count`."""
+    return value(count) if callable(value) else value
+
+
+def combined(function: Callable, *values: Any) -> Any:
+    """`function` of hyperparameters: a number, or a schedule if one of them is."""
+    if not any(map(callable, values)):
+        return function(*values)
+    return lambda count: function(*(at(value, count) for value in values))
+
+
 def resolve(given: dict[str, ScalarOrSchedule], count: Any, dtype: Any) -> dict[str, Any]:
     """The values at step `count`: Python numbers as they are, the rest as scalars of `dtype`."""
-    values = {name: v(count) if callable(v) else v for name, v in given.items()}
-    return {name: cast(v, dtype) for name, v in values.items()}
+    return {name: cast(at(value, count), dtype) for name, value in given.items()}
 
 
 def cast(value: Any, dtype: Any) -> Any:

@@ -91,6 +91,11 @@ def shrink(norm: jax.Array, max_norm: Any, size: int) -> tuple[jax.Array, jax.Ar
     return a, jnp.where(fits, 1.0, b)
 
 
+def other_axes(axis: int, ndim: int) -> tuple[int, ...]:
+    """All axes but one."""
+    return tuple(i for i in range(ndim) if i != axis)
+
+
 def real_size(x: jax.Array) -> int:
     """The number of real numbers in `x`."""
     return 2 * x.size if jnp.iscomplexobj(x) else x.size

@@ -19,11 +19,11 @@ class Case(NamedTuple):
 
     optimizer: Callable[..., gx.GradientTransformation]
     kwargs: dict[str, Any]
-    reference: Callable  # a generator in reference.py that takes the same arguments
+    reference: Callable  # a generator in tests/reference/ that takes the same arguments
     optax: Callable | None = None  # Optax's own, where its rule is the same ...
     optax_kwargs: dict[str, Any] | None = None  # ... with these arguments, if not the same
     tuned: dict[str, Any] | None = None  # what to change to minimise the quadratic of the tests
-    rate: str = "learning_rate"  # which argument is
+    rate: str = "learning_rate"  # which argument is the learning rate
     elementwise: bool = True  # False: an update depends on its whole array
     whole_tree: bool = False  # an update depends on all parameters: the reference has them as one vector
     extra: dict[str, Any] = {}  # what else `update` must be given

@@ -21,8 +21,8 @@ FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
 # Imports point down: a module imports from its own floor or from those below it.
 FLOORS = [
     ["factory", "numerics"],
-    ["tree", "schedules"],
-    ["core", "hyper"],
+    ["tree", "hyper"],
+    ["core", "schedules"],
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
@@ -85,6 +85,12 @@ def test_every_module_is_exported():
     missing = [f"from {module(p)} import *" for p in FILES if public_names(p) and p not in FOREIGN]
     missing = [line for line in missing if line not in lines]
     assert not missing, "add to gradx/__init__.py:\n" + "\n".join(missing)
+
+
+def test_no_module_of_a_sub_package_is_a_public_name():
+    """As `from gradx.schedules import *` would make them: gradx.base, gradx.run, ..."""
+    deeper = {p.stem for p in ROOT.rglob("*/*.py")} - {p.stem for p in ROOT.glob("*.py")}
+    assert not [name for name in deeper if inspect.ismodule(getattr(gradx, name, None))]
 
 
 def test_every_public_name_is_reachable_and_unique():

@@ -19,10 +19,10 @@ NAN, INF = float("nan"), float("inf")
         (lambda: gx.adam(1e-3, b2=NAN), r"b2 must be at least 0 and less than 1, got nan"),
         (lambda: gx.adamw(1e-3, eps=-1e-8), r"eps must be at least 0 and finite, got -1e-08"),
         (lambda: gx.adamw(1e-3, eps_root=NAN), r"eps_root must be at least 0 and finite, got nan"),
-        (lambda: gx.adamw(1e-3, weight_decay=-0.1), r"add_decayed_weights: weight_decay must be at least 0"),
+        (lambda: gx.adamw(1e-3, weight_decay=-0.1), r"descend: weight_decay must be at least 0"),
         (
             lambda: gx.adamw(-1e-3),
-            r"scale_by_learning_rate: learning_rate must be at least 0 and finite, got -0.001",
+            r"descend: learning_rate must be at least 0 and finite, got -0.001",
         ),
         (lambda: gx.sgd(NAN), r"learning_rate must be at least 0 and finite, got nan"),
         (lambda: gx.lion(INF), r"learning_rate must be at least 0 and finite, got inf"),
@@ -30,6 +30,10 @@ NAN, INF = float("nan"), float("inf")
         (lambda: gx.sgd(jnp.float32(NAN)), r"learning_rate must be at least 0 and finite, got nan"),
         (lambda: gx.sgd(0.1, momentum=1.1), r"sgd: momentum must be between 0 and 1, got 1.1"),
         (lambda: gx.ema(1.0), r"ema: decay must be at least 0 and less than 1, got 1"),
+        (
+            lambda: gx.rmsprop(0.1, decay=1.0),
+            r"scale_by_rms: decay must be at least 0 and less than 1, got 1",
+        ),
         (lambda: gx.lars(0.1, momentum=-1.0), r"lars: momentum must be between 0 and 1, got -1"),
         (lambda: gx.lamb(0.1, b2=2.0), r"b2 must be at least 0 and less than 1, got 2"),
         (lambda: gx.lion(0.1, b2=NAN), r"scale_by_lion: b2 must be at least 0 and less than 1, got nan"),
@@ -77,6 +81,7 @@ NAN, INF = float("nan"), float("inf")
             lambda: gx.optimistic_gradient_descent(0.1, alpha=NAN),
             r"scale_by_optimistic_gradient: alpha must be a number, not NaN",
         ),
+        (lambda: gx.asgd(0.1, alpha=-1.0), r"asgd: alpha must be at least 0 and finite, got -1"),
         (lambda: gx.sgd(jnp.ones(3)), r"learning_rate must be one number, got an array of shape \(3,\)"),
         (lambda: gx.sgd(lambda step: jnp.ones(3)), r"the schedule for learning_rate must give one number"),
         (lambda: gx.sgd(lambda step: 1j), r"the schedule for learning_rate must give one number"),
@@ -127,6 +132,7 @@ def test_other_things_are_not_hyperparameters(make, message):
         (gx.clip_by_global_norm(INF), 2.0),
         (gx.clip(0.0), 0.0),
         (gx.scale(-1.0), -2.0),
+        (gx.scale_by_optimistic_gradient(alpha=-1.0), -2.0),
     ],
 )
 def test_the_bounds_themselves_are_allowed(tx, update):

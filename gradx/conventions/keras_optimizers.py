@@ -1,20 +1,21 @@
 """The optimizers of keras.optimizers (3): its names, arguments, defaults and rules, without Keras.
 
 `learning_rate` and the other numbers may be schedules. Each takes Keras's `weight_decay`, which is
-decoupled (None for none), and one of its clips. What Keras does around the rule (`use_ema`,
-`loss_scale_factor`, `gradient_accumulation_steps`, `name`) is left out.
+decoupled (None for none), and one of its clips.
 """
 
+import operator
 from typing import Any
 
 from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain, identity
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check, combined
 from gradx.leafwise import leafwise
 from gradx.numerics import norm, real_size, shrink
 from gradx.optimizers.adadelta import adadelta
+from gradx.optimizers.adafactor import adafactor
 from gradx.optimizers.adagrad import adagrad
 from gradx.optimizers.adam import scale_by_adam
 from gradx.optimizers.adamax import scale_by_adamax
@@ -24,13 +25,14 @@ from gradx.optimizers.nadam import nadam
 from gradx.optimizers.rmsprop import rmsprop
 from gradx.optimizers.sgd import sgd
 from gradx.transforms.clipping import clip, clip_by_global_norm
-from gradx.transforms.descent import changed, product, shrink_params
-from gradx.transforms.scale import scale_by_learning_rate
+from gradx.transforms.descent import shrink_params
+from gradx.transforms.scale import scale, scale_by_learning_rate
 from gradx.transforms.trust_ratio import scale_by_trust_ratio
 
 __all__ = [
     "SGD",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
@@ -150,17 +152,8 @@ def AdamW(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.AdamW: Adam with a decoupled decay of 0.004."""
-    return Adam(
-        learning_rate,
-        beta_1,
-        beta_2,
-        epsilon,
-        amsgrad,
-        weight_decay,
-        clipnorm,
-        clipvalue,
-        global_clipnorm,
-    )
+    clips = clipnorm, clipvalue, global_clipnorm
+    return Adam(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, *clips)
 
 
 @factory
@@ -223,14 +216,52 @@ def Lamb(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
-    share = product(learning_rate, 0.0 if weight_decay is None else weight_decay)
-    kept = changed(share, lambda x: 1 - x)
+    kept = left_by_decay(learning_rate, weight_decay)
     tx = chain(
         scale_by_adam(beta_1, beta_2, epsilon),
         scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves
         scale_by_learning_rate(learning_rate),
     )
     return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Adafactor(
+    learning_rate: Rate = 0.001,
+    beta_2_decay: Rate = -0.8,
+    epsilon_1: Rate = 1e-30,
+    epsilon_2: Rate = 1e-3,
+    clip_threshold: Rate = 1.0,
+    relative_step: bool = True,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adafactor: every matrix is factored, and the rate is at most 1 / √t.
+
+    That bound holds whatever `relative_step` is, in Keras too.
+    """
+    kept = left_by_decay(learning_rate, weight_decay)  # and of that the size is taken
+    direction = adafactor(
+        learning_rate,
+        min_dim_size_to_factor=0,
+        decay_rate=combined(operator.neg, beta_2_decay),
+        clipping_threshold=clip_threshold,
+        eps=epsilon_1,
+        relative_step=True,
+        min_scale=combined(operator.truediv, epsilon_2, kept),
+        factored_axes="last",
+    )
+    tx = chain(direction, scale(kept))
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
+    """The share of a parameter that is left when it has decayed."""
+    if weight_decay is None:
+        return 1.0
+    return combined(lambda rate, decay: 1 - rate * decay, learning_rate, weight_decay)
 
 
 def dressed(
@@ -245,10 +276,10 @@ def dressed(
     clips = {clip_each: clipnorm, clip: clipvalue, clip_by_global_norm: global_clipnorm}
     given: dict[Any, Any] = {f: value for f, value in clips.items() if value is not None}
     if len(given) > 1:
-        raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
+        raise ValueError("gradx.keras: give only one of clipnorm, clipvalue and global_clipnorm")
     if weight_decay is not None:
-        check("weight_decay", weight_decay=weight_decay)
-        decay = shrink_params(product(learning_rate, weight_decay), after=False)
+        check("gradx.keras", weight_decay=weight_decay)
+        decay = shrink_params(combined(operator.mul, learning_rate, weight_decay), after=False)
     else:
         decay = identity()
     return chain(*(f(value) for f, value in given.items()), tx, decay)

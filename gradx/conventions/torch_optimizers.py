@@ -1,16 +1,15 @@
 """The optimizers of torch.optim (2.13): its names, arguments, defaults and rules, without torch.
 
-`lr` and the other numbers may be schedules. What says how torch computes, not what (`foreach`,
-`fused`, `capturable`, `differentiable`), is left out. Parameters come with `init`, not before.
+`lr` and the other numbers may be schedules. Parameters come with `init`, not before.
 """
 
-from typing import Any
+import operator
 
 import jax.numpy as jnp
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, at, check, combined
 from gradx.optimizers.adadelta import scale_by_adadelta
 from gradx.optimizers.adafactor import adafactor
 from gradx.optimizers.adagrad import scale_by_rss
@@ -22,9 +21,8 @@ from gradx.optimizers.nadam import scale_by_nadam
 from gradx.optimizers.radam import scale_by_radam
 from gradx.optimizers.rmsprop import scale_by_rms, scale_by_stddev
 from gradx.optimizers.rprop import rprop
-from gradx.schedules.base import Schedule
 from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.descent import changed, descend, product
+from gradx.transforms.descent import descend
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale, scale_by_schedule
 
@@ -83,7 +81,7 @@ def Adagrad(
     """torch.optim.Adagrad: eps outside the root, the rate divided by 1 + count * lr_decay, L2 decay."""
     rate = lr
     if lr_decay:
-        rate = Schedule(lambda count: at(lr, count) / (1 + lr_decay * jnp.asarray(count, float)))
+        rate = lambda count: at(lr, count) / (1 + lr_decay * jnp.asarray(count, float))
     return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay, maximize)
 
 
@@ -237,9 +235,9 @@ def Adafactor(
     tx = adafactor(
         lr,
         min_dim_size_to_factor=0,
-        decay_rate=changed(beta2_decay, lambda x: -x),
+        decay_rate=combined(operator.neg, beta2_decay),
         clipping_threshold=d,
-        weight_decay_rate=product(lr, weight_decay),
+        weight_decay_rate=combined(operator.mul, lr, weight_decay),
         eps=0.0,
         relative_step=True,
         min_scale=min_scale,
@@ -264,7 +262,3 @@ def descent(
 def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:
     """With the sign of the gradients turned, if they are to be climbed."""
     return chain(scale(-1.0), tx) if maximize else tx
-
-
-def at(value: Any, count: Any) -> Any:
-    return value(count) if callable(value) else value

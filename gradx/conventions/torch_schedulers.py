@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradx.factory import factory
-from gradx.schedules.base import Schedule, at_least, constant_schedule, one_of
+from gradx.hyper import one_of
+from gradx.schedules.base import Schedule, at_least, constant_schedule
 from gradx.schedules.combine import join_schedules, product_schedule
 from gradx.schedules.cosine import cosine_decay_schedule, cosine_restarts_schedule
 from gradx.schedules.cycle import Cycle, cyclic_with_momentum, one_cycle_schedule
@@ -158,7 +159,7 @@ def OneCycleLR(
         div_factor,
         final_div_factor,
         momentum=(base_momentum, max_momentum),
-        anneal="cosine" if anneal_strategy == "cos" else "linear",
+        shape="cosine" if anneal_strategy == "cos" else "linear",
         three_phase=three_phase,
         inclusive=True,
     )

@@ -9,7 +9,7 @@ from optax import FactoredState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, at, check, one_of
 from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import abs_sq, lerp
 from gradx.transforms.clipping import clip_by_block_rms
@@ -22,12 +22,12 @@ from gradx.transforms.scale import scale, scale_by_learning_rate
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
 
 
-start = zero_slot(real=True)
+zero_squares = zero_slot(real=True)
 
 
 def unused(p: jax.Array) -> jax.Array:
     """What stands in Optax's state for a slot that an array does not need."""
-    return start(jnp.zeros(1, p.dtype))
+    return zero_squares(jnp.zeros(1, p.dtype))
 
 
 def power_decay(step: Any, decay_rate: Any) -> Any:
@@ -66,11 +66,7 @@ def scale_by_factored_rms(
       factored_axes: "largest" factors the two longest axes; "last" the last two, as torch does, if they are
         long enough.
     """
-    if factored_axes not in ("largest", "last"):
-        raise ValueError(
-            f"scale_by_factored_rms: factored_axes must be 'largest' or 'last', got {factored_axes!r}"
-        )
-
+    one_of("scale_by_factored_rms", ("largest", "last"), factored_axes=factored_axes)
     if isinstance(floor, str) and floor != "machine":
         raise ValueError(f"scale_by_factored_rms: floor must be a number, 'machine' or None, got {floor!r}")
     floored = floor is not None
@@ -84,12 +80,12 @@ def scale_by_factored_rms(
         return (row, column) if min(x.shape[row], x.shape[column]) >= min_dim_size_to_factor else None
 
     def mean_slot(p, over: int):
-        zeros, pair = start(p), axes(p)
+        zeros, pair = zero_squares(p), axes(p)
         # A sum, not new zeros, so that it is sharded as the parameter is along the axes that stay.
         return unused(zeros) if pair is None else jnp.sum(zeros, axis=pair[over])
 
-    def full_slot(p):
-        return start(p) if axes(p) is None else unused(p)
+    def whole_slot(p):
+        return zero_squares(p) if axes(p) is None else unused(p)
 
     def scalars(t, decay_rate, step_offset):
         return {"b": decay_rate_fn(jnp.maximum(t - 1 - step_offset, 0), decay_rate)}
@@ -116,7 +112,7 @@ def scale_by_factored_rms(
         FactoredState,
         rule,
         scalars,
-        slots={"v_row": lambda p: mean_slot(p, 1), "v_col": lambda p: mean_slot(p, 0), "v": full_slot},
+        slots={"v_row": lambda p: mean_slot(p, 1), "v_col": lambda p: mean_slot(p, 0), "v": whole_slot},
         decay_rate=decay_rate,
         step_offset=step_offset,
         epsilon=epsilon,
@@ -197,7 +193,7 @@ def capped(learning_rate: ScalarOrSchedule | None) -> Callable[[Any], jax.Array]
 
     def rate(count):
         most = jax.lax.rsqrt(jnp.asarray(count + 1, float))
-        own = learning_rate(count) if callable(learning_rate) else learning_rate
-        return most if own is None else jnp.minimum(jnp.asarray(own, most.dtype), most)
+        own = most if learning_rate is None else jnp.asarray(at(learning_rate, count), most.dtype)
+        return jnp.minimum(own, most)
 
     return rate

@@ -7,7 +7,7 @@ from optax import ScaleByAmsgradState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
+from gradx.hyper import ScalarOrSchedule, one_of
 from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import abs_sq, lerp
 from gradx.transforms.scale import scale_by_learning_rate
@@ -45,10 +45,7 @@ def scale_by_amsgrad(
 
     A first gradient that is large counts in full under "corrected", and for ever.
     """
-    if max_over not in ("corrected", "raw", "paper"):
-        raise ValueError(
-            f"scale_by_amsgrad: max_over must be 'corrected', 'raw' or 'paper', got {max_over!r}"
-        )
+    one_of("scale_by_amsgrad", ("corrected", "raw", "paper"), max_over=max_over)
     corrections = {}
     if max_over != "paper":
         corrections |= {"c1": "b1"} if bias_correction_mu else {}

@@ -1,15 +1,14 @@
 """Averaged SGD (Polyak & Juditsky 1992, SIAM J. Control Optim. 30; the rates of Bottou 2010)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, at, check
 from gradx.leafwise import copy_slot, leafwise
-from gradx.schedules.base import Schedule
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.scale import scale_by_learning_rate
 
@@ -67,12 +66,12 @@ def asgd(
     check("asgd", learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0)
 
     def rate(count):
-        at: Any = lambda x: x(count) if callable(x) else x
-        first = at(learning_rate)
-        return first / (1 + at(lambd) * first * jnp.asarray(count, float)) ** at(alpha)
+        first = at(learning_rate, count)
+        fall = 1 + at(lambd, count) * first * jnp.asarray(count, float)
+        return first / fall ** at(alpha, count)
 
     return chain(
         add_decayed_weights(lambd),
-        scale_by_learning_rate(Schedule(rate)),
+        scale_by_learning_rate(rate),
         average_params(t0 + 1),
     )

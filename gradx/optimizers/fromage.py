@@ -1,13 +1,13 @@
 """Fromage (Bernstein et al. 2020, arXiv:2002.03432)."""
 
 import jax.numpy as jnp
+import optax
 from optax import EmptyState, ScaleByScheduleState
 
-from gradx.core import GradientTransformation, chain
+from gradx.core import GradientTransformation, chain, state_of
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
-from gradx.transforms.decay import scheduled_state
 from gradx.transforms.trust_ratio import scale_by_trust_ratio
 
 __all__ = ["fromage"]
@@ -40,13 +40,11 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6) 
         return g - shrinkage * p
 
     # Three links, and the states of these classes, because Optax has them.
-    scheduled = callable(learning_rate)
+    states: tuple = (EmptyState, EmptyState)
+    if callable(learning_rate):
+        states = (ScaleByScheduleState, state_of(optax.add_decayed_weights, float))
     return chain(
         scale_by_trust_ratio(min_norm),
-        leafwise(
-            ScaleByScheduleState if scheduled else EmptyState, turned, scalars, learning_rate=learning_rate
-        ),
-        leafwise(
-            scheduled_state() if scheduled else EmptyState, shrunk, scalars, learning_rate=learning_rate
-        ),
+        leafwise(states[0], turned, scalars, learning_rate=learning_rate),
+        leafwise(states[1], shrunk, scalars, learning_rate=learning_rate),
     )

@@ -4,7 +4,7 @@ from typing import Literal
 
 from gradx.core import GradientTransformation, chain, identity
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check, one_of
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask, masked
 from gradx.transforms.momentum import trace
@@ -50,8 +50,7 @@ def lars(
         it, and then `trust_ratio_mask` governs the decay too.
     """
     check("lars", momentum=momentum, weight_decay=weight_decay)
-    if denominator not in ("update", "summed"):
-        raise ValueError(f"lars: denominator must be 'update' or 'summed', got {denominator!r}")
+    one_of("lars", ("update", "summed"), denominator=denominator)
     summed = denominator == "summed"
     if summed and weight_decay_mask is not True:
         raise ValueError(

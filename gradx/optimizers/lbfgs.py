@@ -9,7 +9,7 @@ from optax import ScaleByLBFGSState
 
 from gradx.core import HINT, GradientTransformation, chain, check_state, identity, widened
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, cast, check
+from gradx.hyper import ScalarOrSchedule, cast, check, positive_integer
 from gradx.leafwise import promotion, scalar_dtype, zero_slot
 from gradx.leaves import Place, beside, present, stored
 from gradx.numerics import increment
@@ -43,8 +43,7 @@ def scale_by_lbfgs(
     Products are sums over all parameters, in float32 or better. `update` must be called at each new
     point, with its own gradient. Raises ValueError if it is called without parameters.
     """
-    if isinstance(memory_size, bool) or not isinstance(memory_size, int) or memory_size < 1:
-        raise ValueError(f"{OWNER}: memory_size must be an integer of at least 1, got {memory_size!r}")
+    positive_integer(OWNER, memory_size=memory_size)
     check(OWNER, min_curvature=min_curvature)
 
     def init(params: Tree) -> Any:

@@ -7,7 +7,7 @@ from optax import ScaleByLionState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
+from gradx.hyper import ScalarOrSchedule, one_of
 from gradx.leafwise import leafwise, zero_slot
 from gradx.numerics import lerp
 from gradx.transforms.decay import add_decayed_weights
@@ -39,8 +39,7 @@ def scale_by_lion(
       mode: "hard" is the sign; "smooth" is tanh(smooth_beta * x); "refined" keeps |x| < 1 as it is.
       smooth_beta: slope of the smooth mode.
     """
-    if mode not in ("hard", "smooth", "refined"):
-        raise ValueError(f"scale_by_lion: mode must be 'hard', 'smooth' or 'refined', got {mode!r}")
+    one_of("scale_by_lion", ("hard", "smooth", "refined"), mode=mode)
     b2 = b1 if b2 is None else b2
 
     def rule(g, mu, b1, b2, smooth_beta):

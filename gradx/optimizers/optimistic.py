@@ -1,13 +1,12 @@
 """Optimistic gradients (Mokhtari et al. 2020, arXiv:1901.08511; Daskalakis et al. 2018, arXiv:1711.00141)."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gradx.core import GradientTransformation, chain, check_state
+from gradx.core import GradientTransformation, chain, check_state, state_of
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, check
 from gradx.leafwise import ScheduledState, leafwise
@@ -52,7 +51,7 @@ def scale_by_optimistic_gradient(
 
     inner = leafwise(Counted, rule, scalars, alpha=alpha, beta=beta)
     scheduled = callable(alpha) or callable(beta)
-    State = optimistic_state()
+    State = state_of(optax.scale_by_optimistic_gradient)
 
     def shown(state):
         public = State(state.count == 0, state.previous_gradient)
@@ -68,12 +67,6 @@ def scale_by_optimistic_gradient(
         return updates, shown(new)
 
     return GradientTransformation(lambda params: shown(inner.init(params)), update)
-
-
-@functools.cache
-def optimistic_state() -> Any:
-    """The class of Optax's state, which it does not export."""
-    return type(jax.eval_shape(optax.scale_by_optimistic_gradient().init, None))
 
 
 @factory

@@ -7,7 +7,7 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check, one_of
 from gradx.leafwise import leafwise
 from gradx.transforms.scale import scale_by_learning_rate
 from gradx.tree import norm_of
@@ -36,8 +36,7 @@ def scale_by_polyak(
 
     The loss is given to `update`: `update(updates, state, params, value=loss)`; TypeError if it is not.
     """
-    if variant not in ("sps", "sps+"):
-        raise ValueError(f"scale_by_polyak: variant must be 'sps' or 'sps+', got {variant!r}")
+    one_of("scale_by_polyak", ("sps", "sps+"), variant=variant)
 
     def scalars(updates, value, f_min, max_learning_rate, eps):
         below = norm_of(updates) ** 2 + eps

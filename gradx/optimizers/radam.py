@@ -10,7 +10,7 @@ from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, varies
 from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, lerp
+from gradx.numerics import abs_sq, correction_ahead, lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["radam", "scale_by_radam"]
@@ -52,7 +52,7 @@ def scale_by_radam(
             "r": jnp.where(rectified, r, 1.0),
             "rectified": rectified,
             "eps": eps * jnp.sqrt(c2) if eps_before_correction else eps,
-            "c1_next": 1 / ((1 - b1) + b1 / c1),
+            "c1_next": correction_ahead(b1, c1),
         }
 
     def rule(g, mu, nu, b1, b2, eps, eps_root, r, rectified, c1, c1_next, c2):

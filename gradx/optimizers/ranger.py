@@ -1,4 +1,4 @@
-"""Ranger (Wright 2019): RAdam behind Lookahead, on centralized gradients (Yong et al. 2020)."""
+"""Ranger (Wright 2019): RAdam behind Lookahead, on centralized gradients (arXiv:2004.01461)."""
 
 from gradx.core import GradientTransformation, chain, identity
 from gradx.factory import factory

@@ -1,13 +1,11 @@
 """RMSprop (Tieleman & Hinton 2012, Coursera lecture 6.5; centered: Graves 2013, arXiv:1308.0850)."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import optax
 from optax import ScaleByRmsState, ScaleByRStdDevState
 
-from gradx.core import GradientTransformation, chain, identity
+from gradx.core import GradientTransformation, chain, identity, state_of
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, check
 from gradx.leafwise import full_slot, leafwise
@@ -32,7 +30,7 @@ def scale_by_rms(
         u  = g / (√nu + eps)           or, with eps_in_sqrt,  g / √(nu + eps)
 
     Arguments:
-      decay: decay rate of the mean of the squared gradients, between 0 and 1.
+      decay: decay rate of the mean of the squared gradients, at least 0 and less than 1.
       eps: added to the denominator, at least 0.
       initial_scale: `nu` at the start, at least 0.
       eps_in_sqrt: add `eps` under the square root.
@@ -45,7 +43,7 @@ def scale_by_rms(
         return g / root(c * nu, eps, eps_in_sqrt), nu
 
     return leafwise(
-        with_count(optax.scale_by_rms) if bias_correction else ScaleByRmsState,
+        state_of(optax.scale_by_rms, bias_correction=True) if bias_correction else ScaleByRmsState,
         rule,
         slots={"nu": full_slot(initial_scale, real=True)},
         corrections={"c": "decay"} if bias_correction else {},
@@ -80,7 +78,7 @@ def scale_by_stddev(
         return g / root(variance, eps, eps_in_sqrt), mu, nu
 
     return leafwise(
-        with_count(optax.scale_by_stddev) if bias_correction else ScaleByRStdDevState,
+        state_of(optax.scale_by_stddev, bias_correction=True) if bias_correction else ScaleByRStdDevState,
         rule,
         slots={"nu": full_slot(initial_scale, real=True)},
         corrections={"c": "decay"} if bias_correction else {},
@@ -91,12 +89,6 @@ def scale_by_stddev(
 
 def root(x: jax.Array, eps: jax.Array, eps_in_sqrt: bool) -> jax.Array:
     return jnp.sqrt(x + eps) if eps_in_sqrt else jnp.sqrt(x) + eps
-
-
-@functools.cache
-def with_count(optax_factory) -> type:
-    """The class of a state that counts, which Optax makes but does not export."""
-    return type(jax.eval_shape(optax_factory(bias_correction=True).init, jnp.zeros(())))
 
 
 @factory

@@ -10,7 +10,7 @@ from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, check
 from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, lerp
+from gradx.numerics import abs_sq, lerp, other_axes
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleBySM3State", "scale_by_sm3", "sm3"]
@@ -53,7 +53,7 @@ def scale_by_sm3(
             # Summed anew for each use, each behind one barrier more: what is used twice, XLA:CPU keeps as an
             # array, at 12 bytes a parameter.
             g, mu = jax.lax.optimization_barrier((g, mu))
-            most.append(jnp.max(total(g, mu), axis=others(axis, g.ndim)))
+            most.append(jnp.max(total(g, mu), axis=other_axes(axis, g.ndim)))
         return nu, most, nu
 
     return leafwise(ScaleBySM3State, rule, scalars, slots={"mu": sums}, b1=b1, b2=b2, eps=eps)
@@ -63,17 +63,12 @@ def sums(p: jax.Array) -> list[jax.Array]:
     """A vector of zeros for each axis of a parameter; for a scalar, one zero."""
     zeros = zero_slot(real=True)(p)
     # Sums, not new zeros, so that the vector of an axis is sharded as the parameter is along it.
-    return [jnp.sum(zeros, axis=others(axis, p.ndim)) for axis in range(max(p.ndim, 1))]
+    return [jnp.sum(zeros, axis=other_axes(axis, p.ndim)) for axis in range(max(p.ndim, 1))]
 
 
 def along(axis: int, x: jax.Array, ndim: int) -> jax.Array:
     """A vector as an array of `ndim` axes that broadcasts along all but one."""
-    return jnp.expand_dims(x, others(axis, ndim))
-
-
-def others(axis: int, ndim: int) -> tuple[int, ...]:
-    """All axes but one."""
-    return tuple(i for i in range(ndim) if i != axis)
+    return jnp.expand_dims(x, other_axes(axis, ndim))
 
 
 @factory

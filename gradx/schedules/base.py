@@ -63,13 +63,6 @@ def at_least(owner: str, least: float, **given: float) -> None:
             raise ValueError(f"{owner}: {name} must be at least {least} and below 2**31, got {value}")
 
 
-def one_of(owner: str, known: Any, **given: Any) -> None:
-    """Raise unless a given value is one of those that are `known`."""
-    for name, value in given.items():
-        if value not in known:
-            raise ValueError(f"{owner}: {name} must be {' or '.join(map(repr, known))}, got {value!r}")
-
-
 def are_schedules(owner: str, schedules: Any) -> None:
     """Raise unless each is a function."""
     for schedule in schedules:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradx.factory import factory
-from gradx.schedules.base import Schedule, at_least, one_of
+from gradx.hyper import one_of
+from gradx.schedules.base import Schedule, at_least
 from gradx.schedules.piecewise import knots_schedule, piecewise_interpolate_schedule
 
 __all__ = [
@@ -33,7 +34,7 @@ def one_cycle_schedule(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
     momentum: tuple[float, float] = (0.85, 0.95),
-    anneal: str = "cosine",
+    shape: str = "cosine",
     three_phase: bool = False,
     inclusive: bool = False,
 ) -> Cycle:
@@ -48,7 +49,7 @@ def one_cycle_schedule(
       pct_start: at least 0 and less than 1, and not more than a half in three phases.
       div_factor, final_div_factor: how many times smaller the first value is, and the last than the first.
       momentum: the smallest and the largest momentum.
-      anneal: what joins the values, "cosine" or "linear".
+      shape: what joins the values, "cosine" or "linear".
       three_phase: fall to the first value as fast as it rose, then to the last; the momentum stays.
       inclusive: False reaches the last value at step `transition_steps`, as all schedules here do, and
         the knots are rounded down, as in Optax. True reaches it in the last of the `transition_steps`,
@@ -58,7 +59,7 @@ def one_cycle_schedule(
     """
     owner = "one_cycle_schedule"
     at_least(owner, 1, transition_steps=transition_steps)
-    one_of(owner, ("cosine", "linear"), anneal=anneal)
+    one_of(owner, ("cosine", "linear"), shape=shape)
     if not 0 <= pct_start < 1 or (three_phase and pct_start > 0.5):
         most = "at most 0.5 in three phases" if three_phase else "less than 1"
         raise ValueError(f"{owner}: pct_start must be at least 0 and {most}, got {pct_start}")
@@ -82,7 +83,7 @@ def one_cycle_schedule(
     else:
         rates = {0: first, up: peak_value, end: last}
         momenta = {0: high, up: low, end: high}
-    return Cycle(knots_schedule(rates, anneal), knots_schedule(momenta, anneal))
+    return Cycle(knots_schedule(rates, shape), knots_schedule(momenta, shape))
 
 
 @factory

@@ -6,7 +6,8 @@ import math
 import jax.numpy as jnp
 
 from gradx.factory import factory
-from gradx.schedules.base import SHAPES, Schedule, at_least, left, one_of
+from gradx.hyper import one_of
+from gradx.schedules.base import SHAPES, Schedule, at_least, left
 
 __all__ = [
     "knots_schedule",

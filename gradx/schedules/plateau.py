@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from gradx.factory import Made, factory
+from gradx.hyper import one_of
 from gradx.numerics import increment
-from gradx.schedules.base import at_least, one_of
+from gradx.schedules.base import at_least
 
 __all__ = ["ReduceOnPlateauState", "reduce_on_plateau"]
 

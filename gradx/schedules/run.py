@@ -5,7 +5,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from gradx.schedules.base import constant_schedule, one_of
+from gradx.hyper import one_of
+from gradx.schedules.base import constant_schedule
 from gradx.schedules.combine import product_schedule
 
 __all__ = ["Run", "scale_learning_rate"]

@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradx.factory import factory
-from gradx.schedules.base import SHAPES, Schedule, at_least, constant_schedule, fraction, left, one_of
+from gradx.hyper import one_of
+from gradx.schedules.base import SHAPES, Schedule, at_least, constant_schedule, fraction, left
 from gradx.schedules.decay import exponential_decay
 
 __all__ = [

@@ -6,6 +6,7 @@ from optax import EmptyState
 from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.leafwise import leafwise
+from gradx.numerics import other_axes
 
 __all__ = ["centralize"]
 
@@ -28,7 +29,6 @@ def centralize(*, output_axis: int = 0) -> GradientTransformation:
             return g
         if not -g.ndim <= output_axis < g.ndim:
             raise ValueError(f"centralize: output_axis is {output_axis}, and there are {g.ndim} axes")
-        others = tuple(i for i in range(g.ndim) if i != output_axis % g.ndim)
-        return g - jnp.mean(g, axis=others, keepdims=True)
+        return g - jnp.mean(g, axis=other_axes(output_axis % g.ndim, g.ndim), keepdims=True)
 
     return leafwise(EmptyState, rule)

@@ -1,12 +1,9 @@
 """Pull the parameters towards zero."""
 
-import functools
-
-import jax
 import optax
 from optax import EmptyState
 
-from gradx.core import GradientTransformation
+from gradx.core import GradientTransformation, state_of
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
@@ -23,8 +20,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
 
     Arguments:
       weight_decay: at least 0; a schedule of the step is allowed.
-      mask: which parameters decay, as in `masked`; None for all. `"matrices_only"` spares biases
-        and norms.
+      mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
 
     Raises ValueError if `update` is called without parameters.
     """
@@ -33,12 +29,6 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
     def rule(g, p, weight_decay):
         return g if is_zero else g + weight_decay * p
 
-    State = scheduled_state() if callable(weight_decay) else EmptyState
+    State = state_of(optax.add_decayed_weights, float) if callable(weight_decay) else EmptyState
     tx = leafwise(State, rule, weight_decay=weight_decay)
     return tx if mask is None else masked(tx, mask)
-
-
-@functools.cache
-def scheduled_state() -> type:
-    """The class of a scheduled decay's state, which Optax makes but does not export."""
-    return type(jax.eval_shape(optax.add_decayed_weights(lambda count: 0.0).init, None))

@@ -1,7 +1,6 @@
 """A step along a direction, with weight decay of any kind."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import optax
@@ -9,18 +8,13 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
+from gradx.hyper import ScalarOrSchedule, check, combined, one_of
 from gradx.leafwise import leafwise
-from gradx.schedules.base import Schedule, constant_schedule
-from gradx.schedules.combine import product_schedule
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask, masked
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["descend"]
-
-MODES = ("decoupled", "l2", "independent", "corrected")
-ORDERS = ("simultaneous", "before", "after")
 
 
 @factory
@@ -56,11 +50,9 @@ def descend(
 
     Raises ValueError for an unknown mode or order, for L2 with an order, and if the peak is missing.
     """
-    if decay_mode not in MODES or decay_order not in ORDERS:
-        raise ValueError(
-            f"descend: decay_mode must be one of {MODES} and decay_order one of {ORDERS}, "
-            f"got {decay_mode!r} and {decay_order!r}"
-        )
+    check("descend", learning_rate=learning_rate, weight_decay=weight_decay)
+    one_of("descend", ("decoupled", "l2", "independent", "corrected"), decay_mode=decay_mode)
+    one_of("descend", ("simultaneous", "before", "after"), decay_order=decay_order)
     if decay_mode == "l2":
         if decay_order == "after":
             raise ValueError("descend: L2 is part of the gradient, and cannot come after the step")
@@ -76,7 +68,8 @@ def descend(
         factors.append(learning_rate)
     if decay_mode != "decoupled":
         factors.append(relative(learning_rate, max_learning_rate))
-    decay = shrink_params(product(*factors), decay_order == "after")
+    share = combined(lambda *factors: math.prod(factors), *factors)
+    decay = shrink_params(share, decay_order == "after")
     return chain(
         direction,
         scale_by_learning_rate(learning_rate),
@@ -101,16 +94,4 @@ def relative(learning_rate: Any, peak: float | None) -> Any:
         return 1.0
     if not peak > 0:
         raise ValueError(f"descend: max_learning_rate must be more than 0, got {peak}")
-    return product(learning_rate, 1 / peak)
-
-
-def product(*factors: Any) -> Any:
-    """The product of numbers and schedules."""
-    if not any(map(callable, factors)):
-        return math.prod(factors)
-    return product_schedule([f if callable(f) else constant_schedule(f) for f in factors])
-
-
-def changed(value: Any, function: Callable[[Any], Any]) -> Any:
-    """A function of a number or of a schedule."""
-    return Schedule(lambda count: function(value(count))) if callable(value) else function(value)
+    return combined(lambda rate: rate * (1 / peak), learning_rate)

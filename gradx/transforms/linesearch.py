@@ -11,6 +11,7 @@ from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core import GradientTransformation, linked, widened
 from gradx.factory import factory
+from gradx.hyper import one_of, positive_integer
 
 __all__ = [
     "ScaleByBacktrackingLinesearchState",
@@ -53,17 +54,13 @@ def scale_by_zoom_linesearch(
     `update` needs `value`, `grad` (both at `params`) and `value_fn`, a function of the parameters; the
     value and the gradient that it ends with are in its state. See Nocedal & Wright 1999, §3.4.
     """
-    if initial_guess_strategy not in ("keep", "one"):
-        raise ValueError(
-            "scale_by_zoom_linesearch: initial_guess_strategy must be 'keep' or 'one', "
-            f"got {initial_guess_strategy!r}"
-        )
+    owner = "scale_by_zoom_linesearch"
+    one_of(owner, ("keep", "one"), initial_guess_strategy=initial_guess_strategy)
+    positive_integer(owner, max_linesearch_steps=max_linesearch_steps)
     return kept(
-        "scale_by_zoom_linesearch",
+        owner,
         optax.scale_by_zoom_linesearch(
-            max_linesearch_steps=checked(
-                "scale_by_zoom_linesearch", max_linesearch_steps=max_linesearch_steps
-            ),
+            max_linesearch_steps=max_linesearch_steps,
             max_learning_rate=max_learning_rate,
             tol=tol,
             increase_factor=increase_factor,
@@ -106,12 +103,12 @@ def scale_by_backtracking_linesearch(
     `update` needs `value`, `grad` (both at `params`) and `value_fn`, a function of the parameters; the
     value that it ends with is in its state. See Nocedal & Wright 1999, §3.1.
     """
+    owner = "scale_by_backtracking_linesearch"
+    positive_integer(owner, max_backtracking_steps=max_backtracking_steps)
     return kept(
-        "scale_by_backtracking_linesearch",
+        owner,
         optax.scale_by_backtracking_linesearch(
-            max_backtracking_steps=checked(
-                "scale_by_backtracking_linesearch", max_backtracking_steps=max_backtracking_steps
-            ),
+            max_backtracking_steps=max_backtracking_steps,
             slope_rtol=slope_rtol,
             decrease_factor=decrease_factor,
             increase_factor=increase_factor,
@@ -122,14 +119,6 @@ def scale_by_backtracking_linesearch(
             verbose=verbose,
         ),
     )
-
-
-def checked(owner: str, **steps: int) -> int:
-    """The one number given, if it is a count."""
-    ((name, count),) = steps.items()
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"{owner}: {name} must be an integer of at least 1, got {count!r}")
-    return count
 
 
 def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientTransformation:

@@ -8,9 +8,8 @@ import optax
 
 from gradx.core import GradientTransformation, apply_updates, check_state, linked, typed_like
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
-from gradx.leafwise import leafwise
-from gradx.numerics import compute_dtype
+from gradx.hyper import ScalarOrSchedule, positive_integer
+from gradx.leafwise import copy_slot, leafwise
 
 __all__ = ["LookaheadState", "lookahead"]
 
@@ -52,8 +51,7 @@ def lookahead(
     better. Nothing may change the updates after this link. Raises ValueError if `update` is called
     without parameters.
     """
-    if isinstance(sync_period, bool) or not isinstance(sync_period, int) or sync_period < 1:
-        raise ValueError(f"lookahead: sync_period must be an integer of at least 1, got {sync_period!r}")
+    positive_integer("lookahead", sync_period=sync_period)
     fast_update = linked("the fast optimizer of lookahead", fast_optimizer)
 
     def scalars(sync):
@@ -63,10 +61,8 @@ def lookahead(
         slow = slow_params + slow_step_size * (p + g - slow_params)
         return jnp.where(sync == 1, slow - p, g), jnp.where(sync == 1, slow, slow_params)
 
-    def start(p):
-        return jnp.array(p, compute_dtype(p.dtype))
-
-    slow = leafwise(SlowState, rule, scalars, slots={"slow_params": start}, slow_step_size=slow_step_size)
+    slots = {"slow_params": copy_slot()}
+    slow = leafwise(SlowState, rule, scalars, slots=slots, slow_step_size=slow_step_size)
 
     def init(params):
         count, slow_params = cast(SlowState, slow.init(params))

@@ -1,8 +1,10 @@
 """gradx.torch gives torch's numbers: every optimizer, float64, 50 steps, gradients falling 300-fold."""
 
 import inspect
+import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -32,17 +34,18 @@ ROWS = [
     ("Adam", {}),
     ("Adam", dict(lr=0.01, betas=(0.8, 0.95), weight_decay=0.1)),
     ("Adam", dict(lr=0.01, amsgrad=True, weight_decay=0.1)),
+    ("Adam", dict(lr=0.1, betas=(0.9, 0.9), eps=1e-3, amsgrad=True)),
     ("Adam", dict(decoupled_weight_decay=True, weight_decay=0.1, maximize=True)),
     ("AdamW", {}),
     ("AdamW", dict(lr=0.01, weight_decay=0.1, amsgrad=True)),
     ("NAdam", {}),
-    ("NAdam", dict(weight_decay=0.1, momentum_decay=0.1)),
+    ("NAdam", dict(betas=(0.8, 0.95), eps=1e-3, weight_decay=0.1, momentum_decay=1.0)),
     ("NAdam", dict(weight_decay=0.1, decoupled_weight_decay=True)),
     ("RAdam", {}),
-    ("RAdam", dict(betas=(0.8, 0.95), weight_decay=0.1)),
+    ("RAdam", dict(betas=(0.8, 0.95), eps=1e-3, weight_decay=0.1)),
     ("RAdam", dict(weight_decay=0.1, decoupled_weight_decay=True)),
     ("Adamax", {}),
-    ("Adamax", dict(betas=(0.8, 0.95), weight_decay=0.1)),
+    ("Adamax", dict(betas=(0.8, 0.95), eps=0.01, weight_decay=0.1)),
     ("Rprop", {}),
     ("Rprop", dict(etas=(0.3, 1.5), step_sizes=(1e-3, 0.05))),
     ("ASGD", {}),
@@ -51,9 +54,9 @@ ROWS = [
 STEPS = 50
 
 
-def ours(tx):
+def ours(tx, start):
     """The leaves of the parameters after each step, and the last state."""
-    p, seen = params("float64"), []
+    p, seen = start, []
     state, update = tx.init(p), jax.jit(tx.update)
     for i in range(STEPS):
         u, state = update(grads(i, p), state, p)
@@ -62,15 +65,23 @@ def ours(tx):
     return seen, state
 
 
-def theirs(make):
-    ps = [torch.nn.Parameter(torch.tensor(np.array(x))) for x in jax.tree.leaves(params("float64"))]
+def theirs(make, start):
+    """Likewise, and the optimizer, which `make` makes of the parameters."""
+    ps = [torch.nn.Parameter(torch.tensor(np.array(x))) for x in jax.tree.leaves(start)]
     optimizer, seen = make(ps), []
     for i in range(STEPS):
-        for p, g in zip(ps, jax.tree.leaves(grads(i, params("float64"))), strict=True):
+        for p, g in zip(ps, jax.tree.leaves(grads(i, start)), strict=True):
             p.grad = torch.tensor(np.array(g))
         optimizer.step()
         seen.append([p.detach().numpy().copy() for p in ps])
     return seen, optimizer
+
+
+def assert_same_path(tx, make, start=None):
+    start = params("float64") if start is None else start
+    for xs, ys in zip(ours(tx, start)[0], theirs(make, start)[0], strict=True):
+        for x, y in zip(xs, ys, strict=True):
+            np.testing.assert_allclose(x, y, rtol=0, atol=1e-12)
 
 
 @pytest.fixture(autouse=True)
@@ -83,17 +94,29 @@ def torch_in_float64():
 
 @pytest.mark.parametrize(("name", "kwargs"), ROWS, ids=str)
 def test_gives_torchs_parameters(name, kwargs):
-    mine, _ = ours(getattr(gx.torch, name)(**kwargs))
-    reference, _ = theirs(lambda ps: getattr(torch.optim, name)(ps, **kwargs))
-    for xs, ys in zip(mine, reference, strict=True):
-        for x, y in zip(xs, ys, strict=True):
-            np.testing.assert_allclose(x, y, rtol=0, atol=1e-12)
+    assert_same_path(getattr(gx.torch, name)(**kwargs), lambda ps: getattr(torch.optim, name)(ps, **kwargs))
+
+
+@pytest.mark.parametrize("kwargs", [{}, dict(lr=1.0, eps=(0.3, 0.7), beta2_decay=-0.5)], ids=str)
+def test_adafactor_of_other_shapes(kwargs):
+    """More axes than two, an axis of length 1; an eps so large that it bounds some elements."""
+    start = [
+        jnp.linspace(-1.0, 1.0, math.prod(shape)).reshape(shape) for shape in [(5, 2), (2, 3, 4), (3, 1)]
+    ]
+    assert_same_path(
+        gx.torch.Adafactor(**kwargs), lambda ps: torch.optim.Adafactor(ps, **kwargs), start=start
+    )
+
+
+def test_nadam_without_momentum_decay_is_torchs_after_its_warm_up():
+    """0.96^(t * 1e6) is 0: the momentum is b1 from the first step on."""
+    assert_same_path(gx.nadam(0.1), lambda ps: torch.optim.NAdam(ps, 0.1, momentum_decay=1e6))
 
 
 def test_asgd_keeps_torchs_average():
     kwargs = dict(lr=0.1, t0=10)
-    _, state = ours(gx.torch.ASGD(**kwargs))
-    _, optimizer = theirs(lambda ps: torch.optim.ASGD(ps, **kwargs))
+    _, state = ours(gx.torch.ASGD(**kwargs), params("float64"))
+    _, optimizer = theirs(lambda ps: torch.optim.ASGD(ps, **kwargs), params("float64"))
     average = optax.tree_utils.tree_get(state, "average")
     for x, s in zip(jax.tree.leaves(average), optimizer.state.values(), strict=True):
         np.testing.assert_allclose(x, s["ax"].numpy(), rtol=0, atol=1e-12)

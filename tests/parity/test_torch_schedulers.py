@@ -1,5 +1,6 @@
 """The schedulers of torch.optim.lr_scheduler, step by step over whole runs, in float64."""
 
+import inspect
 import warnings
 
 import jax
@@ -166,6 +167,15 @@ def test_plateaus_are_those_of_torch(mode, threshold_mode, cooldown, rest, lenie
         seen.append(-updates[0])
     assert len(set(expected)) > 2
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ours.__all__)
+def test_has_torchs_arguments_and_defaults(name):
+    """But for the optimizer, in whose place is `lr` where no other argument says it, and the last epoch."""
+    left_out = {"optimizer", "lr", "last_epoch"}
+    parameters = lambda f: inspect.signature(f).parameters.items()
+    describe = lambda f: {k: p.default for k, p in parameters(f) if k not in left_out}
+    assert describe(getattr(ours, name)) == describe(getattr(theirs, name))
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ def restarts(t, first, mult, shrink):
 
 
 PAIR = gx.one_cycle_schedule(1.0, 50, 0.2, 10.0, 100.0, momentum=(0.8, 0.9))
-THREE = gx.one_cycle_schedule(1.0, 50, 0.3, 10.0, 100.0, anneal="linear", three_phase=True)
-INCLUSIVE = gx.one_cycle_schedule(1.0, 51, 0.25, 10.0, 100.0, anneal="linear", inclusive=True)
+THREE = gx.one_cycle_schedule(1.0, 50, 0.3, 10.0, 100.0, shape="linear", three_phase=True)
+INCLUSIVE = gx.one_cycle_schedule(1.0, 51, 0.25, 10.0, 100.0, shape="linear", inclusive=True)
 BOTH = gx.cyclic_with_momentum(0.1, 1.0, 5, 3, "triangular2", momentum=(0.8, 0.9))
 HALVES = lambda cycle, t: 0.5**cycle
 
@@ -224,13 +224,13 @@ def test_a_sweep_over_peaks():
         (lambda: gx.wsd_schedule(0.0, 1.0, 5, -5, 5), r"wsd_schedule: stable_steps must be at least 0"),
         (
             lambda: gx.wsd_schedule(0.0, 1.0, 5, 5, 5, shape="sqrt"),
-            r"shape must be 'linear' or 'cosine' or '1-sqrt', got 'sqrt'",
+            r"shape must be 'linear', 'cosine' or '1-sqrt', got 'sqrt'",
         ),
         (lambda: gx.cosine_restarts_schedule(1.0, 0), r"cosine_restarts_schedule: decay_steps must be at le"),
         (lambda: gx.cosine_restarts_schedule(1.0, 5, 1.5), r"t_mult must be an integer, got 1.5"),
         (lambda: gx.sgdr_schedule([]), r"give at least one schedule"),
         (lambda: gx.cyclic_schedule(0.0, 1.0, 0), r"cyclic_schedule: step_size_up must be at least 1"),
-        (lambda: gx.cyclic_schedule(0.0, 1.0, 5, mode="saw"), r"mode must be 'triangular' or .*, got 'saw'"),
+        (lambda: gx.cyclic_schedule(0.0, 1.0, 5, mode="saw"), r"mode must be 'triangular', .*, got 'saw'"),
         (lambda: gx.cyclic_schedule(0.0, 1.0, 5, gamma=-1.0), r"gamma must be more than 0, got -1.0"),
         (lambda: gx.one_cycle_schedule(1.0, 0), r"one_cycle_schedule: transition_steps must be at least 1"),
         (lambda: gx.one_cycle_schedule(1.0, 9, 1.0), r"pct_start must be at least 0 and less than 1, got 1"),
@@ -240,8 +240,8 @@ def test_a_sweep_over_peaks():
         ),
         (lambda: gx.one_cycle_schedule(1.0, 9, div_factor=0.0), r"factors must be more than 0, got 0.0"),
         (
-            lambda: gx.one_cycle_schedule(1.0, 9, anneal="cos"),
-            r"anneal must be 'cosine' or 'linear', got 'cos'",
+            lambda: gx.one_cycle_schedule(1.0, 9, shape="cos"),
+            r"shape must be 'cosine' or 'linear', got 'cos'",
         ),
         (
             lambda: gx.one_cycle_schedule(1.0, 2, inclusive=True),
