@@ -63,6 +63,8 @@ RANGES = {
     "signum.beta": _DECAY,
     "slow_step_size": _FRACTION,
     "max_learning_rate": _BOUND,
+    "descend.max_learning_rate": (lambda x: 0 < x < math.inf, "more than 0 and finite"),
+    "lr_decay": _FINITE,
     "scaling": _FINITE,
     "min_curvature": _DECAY,
     "tol": _FINITE,
@@ -110,6 +112,19 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
     is_real = hasattr(out, "dtype") and out.dtype.kind not in "bc" and jnp.issubdtype(out.dtype, np.number)
     if not is_real or out.shape:
         raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {out}")
+
+
+def check_number(owner: str, **given: Any) -> None:
+    """`check`, for what cannot follow a schedule."""
+    for name, value in given.items():
+        if callable(value):
+            raise TypeError(f"{owner}: {name} must be a number, got a function")
+    check(owner, **given)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a hyperparameter is 0 and stays it: an injected one may change, though it is 0 now."""
+    return isinstance(value, int | float | np.number) and value == 0
 
 
 _varying: contextvars.ContextVar[tuple] = contextvars.ContextVar("varying", default=())

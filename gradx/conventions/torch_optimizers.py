@@ -6,11 +6,12 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check, check_number, is_zero
 from gradx.optimizers.adadelta import scale_by_adadelta
 from gradx.optimizers.adafactor import adafactor
 from gradx.optimizers.adagrad import scale_by_rss
@@ -58,16 +59,15 @@ def SGD(
 ) -> GradientTransformation:
     """torch.optim.SGD: the velocity starts at the first gradient, undampened; decay is L2."""
     check("SGD", momentum=momentum)
-    if not callable(momentum) and momentum == 0:
-        if nesterov:
-            raise ValueError("SGD: nesterov needs a momentum and no dampening")
-        return descent(chain(), lr, weight_decay, maximize)
-    if not dampening:
-        return descent(trace(momentum, nesterov), lr, weight_decay, maximize)
-    if nesterov:
+    check_number("SGD", dampening=dampening)
+    undamped = is_zero(dampening) or isinstance(dampening, jax.Array)  # of an array it is not known
+    if nesterov and (is_zero(momentum) or not undamped):
         raise ValueError("SGD: nesterov needs a momentum and no dampening")
-    damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
-    return descent(chain(damped, trace(momentum)), lr, weight_decay, maximize)
+    velocity = chain() if is_zero(momentum) else trace(momentum, nesterov)
+    if not is_zero(momentum) and not is_zero(dampening):
+        damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
+        velocity = chain(damped, velocity)
+    return descent(velocity, lr, weight_decay, maximize)
 
 
 @factory
@@ -81,8 +81,9 @@ def Adagrad(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adagrad: eps outside the root, the rate divided by 1 + count * lr_decay, L2 decay."""
+    check_number("Adagrad", lr_decay=lr_decay)
     rate = lr
-    if lr_decay:
+    if not is_zero(lr_decay):
         rate = Schedule(lambda count: at(lr, count) / (1 + lr_decay * jnp.asarray(count, float)))
     return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay, maximize)
 
@@ -100,7 +101,7 @@ def RMSprop(
 ) -> GradientTransformation:
     """torch.optim.RMSprop: eps outside the root, the rate outside the velocity, L2 decay."""
     direction = (scale_by_stddev if centered else scale_by_rms)(alpha, eps)
-    if callable(momentum) or momentum != 0:
+    if not is_zero(momentum):
         direction = chain(direction, trace(momentum))
     return descent(direction, lr, weight_decay, maximize)
 

@@ -9,7 +9,7 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check, check_number, varies
 from gradx.leafwise import leafwise
 from gradx.schedules.base import Schedule, constant_schedule
 from gradx.schedules.combine import product_schedule
@@ -57,6 +57,8 @@ def descend(
     Raises ValueError for an unknown mode or order, for L2 with an order, and if the peak is missing.
     """
     check("descend", learning_rate=learning_rate, weight_decay=weight_decay)
+    if max_learning_rate is not None:
+        check_number("descend", max_learning_rate=max_learning_rate)
     if decay_mode not in MODES or decay_order not in ORDERS:
         raise ValueError(
             f"descend: decay_mode must be one of {MODES} and decay_order one of {ORDERS}, "
@@ -97,11 +99,9 @@ def shrink_params(share: ScalarOrSchedule, after: bool) -> GradientTransformatio
 def relative(learning_rate: Any, peak: float | None) -> Any:
     """The learning rate as a share of its peak."""
     if peak is None:
-        if callable(learning_rate):
+        if varies(learning_rate):
             raise ValueError("descend: give max_learning_rate, the highest learning rate of the schedule")
         return 1.0
-    if not peak > 0:
-        raise ValueError(f"descend: max_learning_rate must be more than 0, got {peak}")
     return product(learning_rate, 1 / peak)
 
 
