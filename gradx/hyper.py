@@ -36,7 +36,7 @@ RANGES = {
     "max_step_size": _BOUND,
     "initial_scale": _FINITE,
     "lambd": _FINITE,
-    "alpha": _FINITE,
+    "asgd.alpha": _FINITE,
     "t0": _BOUND,
     "start": _BOUND,
     "eps": _FINITE,

@@ -19,10 +19,10 @@ NAN, INF = float("nan"), float("inf")
         (lambda: gx.adam(1e-3, b2=NAN), r"b2 must be at least 0 and less than 1, got nan"),
         (lambda: gx.adamw(1e-3, eps=-1e-8), r"eps must be at least 0 and finite, got -1e-08"),
         (lambda: gx.adamw(1e-3, eps_root=NAN), r"eps_root must be at least 0 and finite, got nan"),
-        (lambda: gx.adamw(1e-3, weight_decay=-0.1), r"add_decayed_weights: weight_decay must be at least 0"),
+        (lambda: gx.adamw(1e-3, weight_decay=-0.1), r"descend: weight_decay must be at least 0"),
         (
             lambda: gx.adamw(-1e-3),
-            r"scale_by_learning_rate: learning_rate must be at least 0 and finite, got -0.001",
+            r"descend: learning_rate must be at least 0 and finite, got -0.001",
         ),
         (lambda: gx.sgd(NAN), r"learning_rate must be at least 0 and finite, got nan"),
         (lambda: gx.lion(INF), r"learning_rate must be at least 0 and finite, got inf"),
@@ -127,6 +127,7 @@ def test_other_things_are_not_hyperparameters(make, message):
         (gx.clip_by_global_norm(INF), 2.0),
         (gx.clip(0.0), 0.0),
         (gx.scale(-1.0), -2.0),
+        (gx.scale_by_optimistic_gradient(alpha=-1.0), -2.0),
     ],
 )
 def test_the_bounds_themselves_are_allowed(tx, update):
