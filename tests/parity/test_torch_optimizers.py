@@ -28,7 +28,7 @@ ROWS = [
     ("Adadelta", {}),
     ("Adadelta", dict(lr=0.5, rho=0.8, weight_decay=0.1)),
     ("Adafactor", {}),
-    ("Adafactor", dict(lr=0.1, eps=(1e-6, 1e-2), d=0.5, weight_decay=0.1, maximize=True)),
+    ("Adafactor", dict(lr=0.1, eps=(1e-6, 1e-2), d=1.5, weight_decay=0.1, maximize=True)),
     ("Adam", {}),
     ("Adam", dict(lr=0.01, betas=(0.8, 0.95), weight_decay=0.1)),
     ("Adam", dict(lr=0.01, amsgrad=True, weight_decay=0.1)),
