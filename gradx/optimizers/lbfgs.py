@@ -74,9 +74,10 @@ def scale_by_lbfgs(
         columns = {
             k: aligned(treedef, getattr(state, k), ("the updates", f"the state's {k}"), HINT) for k in fields
         }
-        slots = {k: {i: columns[k][i] for i in gs} for k in fields}
+        # A restored state may hold NumPy arrays.
+        slots = {k: widened({i: columns[k][i] for i in gs}) for k in fields}
         with promotion((gs, ps, slots)):
-            us, new, weights = step(gs, ps, slots, state.weights_memory, state.count)
+            us, new, weights = step(gs, ps, slots, jnp.asarray(state.weights_memory), state.count)
         for i, u in us.items():
             leaves[i] = u
             for k, column in columns.items():
