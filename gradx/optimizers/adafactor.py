@@ -76,8 +76,8 @@ def scale_by_factored_rms(
     floored = floor is not None
 
     def axes(x: jax.Array) -> tuple[int, int] | None:
-        """The axis of the rows and the axis of the columns; None for what is not factored."""
-        if not factored or x.ndim < 2:
+        """The axis of the rows and the axis of the columns; None for what is not factored, as what has no mean."""
+        if not factored or x.ndim < 2 or not x.size:
             return None
         by_length = sorted(range(x.ndim), key=x.shape.__getitem__)
         row, column = by_length[-2:] if factored_axes == "largest" else (x.ndim - 2, x.ndim - 1)
