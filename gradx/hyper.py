@@ -68,7 +68,16 @@ RANGES = {
     "scaling": _FINITE,
     "min_curvature": _DECAY,
     "tol": _FINITE,
-    "max_steps": _FINITE,
+    "max_steps": (lambda x: 0 <= x < 2**31, "at least 0 and below 2**31"),
+    "lr": _FINITE,
+    "slope_rtol": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
+    "curv_rtol": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
+    "decrease_factor": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
+    "increase_factor": (lambda x: 1 <= x < math.inf, "at least 1 and finite"),
+    "approx_dec_rtol": _FINITE,
+    "stepsize_precision": _FINITE,
+    "atol": _FINITE,
+    "rtol": _FINITE,
 }
 
 

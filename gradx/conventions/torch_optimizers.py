@@ -131,7 +131,11 @@ def Adam(
     decoupled_weight_decay: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adam: L2 decay unless decoupled; amsgrad takes the largest `nu` before its correction."""
-    direction = scale_by_amsgrad(*betas, eps, max_over="raw") if amsgrad else scale_by_adam(*betas, eps)
+    direction = (
+        scale_by_amsgrad(*pair("Adam", betas=betas), eps, max_over="raw")
+        if amsgrad
+        else scale_by_adam(*pair("Adam", betas=betas), eps)
+    )
     return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
 
 
@@ -161,7 +165,7 @@ def NAdam(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.NAdam: a momentum that rises, by `momentum_decay`; L2 decay unless decoupled."""
-    direction = scale_by_nadam(*betas, eps, momentum_decay=momentum_decay)
+    direction = scale_by_nadam(*pair("NAdam", betas=betas), eps, momentum_decay=momentum_decay)
     return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
 
 
@@ -176,7 +180,7 @@ def RAdam(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.RAdam: eps joins the root before its correction; L2 decay unless decoupled."""
-    direction = scale_by_radam(*betas, eps, eps_before_correction=True)
+    direction = scale_by_radam(*pair("RAdam", betas=betas), eps, eps_before_correction=True)
     return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
 
 
@@ -190,7 +194,7 @@ def Adamax(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adamax, with L2 decay."""
-    return descent(scale_by_adamax(*betas, eps), lr, weight_decay, maximize)
+    return descent(scale_by_adamax(*pair("Adamax", betas=betas), eps), lr, weight_decay, maximize)
 
 
 @factory
@@ -202,7 +206,7 @@ def Rprop(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Rprop: `etas` shrink and stretch the step sizes, within the bounds `step_sizes`."""
-    return ascending(rprop(lr, *etas, *step_sizes), maximize)
+    return ascending(rprop(lr, *pair("Rprop", etas=etas), *pair("Rprop", step_sizes=step_sizes)), maximize)
 
 
 @factory
@@ -234,7 +238,8 @@ def Adafactor(
 
     `eps` is the floor of the denominator (None for the machine epsilon) and that of the parameters' size.
     """
-    floor, min_scale = eps
+    check("Adafactor", lr=lr, weight_decay=weight_decay)
+    floor, min_scale = pair("Adafactor", eps=eps)
     tx = adafactor(
         lr,
         min_dim_size_to_factor=0,
@@ -265,6 +270,14 @@ def descent(
 def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:
     """With the sign of the gradients turned, if they are to be climbed."""
     return chain(scale(-1.0), tx) if maximize else tx
+
+
+def pair(owner: str, **given: Any) -> tuple[Any, Any]:
+    """The one argument given, if it is a pair: a third number would be taken for what comes next."""
+    ((name, value),) = given.items()
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"{owner}: {name} must be a pair, got {value!r}")
+    return value[0], value[1]
 
 
 def at(value: Any, count: Any) -> Any:

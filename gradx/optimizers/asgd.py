@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check, check_number
 from gradx.leafwise import copy_slot, leafwise
 from gradx.schedules.base import Schedule
 from gradx.transforms.decay import add_decayed_weights
@@ -64,7 +64,8 @@ def asgd(
       alpha: the power with which the rate falls, at least 0; 0.75 in Bottou's.
       t0: steps before the averaging begins, at least 0; the default of 1e6 is torch's.
     """
-    check("asgd", learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0)
+    check("asgd", learning_rate=learning_rate, lambd=lambd, alpha=alpha)
+    check_number("asgd", t0=t0)
 
     def rate(count):
         at: Any = lambda x: x(count) if callable(x) else x

@@ -9,7 +9,7 @@ from optax import ScaleByLBFGSState
 
 from gradx.core import HINT, GradientTransformation, chain, check_state, identity, widened
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, cast, check
+from gradx.hyper import ScalarOrSchedule, cast, check_number
 from gradx.leafwise import promotion, scalar_dtype, zero_slot
 from gradx.leaves import Place, beside, present, stored
 from gradx.numerics import increment
@@ -45,7 +45,7 @@ def scale_by_lbfgs(
     """
     if isinstance(memory_size, bool) or not isinstance(memory_size, int) or memory_size < 1:
         raise ValueError(f"{OWNER}: memory_size must be an integer of at least 1, got {memory_size!r}")
-    check(OWNER, min_curvature=min_curvature)
+    check_number(OWNER, min_curvature=min_curvature)
 
     def init(params: Tree) -> Any:
         leaves, treedef = flatten(params)

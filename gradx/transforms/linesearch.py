@@ -11,6 +11,7 @@ from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core import GradientTransformation, linked, widened
 from gradx.factory import factory
+from gradx.hyper import check_number
 
 __all__ = [
     "ScaleByBacktrackingLinesearchState",
@@ -58,6 +59,16 @@ def scale_by_zoom_linesearch(
             "scale_by_zoom_linesearch: initial_guess_strategy must be 'keep' or 'one', "
             f"got {initial_guess_strategy!r}"
         )
+    bounds = {"max_learning_rate": max_learning_rate, "approx_dec_rtol": approx_dec_rtol}
+    check_number(
+        "scale_by_zoom_linesearch",
+        tol=tol,
+        increase_factor=increase_factor,
+        slope_rtol=slope_rtol,
+        curv_rtol=curv_rtol,
+        stepsize_precision=stepsize_precision,
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+    )
     return kept(
         "scale_by_zoom_linesearch",
         optax.scale_by_zoom_linesearch(
@@ -106,6 +117,15 @@ def scale_by_backtracking_linesearch(
     `update` needs `value`, `grad` (both at `params`) and `value_fn`, a function of the parameters; the
     value that it ends with is in its state. See Nocedal & Wright 1999, §3.1.
     """
+    check_number(
+        "scale_by_backtracking_linesearch",
+        slope_rtol=slope_rtol,
+        decrease_factor=decrease_factor,
+        increase_factor=increase_factor,
+        max_learning_rate=max_learning_rate,
+        atol=atol,
+        rtol=rtol,
+    )
     return kept(
         "scale_by_backtracking_linesearch",
         optax.scale_by_backtracking_linesearch(
