@@ -65,10 +65,21 @@ RANGES = {
     "signum.beta": _DECAY,
     "slow_step_size": _FRACTION,
     "max_learning_rate": _BOUND,
+    "descend.max_learning_rate": (lambda x: 0 < x < math.inf, "more than 0 and finite"),
+    "lr_decay": _FINITE,
     "scaling": _FINITE,
     "min_curvature": _DECAY,
     "tol": _FINITE,
-    "max_steps": _FINITE,
+    "max_steps": (lambda x: 0 <= x < 2**31, "at least 0 and below 2**31"),
+    "lr": _FINITE,
+    "slope_rtol": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
+    "curv_rtol": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
+    "decrease_factor": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
+    "increase_factor": (lambda x: 1 <= x < math.inf, "at least 1 and finite"),
+    "approx_dec_rtol": _FINITE,
+    "stepsize_precision": _FINITE,
+    "atol": _FINITE,
+    "rtol": _FINITE,
 }
 
 
@@ -127,6 +138,19 @@ def positive_integer(owner: str, **given: Any) -> None:
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{owner}: {name} must be an integer of at least 1, got {value!r}")
+
+
+def check_number(owner: str, **given: Any) -> None:
+    """`check`, for what cannot follow a schedule."""
+    for name, value in given.items():
+        if callable(value):
+            raise TypeError(f"{owner}: {name} must be a number, got a function")
+    check(owner, **given)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a hyperparameter is 0 and stays it: an injected one may change, though it is 0 now."""
+    return isinstance(value, int | float | np.number) and value == 0
 
 
 _varying: contextvars.ContextVar[tuple] = contextvars.ContextVar("varying", default=())

@@ -11,7 +11,7 @@ import optax
 from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core import apply_updates, linked, widened
-from gradx.hyper import check
+from gradx.hyper import check_number
 from gradx.leafwise import scalar_dtype
 from gradx.optimizers.lbfgs import lbfgs
 from gradx.tree import Tree
@@ -98,7 +98,7 @@ def minimize(
     """
     if not isinstance(args, tuple):
         raise TypeError(f"minimize: args must be a tuple, got {type(args).__name__}: write (args,)")
-    check("minimize", tol=tol, max_steps=max_steps)
+    check_number("minimize", tol=tol, max_steps=max_steps)
     x0 = jax.tree.map(as_real, x0)
     if not jax.tree.leaves(x0):
         raise ValueError("minimize: x0 holds no arrays")

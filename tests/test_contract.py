@@ -201,6 +201,14 @@ def test_the_empty_tree_and_the_bare_array(tx, lenient):
     assert tx.update(x, tx.init(x), x)[0].shape == (3,)
 
 
+@each_of_ours
+def test_arrays_without_elements(tx, lenient):
+    p = {"w": jnp.ones(2), "none": jnp.ones((0, 3)), "last": jnp.ones((2, 0, 3))}
+    state = jax.eval_shape(tx.init, p)
+    updates, after = jax.eval_shape(tx.update, p, state, p)
+    assert (aval(updates), aval(after)) == (aval(p), aval(state))
+
+
 @each
 def test_equal_calls_are_equal(tx):
     other = copy.deepcopy(tx)

@@ -72,6 +72,20 @@ NAN, INF = float("nan"), float("inf")
             lambda: gx.scale_by_yogi(initial_accumulator_value=-1e-6),
             r"scale_by_yogi: initial_accumulator_value must be at least 0 and finite, got -1e-06",
         ),
+        (lambda: gx.adafactor(-0.1, relative_step=True), r"adafactor: learning_rate must be at least 0"),
+        (lambda: gx.torch.Adafactor(lr=-0.1), r"Adafactor: lr must be at least 0 and finite, got -0.1"),
+        (lambda: gx.torch.Adagrad(lr_decay=-1.0), r"Adagrad: lr_decay must be at least 0 and finite, got -1"),
+        (lambda: gx.adamw(0.1, max_learning_rate=-1.0), r"max_learning_rate must be more than 0 and finite"),
+        (
+            lambda: gx.scale_by_zoom_linesearch(9, max_learning_rate=-1.0),
+            r"max_learning_rate must be at least 0",
+        ),
+        (lambda: gx.scale_by_zoom_linesearch(9, curv_rtol=2.0), r"curv_rtol must be more than 0 and less"),
+        (
+            lambda: gx.scale_by_backtracking_linesearch(9, decrease_factor=1.5),
+            r"decrease_factor must be more than 0 and less than 1, got 1.5",
+        ),
+        (lambda: gx.minimize(jnp.sum, 1.0, max_steps=10**10), r"max_steps must be at least 0 and below 2"),
         (lambda: gx.signum(0.1, beta=1.0), r"signum: beta must be at least 0 and less than 1, got 1"),
         (lambda: gx.lion(0.1, b1=1.0, b2=None), r"scale_by_lion: b1 must be at least 0 and less than 1"),
         (lambda: gx.fromage(-0.1), r"fromage: learning_rate must be at least 0 and finite, got -0.1"),
@@ -111,6 +125,25 @@ def test_bad_values_are_refused_at_construction(make, message):
         (
             lambda: gx.scale_by_yogi(initial_accumulator_value=lambda step: 0.1),
             r"initial_accumulator_value must be a number, got a function",
+        ),
+        (lambda: gx.adagrad(0.1, lambda step: 0.1), r"initial_accumulator_value must be a number, got a fun"),
+        (
+            lambda: gx.rmsprop(0.1, initial_scale=lambda step: 0.1),
+            r"initial_scale must be a number, got a fun",
+        ),
+        (lambda: gx.asgd(0.1, t0=lambda step: 1.0), r"asgd: t0 must be a number, got a function"),
+        (lambda: gx.lbfgs(min_curvature=lambda step: 0.0), r"min_curvature must be a number, got a function"),
+        (lambda: gx.minimize(jnp.sum, 1.0, tol=lambda step: 0.0), r"tol must be a number, got a function"),
+        (
+            lambda: gx.torch.Adam(betas=(0.9, 0.99, 0.1)),
+            r"Adam: betas must be a pair, got \(0.9, 0.99, 0.1\)",
+        ),
+        (lambda: gx.torch.Rprop(etas=0.5), r"Rprop: etas must be a pair, got 0.5"),
+        (lambda: gx.torch.Adafactor(eps=1e-3), r"Adafactor: eps must be a pair, got 0.001"),
+        (lambda: gx.torch.Adafactor(lr="x"), r"Adafactor: lr must be a number, .*, got 'x'"),
+        (
+            lambda: gx.centralize(output_axis="last"),
+            r"centralize: output_axis must be an integer, got 'last'",
         ),
         (
             lambda: gx.sgd(lambda: 0.1),

@@ -57,3 +57,11 @@ def test_float16_adam_does_not_divide_by_zero():
     tx = gx.adam(1e-2)
     u, _ = tx.update(g, tx.init(p), p)
     np.testing.assert_allclose(u["w"], [0.0, -1e-2, 1e-2], rtol=1e-3)
+
+
+def test_adadelta_survives_a_square_that_overflows():
+    """√ratio * g is 0 then, and so must be the mean of its square: ratio * g² would be NaN for ever."""
+    tx, x = gx.scale_by_adadelta(), jnp.ones(1)
+    updates, state = tx.update(1e20 * x, tx.init(x))
+    assert jnp.array_equal(updates, 0 * x)
+    assert jnp.array_equal(tx.update(x, state)[0], 0 * x)

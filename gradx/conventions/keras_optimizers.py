@@ -11,7 +11,7 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain, identity
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, combined
+from gradx.hyper import ScalarOrSchedule, check, combined, is_zero
 from gradx.leafwise import leafwise
 from gradx.numerics import norm, real_size, shrink
 from gradx.optimizers.adadelta import adadelta
@@ -58,8 +58,7 @@ def SGD(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.SGD: the learning rate is inside the velocity."""
-    none = not callable(momentum) and momentum == 0
-    tx = sgd(learning_rate, None if none else momentum, nesterov, rate_in_velocity=True)
+    tx = sgd(learning_rate, None if is_zero(momentum) else momentum, nesterov, rate_in_velocity=True)
     return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
 
 
@@ -76,14 +75,13 @@ def RMSprop(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.RMSprop: epsilon under the root, the learning rate inside the velocity."""
-    none = not callable(momentum) and momentum == 0
     tx = rmsprop(
         learning_rate,
         rho,
         epsilon,
         eps_in_sqrt=True,
         centered=centered,
-        momentum=None if none else momentum,
+        momentum=None if is_zero(momentum) else momentum,
     )
     return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
 

@@ -4,12 +4,14 @@
 """
 
 import operator
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, at, check, combined
+from gradx.hyper import ScalarOrSchedule, at, check, check_number, combined, is_zero
 from gradx.optimizers.adadelta import scale_by_adadelta
 from gradx.optimizers.adafactor import adafactor
 from gradx.optimizers.adagrad import scale_by_rss
@@ -56,16 +58,15 @@ def SGD(
 ) -> GradientTransformation:
     """torch.optim.SGD: the velocity starts at the first gradient, undampened; decay is L2."""
     check("SGD", momentum=momentum)
-    if not callable(momentum) and momentum == 0:
-        if nesterov:
-            raise ValueError("SGD: nesterov needs a momentum and no dampening")
-        return descent(chain(), lr, weight_decay, maximize)
-    if not dampening:
-        return descent(trace(momentum, nesterov), lr, weight_decay, maximize)
-    if nesterov:
+    check_number("SGD", dampening=dampening)
+    undamped = is_zero(dampening) or isinstance(dampening, jax.Array)  # of an array it is not known
+    if nesterov and (is_zero(momentum) or not undamped):
         raise ValueError("SGD: nesterov needs a momentum and no dampening")
-    damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
-    return descent(chain(damped, trace(momentum)), lr, weight_decay, maximize)
+    velocity = chain() if is_zero(momentum) else trace(momentum, nesterov)
+    if not is_zero(momentum) and not is_zero(dampening):
+        damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
+        velocity = chain(damped, velocity)
+    return descent(velocity, lr, weight_decay, maximize)
 
 
 @factory
@@ -79,8 +80,9 @@ def Adagrad(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adagrad: eps outside the root, the rate divided by 1 + count * lr_decay, L2 decay."""
+    check_number("Adagrad", lr_decay=lr_decay)
     rate = lr
-    if lr_decay:
+    if not is_zero(lr_decay):
         rate = lambda count: at(lr, count) / (1 + lr_decay * jnp.asarray(count, float))
     return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay, maximize)
 
@@ -98,7 +100,7 @@ def RMSprop(
 ) -> GradientTransformation:
     """torch.optim.RMSprop: eps outside the root, the rate outside the velocity, L2 decay."""
     direction = (scale_by_stddev if centered else scale_by_rms)(alpha, eps)
-    if callable(momentum) or momentum != 0:
+    if not is_zero(momentum):
         direction = chain(direction, trace(momentum))
     return descent(direction, lr, weight_decay, maximize)
 
@@ -128,7 +130,11 @@ def Adam(
     decoupled_weight_decay: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adam: L2 decay unless decoupled; amsgrad takes the largest `nu` before its correction."""
-    direction = scale_by_amsgrad(*betas, eps, max_over="raw") if amsgrad else scale_by_adam(*betas, eps)
+    direction = (
+        scale_by_amsgrad(*pair("Adam", betas=betas), eps, max_over="raw")
+        if amsgrad
+        else scale_by_adam(*pair("Adam", betas=betas), eps)
+    )
     return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
 
 
@@ -158,7 +164,7 @@ def NAdam(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.NAdam: a momentum that rises, by `momentum_decay`; L2 decay unless decoupled."""
-    direction = scale_by_nadam(*betas, eps, momentum_decay=momentum_decay)
+    direction = scale_by_nadam(*pair("NAdam", betas=betas), eps, momentum_decay=momentum_decay)
     return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
 
 
@@ -173,7 +179,7 @@ def RAdam(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.RAdam: eps joins the root before its correction; L2 decay unless decoupled."""
-    direction = scale_by_radam(*betas, eps, eps_before_correction=True)
+    direction = scale_by_radam(*pair("RAdam", betas=betas), eps, eps_before_correction=True)
     return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
 
 
@@ -187,7 +193,7 @@ def Adamax(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adamax, with L2 decay."""
-    return descent(scale_by_adamax(*betas, eps), lr, weight_decay, maximize)
+    return descent(scale_by_adamax(*pair("Adamax", betas=betas), eps), lr, weight_decay, maximize)
 
 
 @factory
@@ -199,7 +205,7 @@ def Rprop(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Rprop: `etas` shrink and stretch the step sizes, within the bounds `step_sizes`."""
-    return ascending(rprop(lr, *etas, *step_sizes), maximize)
+    return ascending(rprop(lr, *pair("Rprop", etas=etas), *pair("Rprop", step_sizes=step_sizes)), maximize)
 
 
 @factory
@@ -231,7 +237,8 @@ def Adafactor(
 
     `eps` is the floor of the denominator (None for the machine epsilon) and that of the parameters' size.
     """
-    floor, min_scale = eps
+    check("Adafactor", lr=lr, weight_decay=weight_decay)
+    floor, min_scale = pair("Adafactor", eps=eps)
     tx = adafactor(
         lr,
         min_dim_size_to_factor=0,
@@ -262,3 +269,11 @@ def descent(
 def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:
     """With the sign of the gradients turned, if they are to be climbed."""
     return chain(scale(-1.0), tx) if maximize else tx
+
+
+def pair(owner: str, **given: Any) -> tuple[Any, Any]:
+    """The one argument given, if it is a pair: a third number would be taken for what comes next."""
+    ((name, value),) = given.items()
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"{owner}: {name} must be a pair, got {value!r}")
+    return value[0], value[1]

@@ -31,8 +31,9 @@ def scale_by_adadelta(rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6)
     def rule(g, e_g, e_x, rho, eps):
         e_g = lerp(abs_sq(g), e_g, rho)
         ratio = (e_x + eps) / (e_g + eps)
-        # u² without its root, which XLA would rather store than take twice
-        return jnp.sqrt(ratio) * g, e_g, lerp(ratio * abs_sq(g), e_x, rho)
+        # u² without its root, which XLA would rather store than take twice; in this order, as 0 times an
+        # overflowed g² is NaN.
+        return jnp.sqrt(ratio) * g, e_g, lerp((ratio * g * jnp.conj(g)).real, e_x, rho)
 
     start = zero_slot(real=True)
     return leafwise(ScaleByAdaDeltaState, rule, slots={"e_g": start, "e_x": start}, rho=rho, eps=eps)

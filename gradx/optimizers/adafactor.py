@@ -73,7 +73,7 @@ def scale_by_factored_rms(
 
     def axes(x: jax.Array) -> tuple[int, int] | None:
         """The axis of the rows and the axis of the columns; None for what is not factored."""
-        if not factored or x.ndim < 2:
+        if not factored or x.ndim < 2 or not x.size:
             return None
         by_length = sorted(range(x.ndim), key=x.shape.__getitem__)
         row, column = by_length[-2:] if factored_axes == "largest" else (x.ndim - 2, x.ndim - 1)
@@ -166,6 +166,8 @@ def adafactor(
     Raises ValueError if `update` is called without parameters, though only if the size or decay is asked for.
     """
     check("adafactor", momentum=0.0 if momentum is None else momentum)
+    if learning_rate is not None:  # also under the cap, which hides it from the link
+        check("adafactor", learning_rate=learning_rate)
     rate = capped(learning_rate) if relative_step else learning_rate
     direction = scale_by_factored_rms(
         factored,

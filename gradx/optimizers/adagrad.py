@@ -5,7 +5,7 @@ from optax import ScaleByRssState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check_number
 from gradx.leafwise import full_slot, leafwise
 from gradx.numerics import abs_sq
 from gradx.transforms.scale import scale_by_learning_rate
@@ -29,7 +29,7 @@ def scale_by_rss(
 
     Where the sum is 0, so is the update.
     """
-    check("scale_by_rss", initial_accumulator_value=initial_accumulator_value)
+    check_number("scale_by_rss", initial_accumulator_value=initial_accumulator_value)
 
     def rule(g, sum_of_squares, eps):
         s = sum_of_squares + abs_sq(g)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, at, check
+from gradx.hyper import ScalarOrSchedule, at, check, check_number
 from gradx.leafwise import copy_slot, leafwise
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.scale import scale_by_learning_rate
@@ -63,7 +63,8 @@ def asgd(
       alpha: the power with which the rate falls, at least 0; 0.75 in Bottou's.
       t0: steps before the averaging begins, at least 0; the default of 1e6 is torch's.
     """
-    check("asgd", learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0)
+    check("asgd", learning_rate=learning_rate, lambd=lambd, alpha=alpha)
+    check_number("asgd", t0=t0)
 
     def rate(count):
         first = at(learning_rate, count)

@@ -9,7 +9,7 @@ from optax import ScaleByLBFGSState
 
 from gradx.core import HINT, GradientTransformation, chain, check_state, identity, widened
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, cast, check, positive_integer
+from gradx.hyper import ScalarOrSchedule, cast, check_number, positive_integer
 from gradx.leafwise import promotion, scalar_dtype, zero_slot
 from gradx.leaves import Place, beside, present, stored
 from gradx.numerics import increment
@@ -44,7 +44,7 @@ def scale_by_lbfgs(
     point, with its own gradient. Raises ValueError if it is called without parameters.
     """
     positive_integer(OWNER, memory_size=memory_size)
-    check(OWNER, min_curvature=min_curvature)
+    check_number(OWNER, min_curvature=min_curvature)
 
     def init(params: Tree) -> Any:
         leaves, treedef = flatten(params)
@@ -73,9 +73,10 @@ def scale_by_lbfgs(
         columns = {
             k: aligned(treedef, getattr(state, k), ("the updates", f"the state's {k}"), HINT) for k in fields
         }
-        slots = {k: {i: columns[k][i] for i in gs} for k in fields}
+        # A restored state may hold NumPy arrays.
+        slots = {k: widened({i: columns[k][i] for i in gs}) for k in fields}
         with promotion((gs, ps, slots)):
-            us, new, weights = step(gs, ps, slots, state.weights_memory, state.count)
+            us, new, weights = step(gs, ps, slots, jnp.asarray(state.weights_memory), state.count)
         for i, u in us.items():
             leaves[i] = u
             for k, column in columns.items():

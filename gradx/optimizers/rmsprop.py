@@ -7,7 +7,7 @@ from optax import ScaleByRmsState, ScaleByRStdDevState
 
 from gradx.core import GradientTransformation, chain, identity, state_of
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check, check_number
 from gradx.leafwise import full_slot, leafwise
 from gradx.numerics import abs_sq, lerp
 from gradx.transforms.momentum import trace
@@ -36,7 +36,7 @@ def scale_by_rms(
       eps_in_sqrt: add `eps` under the square root.
       bias_correction: nu / (1 - decayᵗ) in place of `nu`; then this is Adam without a mean.
     """
-    check("scale_by_rms", initial_scale=initial_scale)
+    check_number("scale_by_rms", initial_scale=initial_scale)
 
     def rule(g, nu, decay, eps, c=1.0):
         nu = lerp(abs_sq(g), nu, decay)
@@ -70,7 +70,7 @@ def scale_by_stddev(
       decay, eps, initial_scale, eps_in_sqrt: as in `scale_by_rms`.
       bias_correction: divide `mu` and `nu` by 1 - decayᵗ.
     """
-    check("scale_by_stddev", initial_scale=initial_scale)
+    check_number("scale_by_stddev", initial_scale=initial_scale)
 
     def rule(g, mu, nu, decay, eps, c=1.0):
         mu, nu = lerp(g, mu, decay), lerp(abs_sq(g), nu, decay)

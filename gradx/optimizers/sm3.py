@@ -53,7 +53,8 @@ def scale_by_sm3(
             # Summed anew for each use, each behind one barrier more: what is used twice, XLA:CPU keeps as an
             # array, at 12 bytes a parameter.
             g, mu = jax.lax.optimization_barrier((g, mu))
-            most.append(jnp.max(total(g, mu), axis=other_axes(axis, g.ndim)))
+            # The sums are at least 0, which is then the maximum over no elements too.
+            most.append(jnp.max(total(g, mu), axis=other_axes(axis, g.ndim), initial=0.0))
         return nu, most, nu
 
     return leafwise(ScaleBySM3State, rule, scalars, slots={"mu": sums}, b1=b1, b2=b2, eps=eps)

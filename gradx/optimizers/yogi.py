@@ -6,7 +6,7 @@ from optax import ScaleByAdamState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.hyper import ScalarOrSchedule, check_number
 from gradx.leafwise import full_slot, leafwise
 from gradx.numerics import abs_sq, lerp
 from gradx.transforms.scale import scale_by_learning_rate
@@ -35,9 +35,7 @@ def scale_by_yogi(
       eps_root: as in `scale_by_adam`.
       initial_accumulator_value: where `mu` and `nu` start, at least 0; a number, not a schedule.
     """
-    if callable(initial_accumulator_value):
-        raise TypeError("scale_by_yogi: initial_accumulator_value must be a number, got a function")
-    check("scale_by_yogi", initial_accumulator_value=initial_accumulator_value)
+    check_number("scale_by_yogi", initial_accumulator_value=initial_accumulator_value)
 
     def rule(g, mu, nu, b1, b2, eps, eps_root, c1, c2):
         mu = lerp(g, mu, b1)

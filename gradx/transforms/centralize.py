@@ -23,6 +23,8 @@ def centralize(*, output_axis: int = 0) -> GradientTransformation:
 
     Raises ValueError where an array of two axes or more has no such axis.
     """
+    if isinstance(output_axis, bool) or not isinstance(output_axis, int):
+        raise TypeError(f"centralize: output_axis must be an integer, got {output_axis!r}")
 
     def rule(g):
         if g.ndim < 2:

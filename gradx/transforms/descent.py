@@ -8,7 +8,7 @@ from optax import EmptyState
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, combined, one_of
+from gradx.hyper import ScalarOrSchedule, check, check_number, combined, one_of, varies
 from gradx.leafwise import leafwise
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.masking import Mask, masked
@@ -53,6 +53,8 @@ def descend(
     check("descend", learning_rate=learning_rate, weight_decay=weight_decay)
     one_of("descend", ("decoupled", "l2", "independent", "corrected"), decay_mode=decay_mode)
     one_of("descend", ("simultaneous", "before", "after"), decay_order=decay_order)
+    if max_learning_rate is not None:
+        check_number("descend", max_learning_rate=max_learning_rate)
     if decay_mode == "l2":
         if decay_order == "after":
             raise ValueError("descend: L2 is part of the gradient, and cannot come after the step")
@@ -89,9 +91,7 @@ def shrink_params(share: ScalarOrSchedule, after: bool) -> GradientTransformatio
 def relative(learning_rate: Any, peak: float | None) -> Any:
     """The learning rate as a share of its peak."""
     if peak is None:
-        if callable(learning_rate):
+        if varies(learning_rate):
             raise ValueError("descend: give max_learning_rate, the highest learning rate of the schedule")
         return 1.0
-    if not peak > 0:
-        raise ValueError(f"descend: max_learning_rate must be more than 0, got {peak}")
     return combined(lambda rate: rate * (1 / peak), learning_rate)

@@ -21,7 +21,8 @@ from gradx.numerics import increment
 __all__ = ["InjectStatefulHyperparamsState", "inject_hyperparams", "set_hyperparams"]
 
 
-KEYS = {"key", "seed"}  # arguments that are integers, and mean no number
+# Arguments that are integers, and mean no number.
+INTEGERS = {"axis", "key", "max_backtracking_steps", "max_linesearch_steps", "seed"}
 Numbers: TypeAlias = dict[str, Any]  # by hyperparameter
 
 
@@ -95,7 +96,7 @@ class Injected(Made):
     def kind(self, name: str, value: Any) -> str:
         """How an argument is held: "number" or "schedule" in the state, or "static"."""
         default = self.signature.parameters[name].default
-        if name in self.static or name in KEYS or isinstance(value, bool | type):
+        if name in self.static or name in INTEGERS or isinstance(value, bool | type):
             return "static"  # a type, jnp.float32 say, gives a number for a step, but is no schedule
         if callable(value):
             return "schedule" if gives_number(self.owner, name, value) else "static"

@@ -11,7 +11,7 @@ from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core import GradientTransformation, linked, widened
 from gradx.factory import factory
-from gradx.hyper import one_of, positive_integer
+from gradx.hyper import check_number, one_of, positive_integer
 
 __all__ = [
     "ScaleByBacktrackingLinesearchState",
@@ -57,6 +57,16 @@ def scale_by_zoom_linesearch(
     owner = "scale_by_zoom_linesearch"
     one_of(owner, ("keep", "one"), initial_guess_strategy=initial_guess_strategy)
     positive_integer(owner, max_linesearch_steps=max_linesearch_steps)
+    bounds = {"max_learning_rate": max_learning_rate, "approx_dec_rtol": approx_dec_rtol}
+    check_number(
+        owner,
+        tol=tol,
+        increase_factor=increase_factor,
+        slope_rtol=slope_rtol,
+        curv_rtol=curv_rtol,
+        stepsize_precision=stepsize_precision,
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+    )
     return kept(
         owner,
         optax.scale_by_zoom_linesearch(
@@ -105,6 +115,15 @@ def scale_by_backtracking_linesearch(
     """
     owner = "scale_by_backtracking_linesearch"
     positive_integer(owner, max_backtracking_steps=max_backtracking_steps)
+    check_number(
+        owner,
+        slope_rtol=slope_rtol,
+        decrease_factor=decrease_factor,
+        increase_factor=increase_factor,
+        max_learning_rate=max_learning_rate,
+        atol=atol,
+        rtol=rtol,
+    )
     return kept(
         owner,
         optax.scale_by_backtracking_linesearch(

@@ -128,3 +128,9 @@ def test_relative_steps_are_bounded_by_one_over_the_root_of_time():
 def test_what_cannot_be_meant_is_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         gx.adafactor(0.1, **kwargs)
+
+
+def test_an_array_without_elements_has_no_means():
+    tx, p = gx.scale_by_factored_rms(min_dim_size_to_factor=0), jnp.ones((0, 3))
+    for leaf in jax.tree.leaves(jax.jit(tx.update)(p, tx.init(p))):
+        assert jnp.all(jnp.isfinite(leaf))

@@ -174,3 +174,12 @@ def test_says_what_is_wrong():
         tx.update(START, tx.init(START))
     with pytest.raises(TypeError, match="scale_by_lbfgs needs a ScaleByLBFGSState"):
         tx.update(START, gx.EmptyState(), START)
+
+
+def test_goes_on_from_a_state_of_numpy_arrays():
+    """As a checkpoint restores it; outside of jit too."""
+    tx, p = gx.lbfgs(0.1, linesearch=None), jnp.array([1.0, -2.0])
+    _, state = tx.update(p, tx.init(p), p)
+    want, _ = tx.update(0.9 * p, state, 0.9 * p)
+    got, _ = tx.update(0.9 * p, jax.tree.map(np.asarray, state), 0.9 * p)
+    np.testing.assert_array_equal(got, want)

@@ -248,3 +248,40 @@ def test_a_dtype_is_no_schedule():
     assert "mu_dtype" not in state.hyperparams
     assert state.inner_state[0].mu.dtype == jnp.bfloat16
     assert "dtype_momentum" not in gx.inject_hyperparams(gx.adafactor)(0.1).init(jnp.ones(2)).hyperparams
+
+
+@pytest.mark.parametrize(
+    ("factory", "kwargs"),
+    [
+        (gx.torch.SGD, {}),
+        (gx.torch.SGD, dict(momentum=0.9, dampening=0.5)),
+        (gx.torch.SGD, dict(momentum=0.9, nesterov=True)),
+        (gx.torch.RMSprop, dict(momentum=0.9)),
+        (gx.torch.Adagrad, dict(lr_decay=0.1)),
+        (gx.keras.SGD, dict(momentum=0.9)),
+        (gx.keras.RMSprop, {}),
+        (gx.adamw, dict(learning_rate=0.1, decay_mode="corrected", max_learning_rate=0.2)),
+        (gx.adaptive_grad_clip, dict(clipping=0.01, axis=0)),
+    ],
+)
+def test_no_argument_must_be_known_when_the_step_is_compiled(factory, kwargs):
+    """A factory that asks whether a number is 0 must not ask it of one that the state holds."""
+    plain, injected = factory(**kwargs), gx.inject_hyperparams(factory)(**kwargs)
+    x, (s, t) = jnp.array([1.0, -2.0]), (tx.init(jnp.ones(2)) for tx in (plain, injected))
+    for _ in range(3):
+        u, s = plain.update(x, s, x)
+        v, t = jax.jit(injected.update)(x, t, x)
+        np.testing.assert_allclose(v, u, rtol=1e-5)
+
+
+def test_a_number_that_was_zero_can_be_changed():
+    tx = gx.inject_hyperparams(gx.torch.SGD)(lr=1.0)
+    x = jnp.ones(1)
+    state = tx.update(x, gx.set_hyperparams(tx.init(x), momentum=0.5), x)[1]
+    assert tx.update(x, state, x)[0][0] == -1.5
+
+
+def test_decay_by_the_share_of_the_peak_asks_for_it_of_an_injected_schedule_too():
+    """Without it the share would be 1 at every step."""
+    with pytest.raises(ValueError, match="give max_learning_rate, the highest learning rate"):
+        gx.inject_hyperparams(gx.adamw)(SCHEDULE, decay_mode="independent")
