@@ -95,6 +95,8 @@ NAN, INF = float("nan"), float("inf")
             lambda: gx.optimistic_gradient_descent(0.1, alpha=NAN),
             r"scale_by_optimistic_gradient: alpha must be a number, not NaN",
         ),
+        (lambda: gx.lamb(0.1, phi_bounds=3), r"phi_bounds must be \(low, high\) with .* got 3"),
+        (lambda: gx.rprop(0.1, min_step_size=1.0, max_step_size=0.5), r"min_step_size must not be above max"),
         (lambda: gx.asgd(0.1, alpha=-1.0), r"asgd: alpha must be at least 0 and finite, got -1"),
         (lambda: gx.sgd(jnp.ones(3)), r"learning_rate must be one number, got an array of shape \(3,\)"),
         (lambda: gx.sgd(lambda step: jnp.ones(3)), r"the schedule for learning_rate must give one number"),
@@ -122,6 +124,10 @@ def test_bad_values_are_refused_at_construction(make, message):
         (lambda: gx.scale_by_schedule(0.1), r"scale_by_schedule: step_size_fn must be a function, got 0.1"),
         (lambda: gx.sgd(np.complex64(1j)), r"learning_rate must be a real number"),
         (lambda: gx.sgd(None), r"learning_rate must be a number, .* got None"),
+        (
+            lambda: gx.adaptive_grad_clip(0.1, axis="x"),
+            r"axis must be an integer or a tuple of them, got 'x'",
+        ),
         (
             lambda: gx.scale_by_yogi(initial_accumulator_value=lambda step: 0.1),
             r"initial_accumulator_value must be a number, got a function",

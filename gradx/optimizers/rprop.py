@@ -1,5 +1,7 @@
 """Rprop (Riedmiller & Braun 1993; without backtracking: Igel & Hüsken 2003, Neurocomputing 50)."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from optax import ScaleByRpropState
 
@@ -35,6 +37,9 @@ def scale_by_rprop(
     For gradients without noise: the whole data set in each step. Complex parameters raise TypeError.
     """
     check("scale_by_rprop", learning_rate=learning_rate)
+    bounds: list[Any] = [min_step_size, max_step_size]
+    if all(isinstance(x, int | float) for x in bounds) and bounds[0] > bounds[1]:
+        raise ValueError(f"scale_by_rprop: min_step_size must not be above max_step_size, got {bounds}")
     first = learning_rate(0) if callable(learning_rate) else learning_rate
 
     def rule(g, step_sizes, prev_updates, eta_minus, eta_plus, min_step_size, max_step_size):

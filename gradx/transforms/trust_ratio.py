@@ -39,11 +39,12 @@ def scale_by_trust_ratio(
     Where ‖p‖ or the denominator's norm is 0 or not finite, the ratio is 1, bounds or not. Norms are taken in
     float32 or better. Raises ValueError if `update` is called without parameters.
     """
-    low, high = phi_bounds if phi_bounds is not None else (0.0, float("inf"))
-    if not 0 <= low <= high:
+    bounds = (0.0, float("inf")) if phi_bounds is None else phi_bounds
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1]:
         raise ValueError(
             f"scale_by_trust_ratio: phi_bounds must be (low, high) with 0 <= low <= high, got {phi_bounds}"
         )
+    low, high = bounds
     decayed = summed_decay is not None
 
     def rule(g, p, min_norm, trust_coefficient, eps, summed_decay):
