@@ -99,7 +99,6 @@ def adaptive_grad_clip(
     unit NaN, an inf stays inf. Raises ValueError if `update` is called without parameters, and for arrays
     of six axes or more if `axis` is not given.
     """
-
     for i in () if axis is None else np.ravel(axis):
         if not isinstance(i, np.integer):
             raise TypeError(f"adaptive_grad_clip: axis must be an integer or a tuple of them, got {axis!r}")
