@@ -16,9 +16,8 @@ __all__ = ["AverageParamsState", "asgd", "average_params"]
 
 
 class AverageParamsState(NamedTuple):
-    """The step count, and the average of the parameters."""
+    """The average of the parameters."""
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
     average: jax.Array
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -21,10 +20,9 @@ __all__ = [
 ]
 
 
-class Counted(NamedTuple):
-    """What the engine keeps: the state as Optax has it says only whether the count is 0."""
+class PreviousState(NamedTuple):
+    """What the engine keeps, with its count: the state as Optax has it says only whether that is 0."""
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
     previous_gradient: Any
 
 
@@ -49,12 +47,12 @@ def scale_by_optimistic_gradient(
     def rule(g, previous_gradient, now, before):
         return now * g - before * previous_gradient, g
 
-    inner = leafwise(Counted, rule, scalars, alpha=alpha, beta=beta)
+    inner = leafwise(PreviousState, rule, scalars, alpha=alpha, beta=beta)
     scheduled = callable(alpha) or callable(beta)
     State = state_of(optax.scale_by_optimistic_gradient)
 
     def shown(state):
-        public = State(state.count == 0, state.previous_gradient)
+        public = State(state.count == 0, state.inner_state.previous_gradient)
         return ScheduledState(state.count, public) if scheduled else public
 
     def update(updates, state, params=None, **extra):
@@ -63,7 +61,8 @@ def scale_by_optimistic_gradient(
         check_state("scale_by_optimistic_gradient", State, state)
         if count is None:
             count = jnp.where(state.is_initial_step, 0, 1).astype(jnp.int32)
-        updates, new = inner.update(updates, Counted(count, state.previous_gradient), params, **extra)
+        kept = ScheduledState(count, PreviousState(state.previous_gradient))
+        updates, new = inner.update(updates, kept, params, **extra)
         return updates, shown(new)
 
     return GradientTransformation(lambda params: shown(inner.init(params)), update)

@@ -1,6 +1,6 @@
 """Slow parameters behind fast ones (Zhang et al. 2019, arXiv:1907.08610)."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +14,22 @@ from gradx.leafwise import copy_slot, leafwise
 __all__ = ["LookaheadState", "lookahead"]
 
 
-class LookaheadState(NamedTuple):
-    """The step count, the slow parameters (the ones to evaluate), and the fast optimizer's state."""
+class SlowState(NamedTuple):
+    """The slow parameters."""
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
     slow_params: Any
+
+
+class LookaheadState(NamedTuple):
+    """The slow parameters, with the step count, and the fast optimizer's state."""
+
+    slow_state: Any
     fast_state: Any
 
-
-class SlowState(NamedTuple):
-    """The part of the state that the rule knows."""
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    slow_params: Any
+    @property
+    def slow_params(self) -> Any:
+        """The parameters to evaluate."""
+        return self.slow_state.inner_state.slow_params
 
 
 @factory
@@ -54,29 +57,27 @@ def lookahead(
     positive_integer("lookahead", sync_period=sync_period)
     fast_update = linked("the fast optimizer of lookahead", fast_optimizer)
 
-    def scalars(sync):
-        return {"sync": sync}
+    def syncs(count):
+        return jnp.where(count % sync_period == sync_period - 1, 1.0, 0.0)
 
     def rule(g, p, slow_params, slow_step_size, sync):
         slow = slow_params + slow_step_size * (p + g - slow_params)
         return jnp.where(sync == 1, slow - p, g), jnp.where(sync == 1, slow, slow_params)
 
-    slots = {"slow_params": copy_slot()}
-    slow = leafwise(SlowState, rule, scalars, slots=slots, slow_step_size=slow_step_size)
+    start = {"slow_params": copy_slot()}
+    slow = leafwise(SlowState, rule, slots=start, slow_step_size=slow_step_size, sync=syncs)
 
     def init(params):
-        count, slow_params = cast(SlowState, slow.init(params))
-        return LookaheadState(count, slow_params, fast_optimizer.init(params))
+        return LookaheadState(slow.init(params), fast_optimizer.init(params))
 
     def update(updates, state, params=None, **extra):
         check_state("lookahead", LookaheadState, state)
-        sync = state.count % sync_period == sync_period - 1
         updates, fast = fast_update(updates, state.fast_state, params, **extra)
-        before = SlowState(state.count, state.slow_params)
-        updates, after = slow.update(updates, before, params, sync=sync)
+        updates, slow_state = slow.update(updates, state.slow_state, params)
         if reset_state:
+            sync = syncs(state.slow_state.count) == 1
             fresh = fast_optimizer.init(apply_updates(params, updates))
             fast = jax.tree.map(lambda new, old: jnp.where(sync, new, old), typed_like(fresh, fast), fast)
-        return updates, LookaheadState(*cast(SlowState, after), fast)
+        return updates, LookaheadState(slow_state, fast)
 
     return GradientTransformation(init, update)

@@ -24,7 +24,7 @@ def test_goes_half_of_the_way_at_every_third_step():
     seen, state = run(gx.lookahead(gx.sgd(1.0), 3, 0.5), jnp.zeros(1), [-jnp.ones(1)] * 6)
     np.testing.assert_allclose(jnp.stack(seen).ravel(), [1.0, 2.0, 1.5, 2.5, 3.5, 3.0])
     np.testing.assert_array_equal(state.slow_params, [3.0])
-    assert state.count == 6
+    assert state.slow_state.count == 6
 
 
 def test_is_that_of_optax_on_pairs(x64, lenient):
