@@ -207,11 +207,15 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
                     f"apply_updates: the parameter at {path_at(treedef, i)} has shape {jnp.shape(p)}, "
                     f"its update {jnp.shape(u)}"
                 )
-            p, u = jnp.asarray(p), jnp.asarray(u)
             if jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
                 raise TypeError(
                     f"apply_updates: a complex update of the real parameter at {path_at(treedef, i)}"
                 )
-            dtype = promoted(*(compute_dtype(x.dtype) if is_inexact(x) else x.dtype for x in (p, u)))
-            ps[i] = (p.astype(dtype) + u.astype(dtype)).astype(p.dtype)
+            ps[i] = rounded_sum(p, u)
     return treedef.unflatten(ps)
+
+
+@jax.jit  # traced once for all leaves of a shape
+def rounded_sum(p: jax.Array, u: jax.Array) -> jax.Array:
+    dtype = promoted(*(compute_dtype(x.dtype) if is_inexact(x) else x.dtype for x in (p, u)))
+    return (p.astype(dtype) + u.astype(dtype)).astype(p.dtype)

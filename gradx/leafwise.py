@@ -15,6 +15,7 @@ layers, or put into one fused kernel.
 """
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -164,6 +165,10 @@ class Lifted:
         if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
+        # Traced once for all leaves of a shape; its name is what a profile shows.
+        leaf = lambda *args: self.at_leaf(*args)
+        leaf.__name__ = self.owner
+        self.leaf = jax.jit(leaf, static_argnums=4)
 
     def init(self, params: Any) -> Any:
         leaves, treedef = flatten(params)
@@ -181,15 +186,24 @@ class Lifted:
         leaves, treedef = flatten(updates)
         gs = present(leaves, treedef, self.owner)
         ps = beside(gs, params, treedef, self.owner) if self.needs_params else {}
-        gs, ps = widened(gs), widened(ps)
         count, weights, columns = self.unpacked(state, treedef)
         known, weights = self.at_step(count, weights, gs, ps, extra)
+        scalars = functools.cache(lambda dtype: self.at_dtype(known, dtype))
         for i, g in gs.items():
             place = Place(self.owner, treedef, i)
             slots = {k: column[i] for k, column in columns.items()}
-            leaves[i], *new = self.at_leaf(place, g, ps.get(i), slots, known)
-            for (k, old), slot in zip(slots.items(), new, strict=True):
-                columns[k][i] = stored(slot, old, k, place)
+            try:
+                u, new = self.leaf(g, ps.get(i), slots, *scalars(g.dtype))
+            except (TypeError, ValueError) as e:
+                for k, slot in slots.items():  # the likely cause: a state of other parameters
+                    check_fit(jax.eval_shape(self.starts[k], g), slot, k, place)
+                e.add_note(f"(in {place})")
+                raise
+            if u.shape != g.shape:
+                raise ValueError(f"{place}: an update of shape {g.shape} became one of {u.shape}{HINT}")
+            leaves[i] = u
+            for k, slot in new.items():
+                columns[k][i] = slot
         count = None if count is None else increment(count)
         return treedef.unflatten(leaves), self.packed(count, weights, columns, treedef)
 
@@ -202,7 +216,8 @@ class Lifted:
         for name, k in self.corrections.items():
             known[name] = cast(1 / new[k], dtype) if k in new else correction(known[k], t)
         if self.scalars is not None:
-            trees = {"updates": list(gs.values()), "params": list(ps.values())}
+            trees = {"updates": gs, "params": ps}
+            trees = {k: list(widened(x).values()) for k, x in trees.items() if k in self.scalars_ask}
             given = extra | known | trees | ({} if t is None else {"t": t})
             for name in (k for k, required in self.scalars_ask.items() if required and k not in given):
                 raise TypeError(
@@ -211,25 +226,24 @@ class Lifted:
             known |= self.scalars(**pick(self.owner, self.scalars_ask, given))
         return known, new
 
-    def at_leaf(self, place: "Place", g: Any, p: Any, slots: dict, known: dict) -> tuple:
-        """The rule on one parameter: its update, then its slots."""
-        known = {k: cast(v, real_dtype(g.dtype)) for k, v in known.items()}
-        arrays = {"g": g, "p": p} | widened(slots)
-        given = pick(self.owner, self.rule_asks, known | arrays)
-        try:
-            with promotion(arrays):
-                out = self.rule(**given)
-        except (TypeError, ValueError) as e:
-            for k, slot in slots.items():  # the likely cause: a state of other parameters
-                check_fit(jax.eval_shape(self.starts[k], g), slot, k, place)
-            e.add_note(f"(in {place})")
-            raise
-        out = out if isinstance(out, tuple) else (out,)
-        if len(out) != 1 + len(slots):
-            raise TypeError(f"{self.owner}: the rule must return the update and then {list(slots)}")
-        if out[0].shape != g.shape:
-            raise ValueError(f"{place}: an update of shape {g.shape} became one of {out[0].shape}{HINT}")
-        return out
+    def at_dtype(self, known: dict, dtype: Any) -> tuple[dict, tuple]:
+        """What the rule asks for of the scalars, for leaves of one dtype: arrays; Python numbers."""
+        asked_for = pick(self.owner, self.rule_asks, known | dict.fromkeys(["g", "p", *self.starts]))
+        dtype = real_dtype(compute_dtype(dtype))
+        scalars = {k: cast(known[k], dtype) for k in asked_for if k in known}
+        numbers = {k: v for k, v in scalars.items() if isinstance(v, float)}
+        return {k: v for k, v in scalars.items() if k not in numbers}, tuple(numbers.items())
+
+    def at_leaf(self, g: Any, p: Any, slots: dict, scalars: dict, numbers: tuple) -> tuple[Any, dict]:
+        """The rule on one parameter: its update and its slots."""
+        arrays = widened({"g": g, "p": p} | slots)
+        given = pick(self.owner, self.rule_asks, dict(numbers) | scalars | arrays)
+        with promotion(arrays):
+            out = self.rule(**given)
+        u, *new = out if isinstance(out, tuple) else (out,)
+        if len(new) != len(slots):
+            raise TypeError(f"{self.owner}: the rule must return the update and then {list(self.starts)}")
+        return u, {k: stored(n, slots[k], k, self.owner) for k, n in zip(self.starts, new, strict=True)}
 
     def packed(self, count: Any, weights: dict, columns: dict[str, list], treedef: Any) -> Any:
         """The state, from its count, the weights of its averages, and its slots as lists."""

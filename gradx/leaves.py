@@ -49,7 +49,7 @@ def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[in
     return ps
 
 
-def stored(new: Any, old: Any, name: str, place: Place) -> Any:
+def stored(new: Any, old: Any, name: str, place: Place | str) -> Any:
     """The new slot in the dtype and the containers of the old one: Flax NNX makes a State of a list."""
     check_fit(new, old, name, place)
     news, (olds, treedef) = jax.tree.leaves(new), jax.tree.flatten(old)
@@ -58,7 +58,7 @@ def stored(new: Any, old: Any, name: str, place: Place) -> Any:
     return treedef.unflatten([n.astype(o.dtype) for n, o in zip(news, olds, strict=True)])
 
 
-def check_fit(new: Any, old: Any, name: str, place: Place) -> None:
+def check_fit(new: Any, old: Any, name: str, place: Place | str) -> None:
     """Raise unless a slot has the shape that it should have."""
     have, should = ([jnp.shape(x) for x in jax.tree.leaves(slot)] for slot in (old, new))
     if have != should:

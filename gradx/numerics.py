@@ -60,6 +60,15 @@ def sum_of_squares(x: jax.Array) -> jax.Array:
     return jnp.sum(abs_sq(x))
 
 
+def total(scalars: list[jax.Array], dtype: Any) -> jax.Array:
+    """The sum of scalars, one for each leaf."""
+    if not scalars:
+        return jnp.zeros((), dtype)
+    # Not a chain of additions: as cheap operations XLA would copy the whole chain into every leaf's kernel,
+    # n leaves of n additions. It keeps a reduction's result, and the barrier stops it from undoing this one.
+    return jnp.sum(jax.lax.optimization_barrier(jnp.stack([x.astype(dtype) for x in scalars])))
+
+
 def norm(x: jax.Array) -> jax.Array:
     """The Euclidean norm of `x`: inf if its square overflows, NaN if an element is NaN."""
     return safe_sqrt(sum_of_squares(x))

@@ -12,7 +12,7 @@ from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, cast, check_number, positive_integer
 from gradx.leafwise import promotion, scalar_dtype, zero_slot
 from gradx.leaves import Place, beside, present, stored
-from gradx.numerics import increment
+from gradx.numerics import increment, total
 from gradx.transforms.linesearch import scale_by_zoom_linesearch
 from gradx.transforms.scale import scale, scale_by_learning_rate
 from gradx.tree import Tree, aligned, flatten
@@ -119,8 +119,7 @@ def subtract(a: dict, b: dict) -> dict:
 
 def dot(a: dict, b: dict, dtype: Any) -> jax.Array:
     """Σ a·b over all arrays, real for complex ones too; no matrix product, which may round to 16 bits."""
-    products = [jnp.sum((jnp.conj(x) * b[i]).real).astype(dtype) for i, x in a.items()]
-    return sum(products, jnp.zeros((), dtype))
+    return total([jnp.sum((jnp.conj(x) * b[i]).real) for i, x in a.items()], dtype)
 
 
 def newest_scale(gs: dict, y_memory: dict, weights: jax.Array, order: jax.Array) -> jax.Array:
