@@ -1,5 +1,6 @@
 """The contract: a gradient transformation is a pair of pure functions, and a chain is a list of them."""
 
+import contextlib
 import functools
 import inspect
 from collections import OrderedDict
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import get_opaque_trace_state
 from optax import EmptyState
 
 from gradx.factory import Made, factory
@@ -33,7 +35,36 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
 
     An Optax transformation in every respect, which also compares, hashes, prints and pickles by the
     call that made it: `adamw(1e-3) == adamw(1e-3)`.
+
+    Called outside of `jax.jit` for a tree of 16 leaves or more, `update` compiles itself, once for all
+    equal transformations, instead of running hundreds of small programs. `jax.disable_jit()` turns that off.
     """
+
+    def _copy(self) -> "GradientTransformation":
+        plain = getattr(self.update, "plain", self.update)
+
+        def eager(updates, state, params=None, **extra):
+            if get_opaque_trace_state() == TOP_LEVEL and len(jax.tree.leaves(updates)) >= MANY_LEAVES:
+                with contextlib.suppress(TypeError, ValueError):
+                    return compiled(copy)(updates, state, params, **extra)
+                # What cannot be traced, such as an extra argument that is a function, still runs; what is
+                # wrong raises again, without the compiler between the error and the mistake.
+            return plain(updates, state, params, **extra)
+
+        update: Any = functools.wraps(plain)(eager)
+        update.plain = plain
+        copy = type(self)(self.init, update)
+        return copy
+
+
+MANY_LEAVES = 16  # fewer are done sooner one operation at a time, whose programs all trees share
+TOP_LEVEL = get_opaque_trace_state()  # outside of jit, grad, vmap and the like, as when this is imported
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(tx: Any) -> Callable:
+    """The jitted update of a transformation, and of those equal to it: a notebook's cell is run again."""
+    return jax.jit(tx.update.plain)
 
 
 @factory

@@ -75,6 +75,11 @@ class Made:
     def __repr__(self) -> str:
         return super().__repr__() if self._call is None else repr(self._call)
 
+    def _copy(self) -> Any:
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
+
     def __reduce__(self) -> Any:
         if self._call is None:
             return super().__reduce__()
@@ -125,8 +130,8 @@ def owned(x: Any) -> Any:
 
 def known_by(made: Any, call: Call) -> Any:
     """`made` under another name: a copy, as a factory may return what it was given."""
-    copy = type(made).__new__(type(made), *(made if isinstance(made, tuple) else ()))
-    copy.__dict__.update(made.__dict__, _call=call)
+    copy = made._copy()
+    copy._call = call
     return copy
 
 

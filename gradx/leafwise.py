@@ -165,10 +165,9 @@ class Lifted:
         if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
-        # Traced once for all leaves of a shape; its name is what a profile shows.
         leaf = lambda *args: self.at_leaf(*args)
-        leaf.__name__ = self.owner
-        self.leaf = jax.jit(leaf, static_argnums=4)
+        leaf.__name__ = self.owner  # what a profile shows
+        self.leaf = jax.jit(leaf, static_argnums=4)  # traced once for all leaves of a shape
 
     def init(self, params: Any) -> Any:
         leaves, treedef = flatten(params)

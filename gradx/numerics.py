@@ -55,6 +55,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else x * x
 
 
+@jax.jit  # traced once for all leaves of a shape
 def sum_of_squares(x: jax.Array) -> jax.Array:
     """`Σ |x|²`: inf if it overflows or an element is inf, NaN if one is NaN."""
     return jnp.sum(abs_sq(x))
