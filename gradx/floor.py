@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxprs_in_params
 
 __all__ = []  # internal: `cost` reports it
 
-CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+CALLS = {"jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"}
 REDUCTIONS = {f"reduce_{name}" for name in ("sum", "max", "min", "prod", "and", "or", "xor")}
 REDUCTIONS |= {"argmax", "argmin"}
 # Each of their results needs more than the elements at its place, and may be as large as the operands.
