@@ -144,9 +144,8 @@ def cost(
       tx: any transformation of gradx or Optax.
       params: arrays, or what has their shapes and dtypes, such as `jax.ShapeDtypeStruct`s or what
         `jax.eval_shape` gives.
-      platform: None for the first device of this host, 'cpu', or what need not be there: 'cuda' for an
-        H100 (its compiler is in jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12), 'tpu' for
-        a v5e (in libtpu).
+      platform: None for the first device of this host, 'cpu', or what need not be there, only its
+        compiler: 'cuda' for an H100 (`pip install 'gradx[targets]'` has it), 'tpu' for a v5e (likewise).
       grads_dtype: of the gradients; None for that of each parameter.
       extra: what `update` must be given besides, such as `value=1.0`; arrays may be abstract.
 

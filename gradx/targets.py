@@ -40,28 +40,27 @@ def device_of(platform: str | None) -> tuple[Any, dict[str, Any]]:
     if platform == "cpu":
         return jax.local_devices(backend="cpu")[0], {}
     if platform == "tpu":
-        with missing("tpu", "pip install libtpu"), environment(TPU_ENVIRONMENT):
+        with missing(platform, "tpu"), environment(TPU_ENVIRONMENT):
             return get_topology_desc(TPU, "tpu").devices[0], {}
     if platform == "cuda":
-        packages = "jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12"
-        hint = f"pip install {packages}, the first two in the version of jax, {jax.__version__}"
-        with missing("cuda", f"{hint}; where there is no GPU, set JAX_PLATFORMS=cpu before jax is imported"):
-            return get_topology_desc(platform="cuda", topology="1x1x1", target_config=H100).devices[
-                0
-            ], NO_TUNING
+        with missing(platform, "cuda12-local", " nvidia-cuda-nvcc-cu12"):
+            device = get_topology_desc(platform="cuda", topology="1x1x1", target_config=H100).devices[0]
+            return device, NO_TUNING
     raise ValueError(f"cost: platform must be None, 'cpu', 'cuda' or 'tpu', got {platform!r}")
 
 
 @contextlib.contextmanager
-def missing(platform: str, hint: str) -> Iterator[None]:
+def missing(platform: str, extra: str, more: str = "") -> Iterator[None]:
     """Say how to install a compiler that is not there."""
     try:
         yield
     except jax.errors.JaxRuntimeError:
         raise  # it is there, and says what it does not like
     except (NotImplementedError, RuntimeError) as e:
+        package = f"'jax[{extra}]=={jax.__version__}'{more}"
         raise ImportError(
-            f"cost: compiling for platform {platform!r} needs its compiler: {hint} ({e})"
+            f"cost: platform {platform!r} needs its compiler: pip install {package}; on a machine without "
+            f"such a device, set JAX_PLATFORMS=cpu before jax is imported ({e})"
         ) from e
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 import json
 import os
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -144,14 +146,14 @@ def test_what_cannot_be_costed():
         gx.cost(gx.sgd(0.1), {"w": "weights"})
 
 
-@pytest.mark.parametrize(("platform", "package"), [("tpu", "libtpu"), ("cuda", "jax-cuda12-plugin")])
-def test_a_compiler_that_is_missing(platform, package, monkeypatch):
+@pytest.mark.parametrize(("platform", "extra"), [("tpu", "tpu"), ("cuda", "cuda12-local")])
+def test_a_compiler_that_is_missing(platform, extra, monkeypatch):
     def none(*args, **kwargs):
         raise NotImplementedError("topology not implemented")
 
     monkeypatch.setattr(targets, "get_topology_desc", none)
     before = dict(os.environ)
-    with pytest.raises(ImportError, match=f"platform '{platform}' needs its compiler: pip install {package}"):
+    with pytest.raises(ImportError, match=rf"'{platform}' needs its compiler: pip install 'jax\[{extra}\]=="):
         gx.cost(gx.sgd(0.1), PARAMS, platform=platform)
     assert os.environ == before
 
@@ -222,3 +224,12 @@ def test_lamb_on_a_v5e_moves_half_of_optax(lenient):
     assert ours.device == "TPU v5 lite"
     assert ours.moved_bytes <= 0.5 * theirs.moved_bytes
     assert os.environ == before
+
+
+def test_the_table_in_the_readme_is_what_is_printed(lenient):
+    readme = (pathlib.Path(gx.__file__).parent.parent / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    namespace = {"jax": jax, "jnp": jnp, "gx": gx}
+    exec(next(block for block in blocks if "gx.Costs(" in block), namespace)
+    for line in str(namespace["costs"]).splitlines()[:8]:  # up to the kernels
+        assert f"\n{line}\n" in readme
