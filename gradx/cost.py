@@ -2,9 +2,9 @@
 
 import dataclasses
 import html
-import itertools
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -119,11 +119,14 @@ class Costs(dict[str, Cost]):
         return "\n".join(lines if any(self) else lines[1:])
 
     def _repr_html_(self) -> str:
-        row = lambda tag, label, cells: (
-            f"<tr><th>{label}</th>" + "".join(f"<{tag}>{html.escape(x)}</{tag}>" for x in cells) + "</tr>"
-        )
-        rows = [row("td", label, map(show, self.values())) for label, show in ROWS]
-        return f"<table>{row('th', '', self)}{''.join(rows)}</table>"
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self)
+        rows = [
+            f"<tr><th>{label}</th>"
+            + "".join(f"<td>{html.escape(show(c))}</td>" for c in self.values())
+            + "</tr>"
+            for label, show in ROWS
+        ]
+        return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
 
 
 def cost(
@@ -151,9 +154,9 @@ def cost(
 
     On the CPU and TPU bytes are the compiler's own count, on a GPU each kernel's operands and results. The
     compilers count one turn of a loop. On a TPU compare bytes as ratios only, and not the kernels: both
-    hold prefetches. A second, equal step may find some of its traces cached. Raises ValueError for an
-    unknown platform or no parameters, TypeError for what is not a transformation, ImportError, which says
-    what to install, where a compiler is missing.
+    hold prefetches. Seconds are of this call, which may find what an equal one has cached. Raises ValueError
+    for an unknown platform or no parameters, TypeError for what is not a transformation or an array,
+    ImportError, which says what to install, where a compiler is missing.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((512, 1024), "float32")}
@@ -177,17 +180,7 @@ def cost(
         updates, state = update(grads, state, params, **values, **functions)
         return apply_updates(params, updates), state
 
-    with warnings.catch_warnings():
-        # Where a state does not keep its dtypes it cannot be donated: that shows in the bytes.
-        warnings.filterwarnings("ignore", "Some donated buffers were not usable")
-        clock = [time.perf_counter()]
-        traced = jax.jit(step, donate_argnums=(0, 1)).trace(params, state, grads, values)
-        clock.append(time.perf_counter())
-        lowered = traced.lower()
-        clock.append(time.perf_counter())
-        compiled: Any = lowered.compile(compiler_options=options)
-        clock.append(time.perf_counter())
-    trace_seconds, lower_seconds, compile_seconds = (b - a for a, b in itertools.pairwise(clock))
+    jaxpr, compiled, seconds = compiled_step(step, (params, state, grads, values), options)
     slots = jax.tree.leaves(state)
     return Cost(
         platform=platform or device.platform,
@@ -195,13 +188,11 @@ def cost(
         parameters=sum(p.size for p in leaves),
         leaves=len(leaves),
         moved_bytes=bytes_moved(compiled, device.platform),
-        floor_bytes=floor_bytes(traced.jaxpr, donated=len(leaves) + len(slots)),
+        floor_bytes=floor_bytes(jaxpr, donated=len(leaves) + len(slots)),
         temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
         state_bytes=sum(s.size * s.dtype.itemsize for s in slots),
         kernels=len(kernels(compiled.as_text())),
-        trace_seconds=trace_seconds,
-        lower_seconds=lower_seconds,
-        compile_seconds=compile_seconds,
+        **seconds,
     )
 
 
@@ -212,3 +203,19 @@ def placed(name: str, tree: Tree, device: Any) -> Tree:
     except TypeError as e:
         raise TypeError(f"cost: {name} must hold arrays, or what has a shape and a dtype: {e}") from e
     return jax.tree.map(lambda x: x.update(sharding=SingleDeviceSharding(device)), shapes)
+
+
+def compiled_step(step: Callable, arguments: tuple, options: dict) -> tuple[Any, Any, dict[str, float]]:
+    """A step, the first two arguments donated, as a jaxpr and compiled; the seconds that went into it."""
+    with warnings.catch_warnings():
+        # A state that does not keep its dtypes cannot be donated whole: the bytes show that.
+        warnings.filterwarnings("ignore", "Some donated buffers were not usable")
+        start = time.perf_counter()
+        traced = jax.jit(step, donate_argnums=(0, 1)).trace(*arguments)
+        trace = time.perf_counter()
+        lowered = traced.lower()
+        lower = time.perf_counter()
+        compiled = lowered.compile(compiler_options=options)
+        end = time.perf_counter()
+    seconds = {"trace_seconds": trace - start, "lower_seconds": lower - trace, "compile_seconds": end - lower}
+    return traced.jaxpr, compiled, seconds
