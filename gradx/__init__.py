@@ -12,6 +12,7 @@ from optax import Updates as Updates
 from gradx import keras as keras
 from gradx import torch as torch
 from gradx.core import *
+from gradx.cost import *
 from gradx.factory import *
 from gradx.hyper import *
 from gradx.leafwise import *
