@@ -36,17 +36,17 @@ class Packed(GradientTransformation):
 def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> GradientTransformation:
     """Keep the small arrays of a state in shared buffers; the updates stay the same, bit for bit.
 
-    A step with a thousand small arrays spends its time handing them over, not computing: with their slots
-    packed it takes half of it on a CPU. The slots are copied once more in each step, so large arrays, scalars,
-    such as injected hyperparameters, and random keys stay where they are. Put it around the whole optimizer.
+    A step with a thousand small arrays spends most of its time handing them over, not computing. Packing
+    copies each slot once more, so large arrays stay where they are, and so do scalars, such as injected
+    hyperparameters, and random keys. Put it around a whole optimizer, clipping and all.
 
     Arguments:
       inner: any transformation.
       max_size: the most elements of an array that is packed, at least 1.
 
-    A buffer holds slots of many parameters, so what is packed must not be sharded: `init` raises ValueError for
-    sharded slots; under jit it cannot see them, and XLA replicates the buffers. If `update` is called without
-    parameters, the updates must have their shapes and dtypes. `unpack_state` makes the state of `inner` again.
+    A buffer holds slots of many parameters, so what is packed must not be sharded: `init` raises ValueError
+    for sharded slots; under jit it cannot see them, and XLA replicates the buffers. An `update` without
+    parameters goes by the shapes of the updates. `unpack_state` makes the state of `inner` again.
 
     >>> import gradx, jax, jax.numpy as jnp
     >>> params = [jnp.ones(8)] * 100
@@ -195,7 +195,7 @@ class Layout:
             if sharding is not None and not sharding.is_fully_replicated:
                 raise ValueError(
                     f"packed: in the inner state, the array at {path_at(self.treedef, i)} is sharded "
-                    f"({sharding}), and a buffer would gather it: replicate it, or lower max_size to less than "
+                    f"({sharding}), and a buffer would gather it: replicate it, or take a max_size below "
                     f"its {prod(self.avals[i].shape)} elements"
                 )
 
