@@ -34,11 +34,12 @@ class Packed(GradientTransformation):
 
 @factory
 def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> GradientTransformation:
-    """Keep the small arrays of a state in shared buffers; the updates stay the same, bit for bit.
+    """Keep the small arrays of a state in shared buffers; the updates stay the same.
 
     A step with a thousand small arrays spends most of its time handing them over, not computing. Packing
     copies each slot once more, so large arrays stay where they are, and so do scalars, such as injected
-    hyperparameters, and random keys. Put it around a whole optimizer, clipping and all.
+    hyperparameters, and random keys. Put it around a whole optimizer, clipping and all. What is computed is
+    the same; under jit the last bit may differ, as XLA contracts multiply-adds kernel by kernel.
 
     Arguments:
       inner: any transformation.

@@ -55,24 +55,54 @@ def same(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(plain(x), plain(y)), a, b)
 
 
-@pytest.mark.parametrize("tx", OPTIMIZERS, ids=repr)
-def test_changes_no_bit(tx, lenient):
-    """Of the parameters and, unpacked, of the state."""
+def close(a, b):
+    """But for a last bit in each step: XLA contracts multiply-adds in one fusion and not in another."""
+    to = {"bfloat16": 2**-7}
+    jax.tree.map(
+        lambda x, y: (
+            same(x, y)
+            if not jnp.issubdtype(x.dtype, jnp.inexact)
+            else np.testing.assert_allclose(
+                x, y, rtol=to.get(x.dtype.name, 1e-6), atol=1e-6 * np.abs(y).max()
+            )
+        ),
+        a,
+        b,
+    )
+
+
+each = pytest.mark.parametrize("tx", OPTIMIZERS, ids=repr)
+
+
+@each
+def test_changes_no_bit_eagerly(tx, lenient):
+    """Of the updates and, unpacked, of the state."""
+    p, packed = params(), gx.packed(tx)
+    expected, ordinary = tx.update(grads(0, p), tx.init(p), p)
+    u, state = packed.update(grads(0, p), packed.init(p), p)
+    same(u, expected)
+    same(gx.unpack_state(packed, state, p), ordinary)
+
+
+@each
+def test_changes_no_number_under_jit(tx, lenient):
     packed = gx.packed(tx)
     expected, ordinary = run(tx, MANY)
     p, state = run(packed, MANY)
-    same(p, expected)
+    close(p, expected)
     unpacked = gx.unpack_state(packed, state, MANY)
-    assert aval(unpacked) == aval(tx.init(MANY))
-    same(unpacked, ordinary)
+    assert aval(unpacked) == aval(ordinary)
+    close(unpacked, ordinary)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "complex64"])
 def test_of_any_dtype(dtype, x64):
     with jax.numpy_dtype_promotion("standard"):
         p = params(jnp.dtype(dtype))
-        same(run(gx.packed(gx.adam(0.1)), p)[0], run(gx.adam(0.1), p)[0])
-        state = gx.packed(gx.adam(0.1)).init(p)
+        tx, packed = gx.adam(0.1), gx.packed(gx.adam(0.1))
+        update = lambda tx: tx.update(grads(0, p), tx.init(p), p)[0]
+        same(update(packed), update(tx))
+        state = packed.init(p)
     slots = {"float64": {"float64"}, "complex64": {"complex64", "float32"}}  # complex: nu is real
     assert {b.dtype.name for b in state.buffers} == slots.get(dtype, {"float32"})
 
@@ -112,7 +142,7 @@ def test_goes_into_a_chain_and_around_one():
     around = gx.packed(
         gx.chain(gx.clip_by_global_norm(1.0), gx.scale_by_adam(), gx.scale_by_learning_rate(0.1))
     )
-    same(run(inside, MANY)[0], run(around, MANY)[0])
+    close(run(inside, params())[0], run(around, params())[0])
 
 
 def test_vmaps_from_init_on():
@@ -171,8 +201,8 @@ def test_a_state_of_another_packing_goes_over():
     _, ordinary = run(tx, p)
     state = gx.pack_state(packed, ordinary, p)
     assert aval(state) == aval(packed.init(p))
-    same(state, run(packed, p)[1])
-    same(gx.pack_state(packed, gx.unpack_state(small, run(small, p)[1], p), p), state)
+    close(state, run(packed, p)[1])
+    close(gx.pack_state(packed, gx.unpack_state(small, run(small, p)[1], p), p), state)
 
 
 SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
