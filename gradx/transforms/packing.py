@@ -66,9 +66,7 @@ def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> Grad
         state = inner.init(params)
         if not jax.tree.leaves(params):  # nothing to pack; optax.tree_map_params comes this way
             return PackedState(params, state)
-        layout = layout_of(params)
-        layout.refuse_sharded(state)
-        return layout.pack(state)
+        return layout_of(params).pack(state)
 
     def update(updates, state, params=None, **extra):
         layout = layout_of(updates if params is None else params)
@@ -111,9 +109,7 @@ def pack_state(tx: optax.GradientTransformation, state: Any, params: Tree) -> Pa
 
     Raises ValueError if the state is not one for these parameters, or is sharded.
     """
-    layout = layout_for("pack_state", tx, params)
-    layout.refuse_sharded(state)
-    return layout.pack(state)
+    return layout_for("pack_state", tx, params).pack(state)
 
 
 def layout_for(owner: str, tx: Any, params: Tree) -> "Layout":
@@ -159,11 +155,7 @@ class Layout:
         buffers = []
         for group in self.groups:
             for i in group:
-                if jnp.shape(leaves[i]) != self.avals[i].shape:
-                    raise ValueError(
-                        f"packed: in the inner state, the array at {path_at(self.treedef, i)} has shape "
-                        f"{jnp.shape(leaves[i])}, and should have {self.avals[i].shape}{HINT}"
-                    )
+                self.check(i, leaves[i])
             flat = [jnp.ravel(leaves[i]).astype(self.avals[i].dtype) for i in group]
             buffers.append(lax.concatenate(flat, 0))
             for i in group:
@@ -188,17 +180,19 @@ class Layout:
                 leaves[i] = x.reshape(self.avals[i].shape)
         return self.treedef.unflatten(leaves)
 
-    def refuse_sharded(self, state: Any) -> None:
-        """Raise if an array that would be packed is divided among devices, as far as can be seen."""
-        leaves = jax.tree.leaves(state)
-        for i in (i for group in self.groups for i in group):
-            sharding = None if isinstance(leaves[i], Tracer) else getattr(leaves[i], "sharding", None)
-            if sharding is not None and not sharding.is_fully_replicated:
-                raise ValueError(
-                    f"packed: in the inner state, the array at {path_at(self.treedef, i)} is sharded "
-                    f"({sharding}), and a buffer would gather it: replicate it, or take a max_size below "
-                    f"its {prod(self.avals[i].shape)} elements"
-                )
+    def check(self, i: int, x: Any) -> None:
+        """Raise if an array cannot go into a buffer: of another shape, or visibly divided among devices."""
+        place = lambda: f"packed: in the inner state, the array at {path_at(self.treedef, i)}"
+        if jnp.shape(x) != self.avals[i].shape:
+            raise ValueError(
+                f"{place()} has shape {jnp.shape(x)}, and should have {self.avals[i].shape}{HINT}"
+            )
+        sharding = None if isinstance(x, Tracer) else getattr(x, "sharding", None)
+        if sharding is not None and not sharding.is_fully_replicated:
+            raise ValueError(
+                f"{place()} is sharded ({sharding}), and a buffer would gather it: replicate it, or take a "
+                f"max_size below its {prod(x.shape)} elements"
+            )
 
 
 def listed(buffers: list) -> str:
