@@ -66,6 +66,7 @@ from gradx.transforms.master import *
 from gradx.transforms.momentum import *
 from gradx.transforms.noise import *
 from gradx.transforms.norms import *
+from gradx.transforms.packing import *
 from gradx.transforms.scale import *
 from gradx.transforms.trust_ratio import *
 from gradx.tree import *

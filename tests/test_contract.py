@@ -54,6 +54,8 @@ LINKS = [
     gx.lookahead(gx.adam(0.1), 2, reset_state=True),
     gx.lookahead(gx.sgd(0.1), 3, gx.linear_schedule(0.1, 0.9, 10)),
     gx.masked(gx.scale_by_adam(), gx.no_bias_or_norm),
+    gx.packed(gx.inject_hyperparams(gx.adamw)(gx.linear_schedule(0.0, 0.1, 10), mask=gx.matrices_only)),
+    gx.chain(gx.packed(gx.trace(0.9, accumulator_dtype=jnp.bfloat16)), gx.packed(gx.lamb(0.1), max_size=4)),
     gx.named_chain(("clip", gx.clip(1.0)), ("adam", gx.adam(0.1))),
     gx.inject_hyperparams(gx.adamw)(gx.linear_schedule(0.0, 0.1, 10), mask=gx.matrices_only),
     gx.chain(gx.clip_by_global_norm(1.0), optax.scale_by_adam(), gx.scale_by_learning_rate(0.1)),
@@ -158,6 +160,10 @@ def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}
     sharded = jax.device_put(p, NamedSharding(mesh, PartitionSpec("data")))
+    if "packed(" in repr(tx):
+        with pytest.raises(ValueError, match="is sharded"):
+            tx.init(sharded)
+        return
     shapes = {(4, 3), (4,)}  # of slots like their parameters; scalars and sums over axes are free
     state = tx.init(sharded)
     for x in jax.tree.leaves(state):
