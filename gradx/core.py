@@ -54,6 +54,7 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
         update: Any = functools.wraps(plain)(eager)
         update.plain = plain
         copy = type(self)(self.init, update)
+        copy.__dict__.update(self.__dict__)
         return copy
 
 

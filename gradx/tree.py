@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 from optax import MaskedNode
 
-from gradx.numerics import compute_dtype, promoted, real_dtype, safe_sqrt, sum_of_squares, total
+from gradx.numerics import compute_dtype, promoted, real_dtype, safe_sqrt, sums_of_squares, total
 
 __all__ = ["MaskedNode", "global_norm"]
 
@@ -84,5 +84,4 @@ def global_norm(tree: Tree) -> jax.Array:
 def norm_of(leaves: list[jax.Array]) -> jax.Array:
     """`global_norm` of arrays that are in their compute dtypes."""
     dtype = promoted(jnp.float32, *(real_dtype(x.dtype) for x in leaves))
-    squares = [sum_of_squares(x.astype(promoted(x.dtype, dtype))) for x in leaves]
-    return safe_sqrt(total(squares, dtype))
+    return safe_sqrt(total(sums_of_squares([x.astype(promoted(x.dtype, dtype)) for x in leaves]), dtype))

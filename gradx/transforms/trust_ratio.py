@@ -7,7 +7,7 @@ from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
-from gradx.numerics import norm
+from gradx.numerics import norms
 
 __all__ = ["scale_by_trust_ratio"]
 
@@ -48,7 +48,7 @@ def scale_by_trust_ratio(
     decayed = summed_decay is not None
 
     def rule(g, p, min_norm, trust_coefficient, eps, summed_decay):
-        p_norm, g_norm = jnp.maximum(norm(p), min_norm), jnp.maximum(norm(g), min_norm)
+        p_norm, g_norm = (jnp.maximum(x, min_norm) for x in norms(p, g))
         below = g_norm
         if decayed:
             below, g = g_norm + summed_decay * p_norm, g + summed_decay * p
