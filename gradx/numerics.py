@@ -121,18 +121,24 @@ def resize(norm: jax.Array, target: Any, size: int) -> tuple[jax.Array, jax.Arra
     by the largest norm that finite numbers can have: the direction is right, the result short. They are
     two, as their product is too small for a float; else `a` is 1. NaN gives NaN, and inf stays inf.
     """
-    largest = float(jnp.finfo(norm.dtype).max)
-    overflows = jnp.isinf(norm)
-    a = jnp.where(overflows, largest**-0.5, 1.0)
-    norm = jnp.where(overflows, largest**0.5 * max(size, 1) ** 0.5, norm)
-    return a, target / jnp.where(norm == 0, 1.0, norm)
+    fits = jnp.zeros(norm.shape, bool)
+    return factors(fits, norm, target, size)
 
 
 def shrink(norm: jax.Array, max_norm: Any, size: int) -> tuple[jax.Array, jax.Array]:
     """As `resize`, to a norm of at most `max_norm`: both factors are 1 where `norm` is that already."""
     fits = norm <= max_norm  # False for NaN, which then reaches every element
-    a, b = resize(jnp.where(fits, 1.0, norm), max_norm, size)
-    return a, jnp.where(fits, 1.0, b)
+    return factors(fits, norm, max_norm, size)
+
+
+def factors(fits: jax.Array, norm: jax.Array, target: Any, size: int) -> tuple[jax.Array, jax.Array]:
+    """The two of `resize`, but 1 where it `fits`."""
+    # Divisions come last: XLA keeps the result of one, and copies anything cheaper into every leaf's kernel.
+    largest = float(jnp.finfo(norm.dtype).max)
+    overflows = jnp.isinf(norm) & ~fits
+    norm = jnp.where(overflows, largest**0.5 * max(size, 1) ** 0.5, norm)
+    a = 1 / jnp.where(overflows, largest**0.5, 1.0)
+    return a, jnp.where(fits, 1.0, target) / jnp.where(fits | (norm == 0), 1.0, norm)
 
 
 def other_axes(axis: int, ndim: int) -> tuple[int, ...]:

@@ -53,8 +53,8 @@ def scale_by_trust_ratio(
         if decayed:
             below, g = g_norm + summed_decay * p_norm, g + summed_decay * p
         usable = (p_norm > 0) & (below > 0) & jnp.isfinite(p_norm) & jnp.isfinite(below)
-        ratio = trust_coefficient * jnp.clip(p_norm, low, high) / (jnp.where(usable, below, 1.0) + eps)
-        return jnp.where(usable, ratio, 1.0) * g
+        above = trust_coefficient * jnp.clip(p_norm, low, high)
+        return jnp.where(usable, above, 1.0) / jnp.where(usable, below + eps, 1.0) * g
 
     return leafwise(
         EmptyState,
