@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from optax import ScalarOrSchedule
 
+from gradx.batches import batched, batches
 from gradx.core import HINT, GradientTransformation, check_state, widened
 from gradx.hyper import cast, check, resolve, varies
 from gradx.leaves import Place, beside, check_fit, present, stored
@@ -165,9 +166,9 @@ class Lifted:
         if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
-        leaf = lambda *args: self.at_leaf(*args)
-        leaf.__name__ = self.owner  # what a profile shows
-        self.leaf = jax.jit(leaf, static_argnums=4)  # traced once for all leaves of a shape
+        leaves = lambda inputs, *scalars: batched(lambda x: self.at_leaf(*x, *scalars), inputs)
+        leaves.__name__ = self.owner  # what a profile shows
+        self.leaves = jax.jit(leaves, static_argnums=2)  # traced once for all leaves of a shape
 
     def init(self, params: Any) -> Any:
         leaves, treedef = flatten(params)
@@ -188,21 +189,24 @@ class Lifted:
         count, weights, columns = self.unpacked(state, treedef)
         known, weights = self.at_step(count, weights, gs, ps, extra)
         scalars = functools.cache(lambda dtype: self.at_dtype(known, dtype))
-        for i, g in gs.items():
-            place = Place(self.owner, treedef, i)
-            slots = {k: column[i] for k, column in columns.items()}
+        slots_at = lambda i: {k: column[i] for k, column in columns.items()}
+        inputs = {i: (g, ps.get(i), slots_at(i)) for i, g in gs.items()}
+        for run in batches(inputs):
+            place = Place(self.owner, treedef, run[0])
+            g, _, slots = inputs[run[0]]
             try:
-                u, new = self.leaf(g, ps.get(i), slots, *scalars(g.dtype))
+                out = self.leaves([inputs[i] for i in run], *scalars(g.dtype))
             except (TypeError, ValueError) as e:
                 for k, slot in slots.items():  # the likely cause: a state of other parameters
                     check_fit(jax.eval_shape(self.starts[k], g), slot, k, place)
                 e.add_note(f"(in {place})")
                 raise
-            if u.shape != g.shape:
-                raise ValueError(f"{place}: an update of shape {g.shape} became one of {u.shape}{HINT}")
-            leaves[i] = u
-            for k, slot in new.items():
-                columns[k][i] = slot
+            for i, (u, new) in zip(run, out, strict=True):
+                if u.shape != g.shape:
+                    raise ValueError(f"{place}: an update of shape {g.shape} became one of {u.shape}{HINT}")
+                leaves[i] = u
+                for k, slot in new.items():
+                    columns[k][i] = slot
         count = None if count is None else increment(count)
         return treedef.unflatten(leaves), self.packed(count, weights, columns, treedef)
 

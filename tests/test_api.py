@@ -23,7 +23,7 @@ FLOORS = [
     ["factory", "numerics", "floor", "targets"],
     ["tree", "hyper"],
     ["core", "schedules"],
-    ["leaves", "leafwise"],
+    ["batches", "leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
     ["minimize", "conventions", "cost"],

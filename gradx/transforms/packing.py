@@ -1,5 +1,6 @@
 """Slots of small arrays in a few shared buffers, so that a step hands the runtime fewer arrays."""
 
+import itertools
 from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from jax import lax
 from jax.core import Tracer
 from optax import MaskedNode
 
+from gradx.batches import runs, together
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory
 from gradx.hyper import positive_integer
@@ -60,7 +62,7 @@ def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> Grad
     inner_update = linked("the inner transformation of packed", inner)
 
     def layout_of(params):
-        return Layout(jax.eval_shape(inner.init, params), max_size)
+        return Layout(jax.eval_shape(inner.init, params), jax.tree.structure(params), max_size)
 
     def init(params):
         state = inner.init(params)
@@ -70,7 +72,8 @@ def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> Grad
 
     def update(updates, state, params=None, **extra):
         layout = layout_of(updates if params is None else params)
-        updates, new = inner_update(updates, layout.unpack(state), params, **extra)
+        with together(max_size):
+            updates, new = inner_update(updates, layout.unpack(state), params, **extra)
         buffers, inner_state = layout.pack(new)
         return updates, PackedState(buffers or state.buffers, inner_state)  # of no parameters: as init had it
 
@@ -118,36 +121,32 @@ def layout_for(owner: str, tx: Any, params: Tree) -> "Layout":
     return tx.layout_of(params)
 
 
-# How many arrays share a buffer. XLA compiles identical kernels once, and two that read at different places
-# of a buffer are not identical: one buffer for a thousand arrays makes as many kernels as there are arrays.
-PER_BUFFER = 16
-
-
-def grouped(avals: list, max_size: int) -> list[list[int]]:
-    """Which arrays share a buffer: PER_BUFFER of one shape, so that kernels repeat, then what is left."""
-    kinds: dict[Any, list[int]] = {}
-    for i, x in enumerate(avals):
-        if x.shape and prod(x.shape) <= max_size and not jnp.issubdtype(x.dtype, jax.dtypes.extended):
-            kinds.setdefault((x.dtype, x.shape), []).append(i)
+def grouped(columns: list[dict[int, Any]], max_size: int) -> list[list[int]]:
+    """Which arrays share a buffer: those of a slot and a shape, then what is left of these."""
     groups, left = [], {}
-    for (dtype, _), kind in kinds.items():
-        *full, last = runs(kind)
-        groups += full
-        left.setdefault(dtype, []).extend(last)
+    for column in columns:
+        kinds: dict[Any, list[int]] = {}
+        for i, x in column.items():
+            if x.shape and prod(x.shape) <= max_size and not jnp.issubdtype(x.dtype, jax.dtypes.extended):
+                kinds.setdefault((x.dtype, x.shape), []).append(i)
+        for (dtype, _), kind in kinds.items():
+            *full, last = runs(kind)
+            groups += full
+            left.setdefault(dtype, []).extend(last)
     groups += [run for kind in left.values() for run in runs(kind)]
     return [group for group in groups if len(group) > 1]
-
-
-def runs(positions: list[int]) -> list[list[int]]:
-    return [positions[i : i + PER_BUFFER] for i in range(0, len(positions), PER_BUFFER)]
 
 
 class Layout:
     """Where each array of a state is: a function of shapes and dtypes, and so the same in every step."""
 
-    def __init__(self, state: Any, max_size: int) -> None:
+    def __init__(self, state: Any, params: Any, max_size: int) -> None:
         self.avals, self.treedef = jax.tree.flatten(state)
-        self.groups = grouped(self.avals, max_size)
+        position = itertools.count()
+        slots = jax.tree.leaves(state, is_leaf=lambda x: jax.tree.structure(x) == params)
+        self.groups = grouped(
+            [{next(position): x for x in jax.tree.leaves(slot)} for slot in slots], max_size
+        )
 
     def pack(self, state: Any) -> PackedState:
         """Copy the small arrays of an ordinary state into buffers."""
