@@ -1,11 +1,11 @@
-# `make demo`, `make test`, `make test-all`, `make test-parity`, `make lint`: each needs only Python 3.11
-# or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
+# `make demo`, `make test`, `make test-all`, `make test-parity`, `make bench`, `make lint`: each needs only Python
+# 3.11 or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto -q
 
-.PHONY: demo test test-all test-parity lint format clean
+.PHONY: demo test test-all test-parity bench lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
@@ -18,6 +18,9 @@ test-all: $(VENV)/test.stamp
 
 test-parity: $(VENV)/parity.stamp
 	$(PYTEST) tests/parity
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
