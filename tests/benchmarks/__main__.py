@@ -6,6 +6,7 @@ import itertools
 import pathlib
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
 from tests.benchmarks import growth, report
@@ -67,10 +68,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="for the rounds of each comparison; 2, or 0.3 if quick")
     parser.add_argument("--rounds", type=int, default=50, help="at most, of each comparison")
     parser.add_argument(
-        "--publish", action="store_true", help="put a quick run or a part into the README too"
+        "--publish", action="store_true", help="into the README too, be it quick, a part or of a GPU"
     )
     args = parser.parse_args(argv)
-    args.seconds = args.seconds or (0.3 if args.quick else 2.0)
+    if args.seconds is None:
+        args.seconds = 0.3 if args.quick else 2.0
     if args.rounds < 1 or args.seconds <= 0:
         parser.error("--rounds must be at least 1, and --seconds more than 0")
     if not chosen(args):
@@ -99,7 +101,7 @@ def run(cases: list[Case], limits: Limits, folder: pathlib.Path, machine: dict[s
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    publish = args.publish or not (args.quick or args.only)
+    publish = args.publish or not (args.quick or args.only or jax.default_backend() != "cpu")
     folder = PUBLISHED if publish else ROOT / "build" / "benchmarks"
     limits = Limits(args.seconds, least=min(3, args.rounds), most=args.rounds)
     machine = {**describe(), "copy_bandwidth": copy_bandwidth(), "quick": args.quick}

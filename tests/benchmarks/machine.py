@@ -43,8 +43,8 @@ def version(package: str) -> str | None:
         return None
 
 
-def copy_bandwidth(size: int = 2**26, limits: Limits = Limits(2.0)) -> float:
-    """Bytes a second, read and written, of a pass over `size` float32 numbers in place."""
+def copy_bandwidth(size: int = 2**28, limits: Limits = Limits(2.0)) -> float:
+    """Bytes a second, read and written, of a pass over `size` float32 numbers in place; by default 1 GiB."""
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     kept = [jnp.zeros(size, jnp.float32)]
 

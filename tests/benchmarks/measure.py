@@ -14,7 +14,7 @@ from gradx.floor import floor_bytes
 from gradx.targets import bytes_moved, kernels
 from tests.benchmarks.machine import extra_memory
 from tests.benchmarks.subjects import GRADIENT, OPTIMIZERS, OfJax, OfTorch, arrays, tree_of
-from tests.benchmarks.timing import Limits, interleave, ratio, seconds, spread, turns
+from tests.benchmarks.timing import Limits, Spread, interleave, ratio, seconds, spread, turns
 
 Samples: TypeAlias = dict[str, tuple[str, dict[str, list[float]]]]  # what -> (unit, subject -> samples)
 
@@ -54,9 +54,14 @@ class Result:
             "what": self.what,
             "unit": self.unit,
             "rounds": len(ours),
-            "values": {k: spread(v)._asdict() for k, v in self.samples.items()},
-            "ratios": {k: ratio(ours, v)._asdict() for k, v in others.items()},
+            "values": {k: rounded(spread(v)) for k, v in self.samples.items()},
+            "ratios": {k: rounded(ratio(ours, v)) for k, v in others.items()},
         }
+
+
+def rounded(spread: Spread) -> dict[str, float]:
+    """Six digits: a run has some thousand of these."""
+    return {name: float(f"{x:.6g}") for name, x in spread._asdict().items()}
 
 
 def measure(case: Case, limits: Limits, *, torch: bool, bandwidth: float) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ TABLES = [
     ),
     Table("Kernels", "kernels", pair()),
     Table(
-        "Of the time that the floor takes at the bandwidth of a copy, %",
+        "Roofline, %: the time that the least bytes would take at the bandwidth of a copy, of the step's",
         "roofline",
         pair(lambda record: 0.01),
     ),
@@ -131,9 +131,10 @@ def table(results: Records, t: Table) -> str:
 
 
 def save(report: dict[str, Any], folder: pathlib.Path) -> None:
-    """`results.json`, and all tables in `tables.md`."""
+    """`results.json`, a result a line, and all tables in `tables.md`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+    machine, results = json.dumps(report["machine"]), ",\n".join(map(json.dumps, report["results"]))
+    (folder / "results.json").write_text(f'{{"machine": {machine},\n"results": [\n{results}\n]}}\n')
     (folder / "tables.md").write_text(markdown(report) + "\n")
 
 

@@ -50,10 +50,11 @@ def turns(names: list[str], limits: Limits, clock: Callable[[], float] = time.pe
 def seconds(
     run: Callable[[], Any], repeats: int = 1, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """How long one run takes, its results on the device included."""
+    """How long one run takes, of so many in a row, until the last results are there."""
     start = clock()
     for _ in range(repeats):
-        jax.block_until_ready(run())
+        results = run()
+    jax.block_until_ready(results)
     return (clock() - start) / repeats
 
 
