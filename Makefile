@@ -1,11 +1,12 @@
-# `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make lint`: each needs only
-# Python 3.11 or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
+# `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make bench`, `make lint`: each
+# needs only Python 3.11 or newer, git and make. What it runs with goes into .venv the first time, and is left
+# alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto -q
 
-.PHONY: demo test test-all test-parity test-targets lint format clean
+.PHONY: demo test test-all test-parity test-targets bench lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
@@ -21,6 +22,9 @@ test-parity: $(VENV)/parity.stamp
 
 test-targets: $(VENV)/targets.stamp
 	$(PYTEST) tests/test_cost.py
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
