@@ -57,7 +57,8 @@ class Graph:
 
     def value(self, aval: Any, producer: Op | None = None) -> int:
         self.sizes.append(aval.size)
-        self.bytes.append(aval.size * aval.dtype.itemsize)
+        in_registers = producer is not None and aval.size == 1
+        self.bytes.append(0 if in_registers else aval.size * aval.dtype.itemsize)
         self.producers.append(producer)
         return len(self.bytes) - 1
 

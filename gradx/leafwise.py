@@ -189,8 +189,7 @@ class Lifted:
         count, weights, columns = self.unpacked(state, treedef)
         known, weights = self.at_step(count, weights, gs, ps, extra)
         scalars = functools.cache(lambda dtype: self.at_dtype(known, dtype))
-        slots_at = lambda i: {k: column[i] for k, column in columns.items()}
-        inputs = {i: (g, ps.get(i), slots_at(i)) for i, g in gs.items()}
+        inputs = {i: (g, ps.get(i), {k: column[i] for k, column in columns.items()}) for i, g in gs.items()}
         for run in batches(inputs):
             place = Place(self.owner, treedef, run[0])
             g, _, slots = inputs[run[0]]
@@ -219,8 +218,8 @@ class Lifted:
         for name, k in self.corrections.items():
             known[name] = cast(1 / new[k], dtype) if k in new else correction(known[k], t)
         if self.scalars is not None:
-            trees = {"updates": gs, "params": ps}
-            trees = {k: list(widened(x).values()) for k, x in trees.items() if k in self.scalars_ask}
+            trees = {k: x for k, x in {"updates": gs, "params": ps}.items() if k in self.scalars_ask}
+            trees = {k: list(x.values()) for k, x in widened(trees).items()}
             given = extra | known | trees | ({} if t is None else {"t": t})
             for name in (k for k, required in self.scalars_ask.items() if required and k not in given):
                 raise TypeError(

@@ -20,7 +20,11 @@ PARAMS = {"w": jax.ShapeDtypeStruct((300, 500), jnp.float32), "b": jax.ShapeDtyp
 CLIPPED = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3))
 
 
-@pytest.mark.parametrize("tx", [gx.sgd(0.1), CLIPPED, gx.lamb(1e-3), optax.lamb(1e-3)], ids=str)
+@pytest.mark.parametrize(
+    "tx",
+    [gx.sgd(0.1), CLIPPED, gx.lamb(1e-3), optax.lamb(1e-3)],
+    ids=["sgd", "clip+adamw", "lamb", "optax.lamb"],
+)
 def test_bytes_are_the_compilers(tx, lenient):
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)

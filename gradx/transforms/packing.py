@@ -121,20 +121,19 @@ def layout_for(owner: str, tx: Any, params: Tree) -> "Layout":
     return tx.layout_of(params)
 
 
-def grouped(columns: list[dict[int, Any]], max_size: int) -> list[list[int]]:
-    """Which arrays share a buffer: those of a slot and a shape, then what is left of these."""
-    groups, left = [], {}
-    for column in columns:
+def grouped(slots: list[dict[int, Any]], max_size: int) -> list[list[int]]:
+    """Which arrays share a buffer: those of one slot and shape, as they are computed on; what is left."""
+    groups: list[list[int]] = []
+    alone: dict[Any, list[int]] = {}
+    for slot in slots:
         kinds: dict[Any, list[int]] = {}
-        for i, x in column.items():
+        for i, x in slot.items():
             if x.shape and prod(x.shape) <= max_size and not jnp.issubdtype(x.dtype, jax.dtypes.extended):
                 kinds.setdefault((x.dtype, x.shape), []).append(i)
         for (dtype, _), kind in kinds.items():
-            *full, last = runs(kind)
-            groups += full
-            left.setdefault(dtype, []).extend(last)
-    groups += [run for kind in left.values() for run in runs(kind)]
-    return [group for group in groups if len(group) > 1]
+            for run in runs(kind):
+                groups.append(run) if len(run) > 1 else alone.setdefault(dtype, []).extend(run)
+    return groups + [run for kind in alone.values() for run in runs(kind) if len(run) > 1]
 
 
 class Layout:
@@ -143,10 +142,9 @@ class Layout:
     def __init__(self, state: Any, params: Any, max_size: int) -> None:
         self.avals, self.treedef = jax.tree.flatten(state)
         position = itertools.count()
-        slots = jax.tree.leaves(state, is_leaf=lambda x: jax.tree.structure(x) == params)
-        self.groups = grouped(
-            [{next(position): x for x in jax.tree.leaves(slot)} for slot in slots], max_size
-        )
+        trees = jax.tree.leaves(state, is_leaf=lambda x: jax.tree.structure(x) == params)
+        slots = [{next(position): x for x in jax.tree.leaves(tree)} for tree in trees]
+        self.groups = grouped(slots, max_size)
 
     def pack(self, state: Any) -> PackedState:
         """Copy the small arrays of an ordinary state into buffers."""

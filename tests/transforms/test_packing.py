@@ -1,7 +1,5 @@
 """packed: the same numbers from fewer buffers."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
+from gradx.factory import text
 from tests.problems import aval, grads, params
 
 # 9 layers of three shapes; one array that is large, one that is alone in its shape, one scalar.
@@ -71,7 +70,7 @@ def close(a, b):
     )
 
 
-each = pytest.mark.parametrize("tx", OPTIMIZERS, ids=repr)
+each = pytest.mark.parametrize("tx", OPTIMIZERS, ids=text)
 
 
 @each
@@ -108,16 +107,15 @@ def test_of_any_dtype(dtype, x64):
 
 
 def test_sixteen_arrays_share_a_buffer():
-    """Two slots of 9 layers of three shapes: a buffer each, and one for what is left of all."""
+    """Two slots of 9 layers of three shapes: a buffer each, and one for the two that are alone."""
     state = gx.packed(gx.adamw(1e-2)).init(MANY)
     assert len(jax.tree.leaves(gx.adamw(1e-2).init(MANY))) == 1 + 2 * 30
-    left = 2 * (4 + 6 + 24 + 5)
-    assert sorted(b.size for b in state.buffers) == sorted([16 * 4, 16 * 6, 16 * 24, left])
+    assert sorted(b.size for b in state.buffers) == sorted(2 * [9 * 4, 9 * 6, 9 * 24] + [2 * 5])
     adam = state.inner_state[0]
     assert adam.count.shape == adam.mu["scalar"].shape == ()
     assert adam.mu["large"].shape == (80, 80)
     assert adam.mu["layer3"] == {k: optax.MaskedNode() for k in "wbs"}
-    assert len(jax.tree.leaves(state)) == 4 + 1 + 2 + 2
+    assert len(jax.tree.leaves(state)) == 7 + 1 + 2 + 2
 
 
 def test_what_is_small_can_be_said():
@@ -230,35 +228,21 @@ def test_unpacking_undoes_packing(nest, max_size, seed):
     assert all(b.size <= 16 * max_size for b in state.buffers)
 
 
-def cost(tx, p):
-    """(bytes a parameter, temporaries a parameter, kernels) of a donated step."""
-
-    def step(p, state, g):
-        u, state = tx.update(g, state, p)
-        return gx.apply_updates(p, u), state
-
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(p, jax.eval_shape(tx.init, p), p).compile()
-    size = sum(x.size for x in jax.tree.leaves(p))
-    kernels = compiled.as_text().split("ENTRY")[1]
-    return (
-        compiled.cost_analysis()["bytes accessed"] / size,
-        compiled.memory_analysis().temp_size_in_bytes / size,
-        len(re.findall(r" (?:fusion|copy|concatenate)\(", kernels)),
-    )
-
-
-def test_packing_costs_one_copy_of_what_is_packed():
-    """A slot is written and read once more: 8 bytes, and 4 of temporaries; a kernel for each buffer."""
-    p = {f"p{i}": jax.ShapeDtypeStruct((256,), jnp.float32) for i in range(32)}
-    ordinary, packed = cost(gx.adamw(1e-3), p), cost(gx.packed(gx.adamw(1e-3)), p)
-    assert packed[0] <= ordinary[0] + 2 * 8 + 0.5
-    assert packed[1] <= ordinary[1] + 2 * 4 + 0.5
-    assert packed[2] <= ordinary[2] + 4
+def test_a_packed_step_has_few_kernels():
+    """A copy of the gradients and one of the parameters, 8 bytes; a kernel for each new parameter."""
+    p = {f"p{i}": jax.ShapeDtypeStruct((256,), jnp.float32) for i in range(64)}
+    for tx, before, after in ((gx.adamw(1e-3), 3 * 64, 64 + 4 * 6), (gx.lamb(1e-3), 6 * 64, 64 + 4 * 9)):
+        ordinary, packed = gx.cost(tx, p, platform="cpu"), gx.cost(gx.packed(tx), p, platform="cpu")
+        assert ordinary.kernels >= before
+        assert packed.kernels <= after
+        assert packed.temporary_per_parameter <= 8 + 4.5
+        # What XLA counts as moved is of no use here: a kernel that reads a slice is charged the whole buffer.
+        assert packed.floor_bytes <= ordinary.floor_bytes + 64
 
 
 def test_what_stays_costs_nothing():
     p = {f"p{i}": jax.ShapeDtypeStruct((64, 256), jnp.float32) for i in range(8)}
-    assert cost(gx.packed(gx.adamw(1e-3)), p) == cost(gx.adamw(1e-3), p)
+    assert gx.cost(gx.packed(gx.adamw(1e-3)), p) == gx.cost(gx.adamw(1e-3), p)
 
 
 def test_sharded_slots_are_refused():
