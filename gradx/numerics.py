@@ -82,12 +82,19 @@ def sums_of_squares(xs: list[jax.Array]) -> list[jax.Array]:
 SMALL = 4096
 
 
+@jax.custom_jvp
 @jax.jit
 def shared_sums(xs: list[jax.Array]) -> list[jax.Array]:
     squares = [abs_sq(x) for x in xs]
     add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]
     zeros = [jnp.zeros((), x.dtype) for x in squares]
     return jax.lax.reduce(squares, zeros, add, tuple(range(xs[0].ndim)))
+
+
+@shared_sums.defjvp  # that of a reduction of several arrays fails where only some of them vary
+def shared_sums_jvp(primals: tuple, tangents: tuple) -> tuple[list, list]:
+    (xs,), (ts,) = primals, tangents
+    return shared_sums(xs), [2 * jnp.sum((jnp.conj(x) * t).real) for x, t in zip(xs, ts, strict=True)]
 
 
 def total(scalars: list[jax.Array], dtype: Any) -> jax.Array:

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradx as gx
+from tests import trees
 from tests.cases import FIRST
 
 # 24 leaves: matrices and their biases, 2.5M parameters.
@@ -146,3 +147,25 @@ def test_lookahead_costs_what_pairs_of_parameters_cost_in_optax(lenient):
     assert ours.moved_per_parameter <= theirs.cost_analysis()["bytes accessed"] / SIZE + 0.1
     assert ours.temporary_per_parameter <= 4.7
     assert cost(gx.ranger(1e-3)).moved_per_parameter <= ours.moved_per_parameter + 4.1  # for the means
+
+
+# Targets on the 161 leaves of ResNet-50: bytes and temporaries.
+RESNET50 = [
+    (gx.adamw(1e-3), 40.05, 0.01),
+    (gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3)), 44.2, 0.1),
+    (gx.lamb(1e-3, weight_decay=0.01), 60.5, 4.1),
+    (gx.lars(0.1, weight_decay=1e-4), 44.05, 4.1),
+    (gx.lion(1e-3), 36.05, 4.01),
+]
+
+
+@pytest.mark.parametrize(("tx", "most_bytes", "most_temporary"), RESNET50, ids=repr)
+def test_on_resnet50(tx, most_bytes, most_temporary):
+    ours = gx.cost(tx, trees.resnet50(), platform="cpu")
+    assert ours.moved_per_parameter <= most_bytes
+    assert ours.temporary_per_parameter <= most_temporary
+
+
+def test_adafactor_on_resnet50(lenient):
+    ours, theirs = (gx.cost(m.adafactor(1e-2), trees.resnet50(), platform="cpu") for m in (gx, optax))
+    assert ours.moved_per_parameter <= 0.7 * theirs.moved_per_parameter

@@ -56,7 +56,7 @@ def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> Grad
     >>> for tx in (gradx.adamw(1e-3), gradx.packed(gradx.adamw(1e-3))):
     ...     print(len(jax.tree.leaves(tx.init(params))))
     201
-    14
+    15
     """
     positive_integer("packed", max_size=max_size)
     inner_update = linked("the inner transformation of packed", inner)
