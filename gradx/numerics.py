@@ -128,14 +128,12 @@ def resize(norm: jax.Array, target: Any, size: int) -> tuple[jax.Array, jax.Arra
     by the largest norm that finite numbers can have: the direction is right, the result short. They are
     two, as their product is too small for a float; else `a` is 1. NaN gives NaN, and inf stays inf.
     """
-    fits = jnp.zeros(norm.shape, bool)
-    return factors(fits, norm, target, size)
+    return factors(jnp.zeros(norm.shape, bool), norm, target, size)
 
 
 def shrink(norm: jax.Array, max_norm: Any, size: int) -> tuple[jax.Array, jax.Array]:
     """As `resize`, to a norm of at most `max_norm`: both factors are 1 where `norm` is that already."""
-    fits = norm <= max_norm  # False for NaN, which then reaches every element
-    return factors(fits, norm, max_norm, size)
+    return factors(norm <= max_norm, norm, max_norm, size)  # NaN fits nowhere, and reaches every element
 
 
 def factors(fits: jax.Array, norm: jax.Array, target: Any, size: int) -> tuple[jax.Array, jax.Array]:

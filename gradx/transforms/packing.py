@@ -38,10 +38,11 @@ class Packed(GradientTransformation):
 def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> GradientTransformation:
     """Keep the small arrays of a state in shared buffers; the updates stay the same.
 
-    A step with a thousand small arrays spends most of its time handing them over, not computing. Packing
-    copies each slot once more, so large arrays stay where they are, and so do scalars, such as injected
-    hyperparameters, and random keys. Put it around a whole optimizer, clipping and all. What is computed is
-    the same; under jit the last bit may differ, as XLA contracts multiply-adds kernel by kernel.
+    A step with a thousand small arrays spends most of its time handing them over, not computing. Here those
+    of one shape share buffers, sixteen in each, and rules compute on them together. Their gradients are
+    copied for it, so large arrays stay where they are, and so do scalars, such as injected hyperparameters,
+    and random keys. Put it around a whole optimizer, clipping and all. What is computed is the same; under
+    jit the last bit may differ, as XLA contracts multiply-adds kernel by kernel.
 
     Arguments:
       inner: any transformation.
