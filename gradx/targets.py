@@ -56,7 +56,7 @@ def missing(platform: str, extra: str, more: str = "") -> Iterator[None]:
         yield
     except jax.errors.JaxRuntimeError:
         raise  # it is there, and says what it does not like
-    except (NotImplementedError, RuntimeError) as e:
+    except RuntimeError as e:
         package = f"'jax[{extra}]=={jax.__version__}'{more}"
         raise ImportError(
             f"cost: platform {platform!r} needs its compiler: pip install {package}; on a machine without "
