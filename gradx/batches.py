@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
@@ -27,21 +27,22 @@ def together(max_size: int) -> Iterator[None]:
         _largest.reset(token)
 
 
+def alike(kinds: dict[int, Hashable]) -> list[list[int]]:
+    """The positions of one kind, in order, at most PER_BATCH together."""
+    positions: dict[Hashable, list[int]] = {}
+    for i, kind in kinds.items():
+        positions.setdefault(kind, []).append(i)
+    return [p[i : i + PER_BATCH] for p in positions.values() for i in range(0, len(p), PER_BATCH)]
+
+
 def batches(arrays: dict[int, Any]) -> list[list[int]]:
     """The positions of what is computed on together; outside of `together`, of one after the other."""
-    kinds: dict[Any, list[int]] = {}
+    kinds: dict[int, Hashable] = {}
     for i, tree in arrays.items():
         leaves, treedef = jax.tree.flatten(tree)
         small = all(0 < x.size <= _largest.get() for x in leaves)
-        key = (treedef, *((x.shape, x.dtype) for x in leaves)) if small else i
-        kinds.setdefault(key, []).append(i)
-    return [run for kind in kinds.values() for run in runs(kind)]
-
-
-def runs(positions: Iterable[int]) -> list[list[int]]:
-    """At most PER_BATCH each, in order."""
-    positions = list(positions)
-    return [positions[i : i + PER_BATCH] for i in range(0, len(positions), PER_BATCH)]
+        kinds[i] = (treedef, *((x.shape, x.dtype) for x in leaves)) if small else i
+    return alike(kinds)
 
 
 def batched(function: Callable, trees: list) -> list:

@@ -205,7 +205,9 @@ def placed(name: str, tree: Tree, device: Any) -> Tree:
     return jax.tree.map(lambda x: x.update(sharding=SingleDeviceSharding(device)), shapes)
 
 
-def compiled_step(step: Callable, arguments: tuple, options: dict) -> tuple[Any, Any, dict[str, float]]:
+def compiled_step(
+    step: Callable, arguments: tuple, options: dict | None = None
+) -> tuple[Any, Any, dict[str, float]]:
     """A step, the first two arguments donated, as a jaxpr and compiled; the seconds that went into it."""
     with warnings.catch_warnings():
         # A state that does not keep its dtypes cannot be donated whole: the bytes show that.

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradx.batches import alike
+
 __all__ = []  # internal: rules import what they need by name
 
 
@@ -62,19 +64,12 @@ def sum_of_squares(x: jax.Array) -> jax.Array:
 
 
 def sums_of_squares(xs: list[jax.Array]) -> list[jax.Array]:
-    """`sum_of_squares` of each, where up to 16 small arrays of one shape share a kernel."""
-    sums: list = [None] * len(xs)
-    kinds: dict[Any, list[int]] = {}
-    for i, x in enumerate(xs):
-        if 0 < x.size <= SMALL:
-            kinds.setdefault((x.shape, x.dtype), []).append(i)
-        else:
-            sums[i] = sum_of_squares(x)
-    for kind in kinds.values():
-        for run in (kind[i : i + 16] for i in range(0, len(kind), 16)):
-            for i, square in zip(run, shared_sums([xs[i] for i in run]), strict=True):
-                sums[i] = square
-    return sums
+    """`sum_of_squares` of each, where a batch of small arrays of one shape share a kernel."""
+    small = {i: (x.shape, x.dtype) for i, x in enumerate(xs) if 0 < x.size <= SMALL}
+    sums: dict[int, jax.Array] = {}
+    for run in alike(small):
+        sums.update(zip(run, shared_sums([xs[i] for i in run]), strict=True))
+    return [sums[i] if i in sums else sum_of_squares(x) for i, x in enumerate(xs)]
 
 
 # Of elements: XLA:CPU sums a small array in three kernels, several of them together in one, but that adds

@@ -20,10 +20,10 @@ FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
 
 # Imports point down: a module imports from its own floor or from those below it.
 FLOORS = [
-    ["factory", "numerics", "floor", "targets"],
+    ["batches", "factory", "floor", "numerics", "reports", "targets"],
     ["tree", "hyper"],
     ["core", "schedules"],
-    ["batches", "leaves", "leafwise"],
+    ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
     ["minimize", "conventions", "cost"],

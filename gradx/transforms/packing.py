@@ -12,7 +12,7 @@ from jax import lax
 from jax.core import Tracer
 from optax import MaskedNode
 
-from gradx.batches import runs, together
+from gradx.batches import alike, together
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory
 from gradx.hyper import positive_integer
@@ -125,16 +125,16 @@ def layout_for(owner: str, tx: Any, params: Tree) -> "Layout":
 def grouped(slots: list[dict[int, Any]], max_size: int) -> list[list[int]]:
     """Which arrays share a buffer: those of one slot and shape, as they are computed on; what is left."""
     groups: list[list[int]] = []
-    alone: dict[Any, list[int]] = {}
+    alone: dict[int, Any] = {}
     for slot in slots:
-        kinds: dict[Any, list[int]] = {}
-        for i, x in slot.items():
-            if x.shape and prod(x.shape) <= max_size and not jnp.issubdtype(x.dtype, jax.dtypes.extended):
-                kinds.setdefault((x.dtype, x.shape), []).append(i)
-        for (dtype, _), kind in kinds.items():
-            for run in runs(kind):
-                groups.append(run) if len(run) > 1 else alone.setdefault(dtype, []).extend(run)
-    return groups + [run for kind in alone.values() for run in runs(kind) if len(run) > 1]
+        for run in alike({i: (x.dtype, x.shape) for i, x in slot.items() if packable(x, max_size)}):
+            groups.append(run) if len(run) > 1 else alone.update({run[0]: slot[run[0]].dtype})
+    return groups + [run for run in alike(alone) if len(run) > 1]
+
+
+def packable(x: Any, max_size: int) -> bool:
+    key = jnp.issubdtype(x.dtype, jax.dtypes.extended)
+    return not key and x.shape != () and prod(x.shape) <= max_size
 
 
 class Layout:

@@ -102,24 +102,19 @@ def measure(case: Case, limits: Limits, *, torch: bool, bandwidth: float) -> lis
 
 def programs(subjects: dict[str, OfJax], limits: Limits) -> Samples:
     """Seconds to trace, lower and compile a step, each time as the first time."""
-    sums = {
-        "trace": lambda p: p.trace,
-        "lower": lambda p: p.lower,
-        "trace + lower": lambda p: p.trace + p.lower,
-        "compile": lambda p: p.compile,
-        "trace + lower + compile": lambda p: p.trace + p.lower + p.compile,
-    }
     made = {name: [] for name in subjects}
     for name in turns(list(subjects), limits._replace(least=1, most=5)):
         made[name].append(subjects[name].program())
-    return {what: ("s", {k: [f(p) for p in v] for k, v in made.items()}) for what, f in sums.items()}
+    took = lambda what, program: sum(program[f"{part}_seconds"] for part in what.split(" + "))
+    sums = ["trace", "lower", "trace + lower", "compile", "trace + lower + compile"]
+    return {what: ("s", {k: [took(what, p) for p in v] for k, v in made.items()}) for what in sums}
 
 
 def counts(subjects: dict[str, OfJax]) -> Samples:
     """What the compiled steps move, hold and launch; the least bytes that any could move."""
     quantities = {
         "bytes": ("B", lambda s, memory: bytes_moved(s.compiled, jax.default_backend())),
-        "floor": ("B", lambda s, memory: floor_bytes(s.traced.jaxpr, s.donated)),
+        "floor": ("B", lambda s, memory: floor_bytes(s.jaxpr, s.donated)),
         "temporaries": ("B", lambda s, memory: memory.temp_size_in_bytes),
         "peak": ("B", lambda s, memory: memory.argument_size_in_bytes + memory.temp_size_in_bytes),
         "kernels": ("1", lambda s, memory: len(kernels(s.compiled.as_text()))),

@@ -1,9 +1,7 @@
 """What is compared: the same optimizers of gradx, Optax and torch, on the same values."""
 
 import functools
-import itertools
 import os
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradx as gx
+from gradx.cost import compiled_step
 from tests import trees
 from tests.benchmarks.machine import CPUS
 
@@ -80,14 +79,6 @@ def arrays(shapes: Any, scale: float) -> Any:
 PARAMETER, GRADIENT = 0.02, 0.01  # the scale of each
 
 
-class Program(NamedTuple):
-    """Seconds that went into a compiled step."""
-
-    trace: float
-    lower: float
-    compile: float
-
-
 class OfJax:
     """An optimizer of gradx or Optax on one tree; its steps carry parameters and state on, donated."""
 
@@ -95,26 +86,19 @@ class OfJax:
         self.tx, self.apply_updates, self.shapes = tx, apply_updates, shapes
         self.abstract_state = jax.eval_shape(tx.init, shapes)
         self.donated = len(jax.tree.leaves((shapes, self.abstract_state)))  # how many arrays
-        self.traced = self.compiled = self.params = self.state = self.grads = None
+        self.jaxpr = self.compiled = self.params = self.state = self.grads = None
 
-    def program(self) -> Program:
-        """Compile the step, all as if for the first time."""
+    def program(self) -> dict[str, float]:
+        """Compile the step, all as if for the first time; the seconds that went into it."""
 
         def step(params, state, grads):
             updates, state = self.tx.update(grads, state, params)
             return self.apply_updates(params, updates), state
 
         jax.clear_caches()
-        clock = [time.perf_counter()]
-        self.traced = jax.jit(step, donate_argnums=(0, 1)).trace(
-            self.shapes, self.abstract_state, self.shapes
-        )
-        clock.append(time.perf_counter())
-        lowered = self.traced.lower()
-        clock.append(time.perf_counter())
-        self.compiled = lowered.compile()
-        clock.append(time.perf_counter())
-        return Program(*(b - a for a, b in itertools.pairwise(clock)))
+        arguments = self.shapes, self.abstract_state, self.shapes
+        self.jaxpr, self.compiled, seconds = compiled_step(step, arguments)
+        return seconds
 
     def start(self, grads: Any) -> None:
         """Make parameters and state; gradients are only read, so others may have the same."""
