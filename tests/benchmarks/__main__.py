@@ -32,7 +32,7 @@ def every_case() -> list[Case]:
 
 
 def default(case: Case) -> bool:
-    """What is measured in a quarter of an hour on two cores."""
+    """What is measured in half an hour on two cores."""
     if case.dtype == "bfloat16":
         return case.tree in ("gpt2", "resnet50") and case.optimizer in MAIN
     if case.tree == "4000x256":

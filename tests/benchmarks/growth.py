@@ -72,6 +72,8 @@ def draw(panels: list[Panel]) -> Figure:
             if points:
                 axes.plot(*zip(*points, strict=True), label=LABELS[name], markersize=4, **STYLES[name])
         axes.set(title=p.title, xlabel=p.x, ylabel=p.y, xscale="log", yscale="log")
+        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatter("{x:g}")  # 12.5, not 1.25 × 10¹
         axes.grid(alpha=0.3, which="both", linewidth=0.5)
         if axes.lines:
             axes.legend()
