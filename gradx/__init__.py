@@ -53,6 +53,7 @@ from gradx.schedules.piecewise import *
 from gradx.schedules.plateau import *
 from gradx.schedules.run import *
 from gradx.schedules.warmup import *
+from gradx.training.writers import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
 from gradx.transforms.constraints import *
@@ -63,6 +64,7 @@ from gradx.transforms.linesearch import *
 from gradx.transforms.lookahead import *
 from gradx.transforms.masking import *
 from gradx.transforms.master import *
+from gradx.transforms.metrics import *
 from gradx.transforms.momentum import *
 from gradx.transforms.noise import *
 from gradx.transforms.norms import *

@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ def together(max_size: int) -> Iterator[None]:
         _largest.reset(token)
 
 
-def alike(kinds: dict[int, Hashable]) -> list[list[int]]:
+def alike(kinds: Mapping[int, Hashable]) -> list[list[int]]:
     """The positions of one kind, in order, at most PER_BATCH together."""
     positions: dict[Hashable, list[int]] = {}
     for i, kind in kinds.items():

@@ -15,6 +15,7 @@ from optax import EmptyState
 
 from gradx.factory import Made, factory
 from gradx.numerics import compute_dtype, promoted
+from gradx.reports import listening
 from gradx.tree import Tree, aligned, flatten, is_missing, path_at
 
 __all__ = [
@@ -44,7 +45,8 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
         plain = getattr(self.update, "plain", self.update)
 
         def eager(updates, state, params=None, **extra):
-            if get_opaque_trace_state() == TOP_LEVEL and len(jax.tree.leaves(updates)) >= MANY_LEAVES:
+            many = len(jax.tree.leaves(updates)) >= MANY_LEAVES
+            if many and get_opaque_trace_state() == TOP_LEVEL and not listening():
                 with contextlib.suppress(TypeError, ValueError):
                     return compiled(copy)(updates, state, params, **extra)
                 # What cannot be traced, such as an extra argument that is a function, still runs; what is

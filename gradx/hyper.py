@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -191,3 +192,18 @@ def resolve(given: dict[str, ScalarOrSchedule], count: Any, dtype: Any) -> dict[
 def cast(value: Any, dtype: Any) -> Any:
     """A scalar in `dtype`; a Python or NumPy number as a Python float, which takes the dtype it meets."""
     return float(value) if isinstance(value, int | float | np.number) else jnp.asarray(value, dtype)
+
+
+def asked(function: Callable | None) -> dict[str, bool]:
+    """The names that a function asks for, and whether it must have each."""
+    if function is None:
+        return {}
+    return {k: p.default is p.empty for k, p in inspect.signature(function).parameters.items()}
+
+
+def pick(owner: str, names: dict[str, bool], known: dict[str, Any]) -> dict[str, Any]:
+    """What is asked for, of what is known."""
+    for name, required in names.items():
+        if required and name not in known:
+            raise TypeError(f"{owner} asks for {name!r}, and there are only {sorted(known)}")
+    return {name: known[name] for name in names if name in known}

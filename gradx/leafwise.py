@@ -14,11 +14,9 @@ It closes over Python numbers only, so the same rule can be traced by XLA, vmapp
 layers, or put into one fused kernel.
 """
 
-import contextlib
 import functools
-import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +24,10 @@ from optax import ScalarOrSchedule
 
 from gradx.batches import batched, batches
 from gradx.core import HINT, GradientTransformation, check_state, widened
-from gradx.hyper import cast, check, resolve, varies
-from gradx.leaves import Place, beside, check_fit, present, stored
-from gradx.numerics import compute_dtype, correction, increment, lerp, promoted, real_dtype
+from gradx.hyper import asked, cast, check, pick, resolve, varies
+from gradx.leaves import Place, beside, check_fit, leaf_names, present, promotion, scalar_dtype, stored
+from gradx.numerics import compute_dtype, correction, increment, lerp, real_dtype
+from gradx.reports import apart, listening, report
 from gradx.tree import aligned, flatten
 
 __all__ = ["CorrectedState", "ScheduledState", "copy_slot", "full_slot", "leafwise", "zero_slot"]
@@ -98,6 +97,7 @@ def leafwise(
     slots: dict[str, Callable] | None = None,
     corrections: dict[str, str] | None = None,
     renamed: dict[str, str] | None = None,
+    reports: dict[str, Literal["step", "mean", "leaf"]] | None = None,
     **hyper: ScalarOrSchedule,
 ) -> GradientTransformation:
     """Lift a rule on one array to a transformation of a pytree.
@@ -116,6 +116,8 @@ def leafwise(
         undoes the zero start of an average. If b1 follows a schedule, its product stands for b1ᵗ.
       renamed: field of the state -> what it is called here, where a class that others made has fields
         whose names have another meaning in a rule, say `{"t": "count", "g": "previous"}`.
+      reports: metrics, for `measured`, besides the learning rate: "step" for what `scalars` gives, "mean" if
+        its mean over the steps is meant, "leaf" for what the rule reports, once for each parameter.
       hyper: the hyperparameters, each a number, a scalar array or a schedule.
 
     Errors of structure, dtype and missing `params` are raised by `init` and `update`, and name the
@@ -133,7 +135,8 @@ def leafwise(
     >>> updates["w"].tolist()
     [-0.5, -0.0]
     """
-    lifted = Lifted(State, rule, scalars, slots or {}, corrections or {}, renamed or {}, hyper)
+    given = slots or {}, corrections or {}, renamed or {}, reports or {}
+    lifted = Lifted(State, rule, scalars, *given, hyper)
     return GradientTransformation(lifted.init, lifted.update)
 
 
@@ -148,6 +151,7 @@ class Lifted:
         slots: dict,
         corrections: dict,
         renamed: dict,
+        reports: dict,
         hyper: dict,
     ) -> None:
         self.owner = getattr(rule, "__qualname__", repr(rule)).partition(".")[0]
@@ -166,9 +170,11 @@ class Lifted:
         if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
-        leaves = lambda inputs, *scalars: batched(lambda x: self.at_leaf(*x, *scalars), inputs)
+        self.reports = {k: "step" for k in hyper if k == "learning_rate"} | reports
+        leaves = lambda inputs, *scalars: batched(lambda x: apart(self.at_leaf)(*x, *scalars[:2]), inputs)
         leaves.__name__ = self.owner  # what a profile shows
-        self.leaves = jax.jit(leaves, static_argnums=2)  # traced once for all leaves of a shape
+        # Traced once for all leaves of a shape, and once more where reports are wanted.
+        self.leaves = jax.jit(leaves, static_argnums=(2, 3))
 
     def init(self, params: Any) -> Any:
         leaves, treedef = flatten(params)
@@ -178,6 +184,9 @@ class Lifted:
             for k, start in self.starts.items():
                 columns[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, start(p))
         weights = {k: jnp.zeros((), scalar_dtype(here)) for k in self.weighted}
+        for name, kind in self.reports.items():
+            each = dict.fromkeys(leaf_names(params, here).values(), 0.0)
+            report(name, each if kind == "leaf" else 0.0, mean=kind == "mean")
         return self.packed(jnp.zeros((), jnp.int32), weights, columns, treedef)
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -188,24 +197,30 @@ class Lifted:
         ps = beside(gs, params, treedef, self.owner) if self.needs_params else {}
         count, weights, columns = self.unpacked(state, treedef)
         known, weights = self.at_step(count, weights, gs, ps, extra)
+        names = leaf_names(updates, gs) if listening() else {}
+        each: dict[str, dict[str, Any]] = {name: {} for name, kind in self.reports.items() if kind == "leaf"}
         scalars = functools.cache(lambda dtype: self.at_dtype(known, dtype))
         inputs = {i: (g, ps.get(i), {k: column[i] for k, column in columns.items()}) for i, g in gs.items()}
         for run in batches(inputs):
             place = Place(self.owner, treedef, run[0])
             g, _, slots = inputs[run[0]]
             try:
-                out = self.leaves([inputs[i] for i in run], *scalars(g.dtype))
+                out = self.leaves([inputs[i] for i in run], *scalars(g.dtype), listening())
             except (TypeError, ValueError) as e:
                 for k, slot in slots.items():  # the likely cause: a state of other parameters
                     check_fit(jax.eval_shape(self.starts[k], g), slot, k, place)
                 e.add_note(f"(in {place})")
                 raise
-            for i, (u, new) in zip(run, out, strict=True):
+            for i, ((u, new), told) in zip(run, out, strict=True):
                 if u.shape != g.shape:
                     raise ValueError(f"{place}: an update of shape {g.shape} became one of {u.shape}{HINT}")
                 leaves[i] = u
                 for k, slot in new.items():
                     columns[k][i] = slot
+                for (name, _), value in zip(told.names, told.values, strict=True):
+                    each[name][names[i]] = value
+        for name, values in each.items():
+            report(name, values)
         count = None if count is None else increment(count)
         return treedef.unflatten(leaves), self.packed(count, weights, columns, treedef)
 
@@ -226,6 +241,9 @@ class Lifted:
                     f"{self.owner} needs {name!r}: call update(updates, state, params, {name}=...)"
                 )
             known |= self.scalars(**pick(self.owner, self.scalars_ask, given))
+        for name, kind in self.reports.items():
+            if kind != "leaf":
+                report(name, known[name], mean=kind == "mean")
         return known, new
 
     def at_dtype(self, known: dict, dtype: Any) -> tuple[dict, tuple]:
@@ -268,33 +286,3 @@ class Lifted:
         names = {k: ("the updates", f"the state's {k}") for k in self.starts}
         columns = {k: aligned(treedef, trees[k], names[k], HINT) for k in self.starts}
         return trees.get("count", count), weights, columns
-
-
-def asked(function: Callable | None) -> dict[str, bool]:
-    """The names that a function asks for, and whether it must have each."""
-    if function is None:
-        return {}
-    return {k: p.default is p.empty for k, p in inspect.signature(function).parameters.items()}
-
-
-def scalar_dtype(arrays: dict[int, Any]) -> Any:
-    """The dtype of the scalars that go with some arrays: float32, or float64 if one is."""
-    return promoted(jnp.float32, *(real_dtype(x.dtype) for x in arrays.values()))
-
-
-def pick(owner: str, names: dict[str, bool], known: dict[str, Any]) -> dict[str, Any]:
-    """What is asked for, of what is known."""
-    for name, required in names.items():
-        if required and name not in known:
-            raise TypeError(f"{owner} asks for {name!r}, and there are only {sorted(known)}")
-    return {name: known[name] for name in names if name in known}
-
-
-def promotion(arrays: Any) -> contextlib.AbstractContextManager:
-    """Ordinary promotion where arrays differ in dtype, or are complex and meet real numbers.
-
-    Else what is set: the strict one shows whether a rule widens by accident.
-    """
-    dtypes = {x.dtype for x in jax.tree.leaves(arrays)}
-    uniform = len(dtypes) == 1 and next(iter(dtypes)).kind != "c"
-    return contextlib.nullcontext() if uniform else jax.numpy_dtype_promotion("standard")

@@ -1,11 +1,14 @@
-"""The arrays of a tree, checked: errors that name the transformation and the parameter's path."""
+"""The arrays of a tree: checked, with errors that name the parameter's path; and their dtypes."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import keystr
 
 from gradx.core import HINT
+from gradx.numerics import promoted, real_dtype
 from gradx.tree import aligned, is_missing, path_at
 
 __all__ = []  # internal: the engine's
@@ -20,6 +23,12 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.owner}, at {path_at(self.treedef, self.i)}"
+
+
+def leaf_names(tree: Any, here: dict[int, Any]) -> dict[int, str]:
+    """What the leaves that are there are called in metrics: their paths, as `layer/kernel`."""
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_missing)
+    return {i: keystr(pairs[i][0], simple=True, separator="/") for i in here}
 
 
 def present(leaves: list, treedef: Any, owner: str) -> dict[int, Any]:
@@ -64,3 +73,18 @@ def check_fit(new: Any, old: Any, name: str, place: Place | str) -> None:
     if have != should:
         one = lambda shapes: shapes[0] if len(shapes) == 1 else shapes
         raise ValueError(f"{place}: {name} has shape {one(have)}, and should have {one(should)}{HINT}")
+
+
+def scalar_dtype(arrays: dict[int, Any]) -> Any:
+    """The dtype of the scalars that go with some arrays: float32, or float64 if one is."""
+    return promoted(jnp.float32, *(real_dtype(x.dtype) for x in arrays.values()))
+
+
+def promotion(arrays: Any) -> contextlib.AbstractContextManager:
+    """Ordinary promotion where arrays differ in dtype, or are complex and meet real numbers.
+
+    Else what is set: the strict one shows whether a rule widens by accident.
+    """
+    dtypes = {x.dtype for x in jax.tree.leaves(arrays)}
+    uniform = len(dtypes) == 1 and next(iter(dtypes)).kind != "c"
+    return contextlib.nullcontext() if uniform else jax.numpy_dtype_promotion("standard")

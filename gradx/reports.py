@@ -15,9 +15,9 @@ __all__ = []  # internal: links call `report`, combinators `part`, `apart` and `
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Reports:
-    """What was reported, in order: names, of which two may be the same, values, and whether each is news."""
+    """What was reported, in order: (name, whether its mean is wanted), the value, and whether it is news."""
 
-    names: list[str] = dataclasses.field(default_factory=list, metadata={"static": True})
+    names: tuple[tuple[str, bool], ...] = dataclasses.field(default=(), metadata={"static": True})
     values: list[Any] = dataclasses.field(default_factory=list)
     news: list[Any] = dataclasses.field(default_factory=list)
 
@@ -31,15 +31,16 @@ def listening() -> bool:
     return _listener.get() is not None
 
 
-def report(name: str, value: Any, when: Any = True) -> None:
-    """Tell a scalar to whoever listens; where `when` is False, that of the step before stays.
+def report(name: str, value: Any, when: Any = True, *, mean: bool = False) -> None:
+    """Tell a scalar, or one for each parameter by its path, to whoever listens.
 
-    A link that reports in `update` reports the same names, in the same order, in `init`, with any value.
+    Where `when` is False, that of the step before stays; `mean` asks for the mean over all steps. A link that
+    reports in `update` reports the same names, in the same order, in `init`, with any value.
     """
     listener = _listener.get()
     if listener is not None:
-        listener.names.append(_part.get() + name)
-        listener.values.append(jnp.asarray(value, jnp.float32))
+        listener.names += ((_part.get() + name, mean),)
+        listener.values.append(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), value))
         listener.news.append(jnp.asarray(when, bool))
 
 
@@ -53,6 +54,19 @@ def listen() -> Iterator[Reports]:
     finally:
         _listener.reset(tokens[0])
         _part.reset(tokens[1])
+
+
+def unheard(function: Callable) -> Callable:
+    """`function`, while nobody listens: an `init` that is asked for shapes only, or for a second time."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        token = _listener.set(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _listener.reset(token)
+
+    return run
 
 
 @contextlib.contextmanager
@@ -84,5 +98,5 @@ def apart(function: Callable) -> Callable[..., tuple[Any, Reports]]:
 
 def pass_on(reports: Reports, when: Any = True) -> None:
     """Report what `apart` returned, as news only `when`."""
-    for name, value, news in zip(reports.names, reports.values, reports.news, strict=True):
-        report(name, value, news & when)
+    for (name, mean), value, news in zip(reports.names, reports.values, reports.news, strict=True):
+        report(name, value, news & when, mean=mean)

@@ -18,6 +18,9 @@ FACADES = {ROOT / "torch.py", ROOT / "keras.py"}  # what is in them is listed wh
 # Names of other libraries, which would clash here: they are in the facades.
 FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
 
+# What a module imports only where it is used, and is installed as an extra.
+EXTRAS = {"gradx.training.writers": {"tensorboardX"}}
+
 # Imports point down: a module imports from its own floor or from those below it.
 FLOORS = [
     ["batches", "factory", "floor", "numerics", "reports", "targets"],
@@ -40,8 +43,9 @@ def floor(name):
     return next(i for i, names in enumerate(FLOORS) if part in names)
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path, *, top_level=False):
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             yield node.module
         elif isinstance(node, ast.Import):
@@ -75,9 +79,10 @@ def test_no_two_modules_import_each_other():
 @each_file
 def test_the_core_imports_jax_numpy_and_optax_only(path):
     allowed = {"jax", "numpy", "optax", "gradx", *sys.stdlib_module_names}
-    for name in imports(path):
-        assert name.split(".")[0] in allowed
-        assert "._" not in name, f"{name} is private"
+    extras = {name.split(".")[0] for name in imports(path)} - allowed
+    assert extras == EXTRAS.get(module(path), set())
+    assert not extras & {name.split(".")[0] for name in imports(path, top_level=True)}
+    assert not [name for name in imports(path) if "._" in name], "private"
 
 
 def test_every_module_is_exported():

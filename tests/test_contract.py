@@ -56,6 +56,8 @@ LINKS = [
     gx.masked(gx.scale_by_adam(), gx.no_bias_or_norm),
     gx.packed(gx.inject_hyperparams(gx.adamw)(gx.linear_schedule(0.0, 0.1, 10), mask=gx.matrices_only)),
     gx.chain(gx.packed(gx.trace(0.9, accumulator_dtype=jnp.bfloat16)), gx.packed(gx.lamb(0.1), max_size=4)),
+    gx.measured(gx.chain(gx.clip_by_global_norm(1.0), gx.lamb(gx.linear_schedule(0.0, 0.1, 10)))),
+    gx.packed(gx.measured(gx.packed(gx.lamb(0.1)), norms=["update"])),
     gx.named_chain(("clip", gx.clip(1.0)), ("adam", gx.adam(0.1))),
     gx.inject_hyperparams(gx.adamw)(gx.linear_schedule(0.0, 0.1, 10), mask=gx.matrices_only),
     gx.chain(gx.clip_by_global_norm(1.0), optax.scale_by_adam(), gx.scale_by_learning_rate(0.1)),

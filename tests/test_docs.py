@@ -14,9 +14,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_code_blocks_run(name, lenient):
+def test_code_blocks_run(name, lenient, monkeypatch, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     assert blocks
+    monkeypatch.chdir(tmp_path)  # some write a file
     namespace = {}
     for block in blocks:
         exec(compile(block, name, "exec"), namespace)

@@ -72,13 +72,14 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule, *, eps: ScalarOrSchedule = 0
     """
 
     def scalars(updates, max_norm, eps):
-        a, b = shrink(norm_of(updates) + eps, max_norm, sum(map(real_size, updates)))
-        return {"a": a, "b": b}
+        norm = norm_of(updates) + eps
+        a, b = shrink(norm, max_norm, sum(map(real_size, updates)))
+        return {"a": a, "b": b, "clip_rate": ~(norm <= max_norm)}
 
     def rule(g, a, b):
         return g * a * b
 
-    return leafwise(EmptyState, rule, scalars, max_norm=max_norm, eps=eps)
+    return leafwise(EmptyState, rule, scalars, reports={"clip_rate": "mean"}, max_norm=max_norm, eps=eps)
 
 
 @factory

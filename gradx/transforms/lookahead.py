@@ -10,6 +10,7 @@ from gradx.core import GradientTransformation, apply_updates, check_state, linke
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, positive_integer
 from gradx.leafwise import copy_slot, leafwise
+from gradx.reports import unheard
 
 __all__ = ["LookaheadState", "lookahead"]
 
@@ -76,7 +77,7 @@ def lookahead(
         updates, slow_state = slow.update(updates, state.slow_state, params)
         if reset_state:
             sync = syncs(state.slow_state.count) == 1
-            fresh = fast_optimizer.init(apply_updates(params, updates))
+            fresh = unheard(fast_optimizer.init)(apply_updates(params, updates))
             fast = jax.tree.map(lambda new, old: jnp.where(sync, new, old), typed_like(fresh, fast), fast)
         return updates, LookaheadState(slow_state, fast)
 

@@ -16,6 +16,7 @@ from gradx.batches import alike, together
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory
 from gradx.hyper import positive_integer
+from gradx.reports import unheard
 from gradx.tree import Tree, aligned, path_at
 
 __all__ = ["PackedState", "pack_state", "packed", "unpack_state"]
@@ -63,7 +64,7 @@ def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> Grad
     inner_update = linked("the inner transformation of packed", inner)
 
     def layout_of(params):
-        return Layout(jax.eval_shape(inner.init, params), jax.tree.structure(params), max_size)
+        return Layout(jax.eval_shape(unheard(inner.init), params), jax.tree.structure(params), max_size)
 
     def init(params):
         state = inner.init(params)

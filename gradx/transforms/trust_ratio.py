@@ -8,6 +8,7 @@ from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
 from gradx.leafwise import leafwise
 from gradx.numerics import norms
+from gradx.reports import report
 
 __all__ = ["scale_by_trust_ratio"]
 
@@ -54,11 +55,14 @@ def scale_by_trust_ratio(
             below, g = g_norm + summed_decay * p_norm, g + summed_decay * p
         usable = (p_norm > 0) & (below > 0) & jnp.isfinite(p_norm) & jnp.isfinite(below)
         above = trust_coefficient * jnp.clip(p_norm, low, high)
-        return jnp.where(usable, above, 1.0) / jnp.where(usable, below + eps, 1.0) * g
+        ratio = jnp.where(usable, above, 1.0) / jnp.where(usable, below + eps, 1.0)
+        report("trust_ratio", ratio)
+        return ratio * g
 
     return leafwise(
         EmptyState,
         rule,
+        reports={"trust_ratio": "leaf"},
         min_norm=min_norm,
         trust_coefficient=trust_coefficient,
         eps=eps,
