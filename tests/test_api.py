@@ -26,6 +26,7 @@ FLOORS = [
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
+    ["states"],
     ["minimize", "conventions", "cost"],
     ["torch", "keras"],
 ]
