@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.tree_util import tree_flatten_with_path
+from jax.tree_util import tree_leaves_with_path
 
 from gradx.core import chain, linked, named_chain
-from gradx.factory import frozen, text
+from gradx.factory import Made, frozen, text
 from gradx.transforms.masking import Parted, cut
 from gradx.transforms.overrides import hyperparameters, links_in
-from gradx.tree import Tree, flatten, is_missing, slash_path
+from gradx.tree import Tree, slash_path
 
 __all__ = ["Explanation", "explain"]
 
@@ -87,35 +87,34 @@ def explain(tx: optax.GradientTransformation, params: Tree) -> Explanation:
     except TypeError as e:
         raise TypeError(f"explain: params must hold arrays, or what has a shape and a dtype: {e}") from e
     jax.eval_shape(tx.init, shapes)  # raises where tx is not for these parameters
-    pairs, _ = tree_flatten_with_path(shapes, is_leaf=is_missing)
-    found = {i: [] for i, (_, x) in enumerate(pairs) if not is_missing(x)}
-    for i, group, link in applied(tx, shapes):
-        found[i].append((group, link))
+    found = {path: (x, []) for path, x in tree_leaves_with_path(shapes)}
+    for path, group, link in applied(tx, shapes):
+        found[path][1].append((group, *described(link)))
     rows = []
-    for i, links in found.items():
-        path, x = pairs[i]
+    for path, (x, links) in found.items():
         place = slash_path(path), x.shape, x.dtype.name
-        rows += [Row(*place, group, *described(link)) for group, link in links]
+        rows += [Row(*place, *link) for link in links or [("", "", {})]]
     return Explanation(rows)
 
 
-def applied(tx: Any, like: Tree, group: str = "") -> Iterator[tuple[int, str, Any]]:
-    """(leaf, group, link) for each link that a leaf goes through, in order for each leaf."""
+def applied(tx: Any, like: Tree, group: str = "") -> Iterator[tuple[tuple, str, Any]]:
+    """(path, group, link) for each link that a leaf goes through, in order for each leaf."""
     call = getattr(tx, "_call", None)
     inner = list(links_in(list(call.bound.arguments.values()))) if call else []
     if isinstance(tx, Parted):
         for name, part in tx.parts(like).items():
-            within = " > ".join(str(label) for label in (group, name) if label != "")
-            is_own = (
-                hasattr(part.tx, "_call") and part.tx._call is None and all(part.tx is not x for x in inner)
+            here, within = (
+                cut(like, part.mask),
+                " > ".join(str(label) for label in (group, name) if label != ""),
             )
-            if is_own:  # a link that has a mask among its arguments
-                yield from ((i, within, tx) for i, k in enumerate(part.kept) if k)
+            # A link that masks itself, as add_decayed_weights does: what is inside was made by no factory.
+            if isinstance(part.tx, Made) and part.tx._call is None and all(part.tx is not x for x in inner):
+                yield from ((path, within, tx) for path, _ in tree_leaves_with_path(here))
             else:
-                yield from applied(part.tx, cut(like, part.kept, like), within)
+                yield from applied(part.tx, here, within)
         return
     if call is None or call.function not in (chain, named_chain):
-        yield from ((i, group, tx) for i, x in enumerate(flatten(like)[0]) if not is_missing(x))
+        yield from ((path, group, tx) for path, _ in tree_leaves_with_path(like))
     for link in inner:
         yield from applied(link, like, group)
 

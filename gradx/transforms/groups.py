@@ -110,15 +110,18 @@ def matcher(pattern: Pattern) -> Callable[[str, Any], bool | None]:
 
 def assigned(matchers: dict[str, Callable], like: Any) -> Assignment:
     """Which group each leaf is in."""
-    pairs, _ = tree_flatten_with_path(like, is_leaf=is_missing)
+    pairs, treedef = tree_flatten_with_path(like, is_leaf=is_missing)
     leaves = [(slash_path(path), x) for path, x in pairs]
     found = {name: [match(*leaf) for leaf in leaves] for name, match in matchers.items()}
     matching = [[name for name in matchers if found[name][i]] for i in range(len(leaves))]
-    several = {i: names for i, names in enumerate(matching) if len(names) > 1}
+    several = {
+        i: names for i, names in enumerate(matching) if len(names) > 1 and not is_missing(leaves[i][1])
+    }
     if several:
         raise ValueError(f"groups: two patterns match one parameter{listed(like, several)}")
     unused = [name for name, at_leaf in found.items() if all(m is False for m in at_leaf)]
-    return Assignment([names[0] if names else "default" for names in matching], unused, "nothing matches")
+    labels = treedef.unflatten([names[0] if names else "default" for names in matching])
+    return Assignment(labels, unused, "nothing matches")
 
 
 @factory

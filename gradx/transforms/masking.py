@@ -58,26 +58,26 @@ def masked(
     that holds anything but bools.
     """
     linked("the inner transformation of masked", inner)
-    kept = mask_at(mask)
+    mask_of = mask_for(mask)
 
     def init(params):
-        return init_part(Part(inner, kept(params)), params)
+        return init_part(Part(inner, mask_of(params)), params)
 
     def update(updates, state, params=None, **extra):
         check_state("masked", MaskedState, state)
-        part = Part(inner, kept(updates if params is None else params))
+        part = Part(inner, mask_of(updates if params is None else params))
         return update_part(part, updates, state, params, extra, mask_compatible_extra_args)
 
     tx = Parted(init, update)
-    tx.parts = lambda like: {"": Part(inner, kept(like))}
+    tx.parts = lambda like: {"": Part(inner, mask_of(like))}
     return tx
 
 
 class Part(NamedTuple):
-    """A transformation, and which leaves it sees, in the order of `flatten`."""
+    """A transformation, and a mask of what it sees: a tree of bools, or a prefix of one."""
 
     tx: Any
-    kept: list[bool]
+    mask: Tree
 
 
 class Parted(GradientTransformation):
@@ -88,26 +88,25 @@ class Parted(GradientTransformation):
 
 def init_part(part: Part, params: Tree) -> MaskedState:
     """The state of a part, for its own parameters."""
-    return MaskedState(part.tx.init(cut(params, part.kept, params)))
+    return MaskedState(part.tx.init(cut(params, part.mask)))
 
 
 def update_part(
     part: Part, updates: Tree, state: MaskedState, params: Tree, extra: dict, mask_extra: bool
 ) -> tuple[Tree, MaskedState]:
     """The updates, with those of a part as its transformation makes them; the part's new state."""
-    like = updates if params is None else params
     if mask_extra:
         structure = jax.tree.structure(updates)
         is_alike = lambda x: jax.tree.structure(x) == structure
-        extra = {k: cut(x, part.kept, like) if is_alike(x) else x for k, x in extra.items()}
+        extra = {k: cut(x, part.mask) if is_alike(x) else x for k, x in extra.items()}
     update = linked("the transformation of a part", part.tx)
-    seen = None if params is None else cut(params, part.kept, like)
-    out, inner_state = update(cut(updates, part.kept, like), state.inner_state, seen, **extra)
-    return filled(out, updates, part.kept), MaskedState(inner_state)
+    seen = None if params is None else cut(params, part.mask)
+    out, inner_state = update(cut(updates, part.mask), state.inner_state, seen, **extra)
+    return filled(out, updates, part.mask), MaskedState(inner_state)
 
 
-def mask_at(mask: Mask) -> Callable[[Tree], list[bool]]:
-    """The function that gives the mask at every leaf of a tree; False where that leaf is missing."""
+def mask_for(mask: Mask) -> Callable[[Tree], Tree]:
+    """The function that gives the mask, as a tree of bools, for parameters."""
     if isinstance(mask, str):
         if mask not in BY_NAME:
             raise ValueError(f"masked: no mask is named {mask!r}; the names are {sorted(BY_NAME)}")
@@ -115,16 +114,15 @@ def mask_at(mask: Mask) -> Callable[[Tree], list[bool]]:
     if not is_function(mask):
         check_bools(mask)
 
-    def at(like):
-        leaves = flatten(like)[0]
-        if all(map(is_missing, leaves)):  # nothing to mask; optax.tree_map_params comes this way
-            return [False] * len(leaves)
+    def for_params(like):
+        if not jax.tree.leaves(like):  # nothing to mask; optax.tree_map_params comes this way
+            return True
         bools = mask(like) if is_function(mask) else mask
         check_bools(bools)
-        spread_out = zip(spread("masked: the mask", bools, like), leaves, strict=True)
-        return [bool(m) and not is_missing(m) and not is_missing(x) for m, x in spread_out]
+        spread("masked: the mask", bools, like)  # raises where there is none
+        return bools
 
-    return at
+    return for_params
 
 
 def is_function(mask: Any) -> bool:
@@ -153,15 +151,22 @@ def spread(what: str, prefix: Tree, like: Tree) -> list:
     return out
 
 
-def cut(tree: Tree, keep: list[bool], like: Tree) -> Tree:
-    """`tree`, of the structure of `like`, with MaskedNode where `keep` is False."""
-    treedef = flatten(like)[1]
-    leaves = aligned(treedef, tree, ("the parameters", "the updates"))
-    return treedef.unflatten([x if k else MaskedNode() for x, k in zip(leaves, keep, strict=True)])
+def cut(tree: Tree, mask: Tree) -> Tree:
+    """`tree`, with MaskedNode where the mask is not True."""
+    bools, treedef = flatten(mask)
+    subtrees = aligned(treedef, tree, ("the parameters", "the updates"))
+    return treedef.unflatten(
+        [x if is_true(m) else MaskedNode() for x, m in zip(subtrees, bools, strict=True)]
+    )
 
 
-def filled(tree: Tree, other: Tree, keep: list[bool]) -> Tree:
-    """`tree`, with the leaves of `other` where it was cut."""
-    theirs, treedef = flatten(other)
+def filled(tree: Tree, other: Tree, mask: Tree) -> Tree:
+    """`tree`, with what `other` has where it was cut."""
+    bools, treedef = flatten(mask)
     ours = aligned(treedef, tree, ("the updates", "the transformed updates"))
-    return treedef.unflatten([x if k else y for x, y, k in zip(ours, theirs, keep, strict=True)])
+    theirs = aligned(treedef, other, ("the parameters", "the updates"))
+    return treedef.unflatten([x if is_true(m) else y for x, y, m in zip(ours, theirs, bools, strict=True)])
+
+
+def is_true(m: Any) -> bool:
+    return not is_missing(m) and bool(m)

@@ -30,6 +30,9 @@ def scaled(factor: ScalarOrSchedule) -> Scaled:
     Arguments:
       factor: what to multiply by; not NaN. A schedule is allowed, say for a group that thaws.
 
+    The product is taken when the groups are made. Where the default's number is injected, inject the function
+    that makes the groups instead, for the ratio to stay.
+
     >>> import gradx
     >>> tx = gradx.groups(gradx.sgd(0.1), {"^head/": dict(learning_rate=gradx.scaled(0.5))})
     """
@@ -37,14 +40,16 @@ def scaled(factor: ScalarOrSchedule) -> Scaled:
 
     def of(name, value):
         is_number = hasattr(value, "__float__") and not isinstance(value, bool | np.bool_)
-        if hasattr(value, "update") or not (is_number or callable(value)):
+        is_schedule = callable(value) and not hasattr(value, "update")  # else one with a state
+        if not is_number and not is_schedule:
             raise TypeError(
                 f"{name} is {text(value)}, and only a number or a function of the step can be scaled: give "
                 "the group its own"
             )
-        if not callable(value) and not callable(factor):
-            return factor * value
-        return product_schedule([x if callable(x) else constant_schedule(x) for x in (factor, value)])
+        factors: list[Any] = [factor, value]
+        if not any(map(callable, factors)):
+            return factors[0] * factors[1]
+        return product_schedule([x if callable(x) else constant_schedule(x) for x in factors])
 
     return Scaled(of)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import optax
 from jax.tree_util import tree_flatten_with_path
 from optax.transforms import PartitionState
@@ -16,7 +17,7 @@ from gradx.transforms.masking import (
     Parted,
     init_part,
     is_function,
-    mask_at,
+    mask_for,
     masked,
     spread,
     update_part,
@@ -50,8 +51,8 @@ def partition(
 
     def assign(like):
         labels = param_labels(like) if is_function(param_labels) else param_labels
-        labels = spread("partition: the tree of labels", labels, like)
-        here = {i: labels[i] for i, x in enumerate(flatten(like)[0]) if not is_missing(x)}
+        at_leaf = spread("partition: the tree of labels", labels, like)
+        here = {i: at_leaf[i] for i, x in enumerate(flatten(like)[0]) if not is_missing(x)}
         unknown = {i: label for i, label in here.items() if label not in transforms}
         if unknown:
             raise ValueError(
@@ -59,8 +60,8 @@ def partition(
                 f"{listed(like, unknown)}"
             )
         # A function saw only what is here: what it would have said elsewhere is not known.
-        is_known = not is_function(param_labels) or len(here) == len(labels)
-        unused = [label for label in transforms if is_known and label not in labels]
+        is_known = not is_function(param_labels) or len(here) == len(at_leaf)
+        unused = [label for label in transforms if is_known and label not in at_leaf]
         return Assignment(labels, unused, "no parameter has the label")
 
     return parted("partition", transforms, assign, mask_compatible_extra_args)
@@ -93,18 +94,18 @@ def selective_transform(
       freeze_mask: which parameters stay, as in `masked`.
     """
     linked("the optimizer of selective_transform", optimizer)
-    frozen_at = mask_at(freeze_mask)
+    mask_of = mask_for(freeze_mask)
 
     def assign(like):
-        return Assignment(["freeze" if m else "train" for m in frozen_at(like)])
+        return Assignment(jax.tree.map(lambda m: "freeze" if m else "train", mask_of(like)))
 
     return parted("selective_transform", {"train": optimizer, "freeze": set_to_zero()}, assign)
 
 
 class Assignment(NamedTuple):
-    """The label of every leaf, in the order of `flatten`; labels that no leaf has, and what that means."""
+    """A tree of labels, or a prefix of one; the labels that no leaf has, and what that means."""
 
-    labels: list
+    labels: Tree
     unused: Sequence = ()
     meaning: str = ""
 
@@ -115,24 +116,24 @@ def parted(
     assign: Callable[[Tree], Assignment],
     mask_extra: bool = False,
 ) -> Parted:
-    """Each transformation on the leaves that `assign` gives it, where there are any."""
+    """Each transformation on the leaves that have its label by `assign`."""
 
     def assigned(like):
-        leaves = flatten(like)[0]
-        if all(map(is_missing, leaves)):  # nothing to assign; optax.tree_map_params comes this way
-            return Assignment([None] * len(leaves))
+        if not jax.tree.leaves(like):  # nothing to assign; optax.tree_map_params comes this way
+            return None
         return assign(like)
 
     def parts(like):
-        at_leaf = list(zip(assigned(like).labels, flatten(like)[0], strict=True))
-        kept = {k: [label == k and not is_missing(x) for label, x in at_leaf] for k in transforms}
-        return {k: Part(tx, kept[k]) for k, tx in transforms.items()}
+        found = assigned(like)
+        mask = lambda k: True if found is None else jax.tree.map(lambda label: label == k, found.labels)
+        return {k: Part(tx, mask(k)) for k, tx in transforms.items()}
 
     def init(params):
-        labels, unused, meaning = assigned(params)
-        if unused:
+        found = assigned(params)
+        if found is not None and found.unused:
+            labels = spread(owner, found.labels, params)
             raise ValueError(
-                f"{owner}: {meaning} {' or '.join(map(repr, unused))}; the parameters are"
+                f"{owner}: {found.meaning} {' or '.join(map(repr, found.unused))}; the parameters are"
                 f"{listed(params, dict(enumerate(labels)))}"
             )
         states = {}
