@@ -103,10 +103,8 @@ def applied(tx: Any, like: Tree, group: str = "") -> Iterator[tuple[tuple, str, 
     inner = list(links_in(list(call.bound.arguments.values()))) if call else []
     if isinstance(tx, Parted):
         for name, part in tx.parts(like).items():
-            here, within = (
-                cut(like, part.mask),
-                " > ".join(str(label) for label in (group, name) if label != ""),
-            )
+            here = cut(like, part.mask)
+            within = " > ".join(str(label) for label in (group, name) if label != "")
             # A link that masks itself, as add_decayed_weights does: what is inside was made by no factory.
             if isinstance(part.tx, Made) and part.tx._call is None and all(part.tx is not x for x in inner):
                 yield from ((path, within, tx) for path, _ in tree_leaves_with_path(here))
