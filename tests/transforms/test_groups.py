@@ -5,13 +5,14 @@ import functools
 import pickle
 import re
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import gradx as gx
@@ -105,9 +106,31 @@ def test_equality_is_by_rules():
     assert repr(gx.groups(optax.sgd(0.1), {"b": optax.adam(0.1)})) == "groups(chain(...), {'b': chain(...)})"
 
 
+def test_frozen_gradients_can_be_kept_out_of_a_norm():
+    frozen = {"^backbone/": gx.frozen()}
+    clip = gx.clip_by_global_norm(1.0)
+    tx = gx.chain(gx.groups(gx.identity(), frozen), clip, gx.groups(gx.scale(1.0), frozen))
+    u, _ = tx.update(grads(0, P), tx.init(P), P)
+    np.testing.assert_allclose(gx.global_norm(u["head"]), 1.0, rtol=1e-6)
+
+
 def test_groups_may_be_all_alike():
     """Groups of nothing but the default are the default."""
     close(run(gx.groups(ADAMW, {"bias$": {}, "^head/k": {}}))[0], run(ADAMW)[0])
+
+
+@settings(max_examples=50, deadline=None)
+@hypothesis.given(st.lists(st.sets(st.sampled_from("abcdef"), min_size=1), max_size=4))
+def test_every_parameter_is_in_one_group(sets):
+    """Whatever the patterns are; or they are refused."""
+    p = {name: jnp.ones(()) for name in "abcdef"}
+    patterns = dict.fromkeys(f"^({'|'.join(sorted(names))})$" for names in sets)
+    tx = gx.groups(gx.sgd(0.1), dict.fromkeys(patterns, gx.frozen()))
+    if any(len([q for q in patterns if re.search(q, name)]) > 1 for name in p):
+        assert "two patterns match one parameter" in refusal(tx, p)
+        return
+    masks = [part.mask for part in tx.parts(p).values()]
+    assert jax.tree.map(lambda *m: sum(m), *masks) == dict.fromkeys(p, 1)
 
 
 # Frozen groups.
@@ -203,7 +226,7 @@ def test_a_factory_of_ones_own_is_known_by_its_arguments():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.floats(0.0, 10.0), st.floats(0.0, 1.0), st.integers(0, 20))
+@hypothesis.given(st.floats(0.0, 10.0), st.floats(0.0, 1.0), st.integers(0, 20))
 def test_scaled_multiplies_numbers_and_schedules(factor, value, step):
     of = gx.scaled(factor).of
     np.testing.assert_allclose(of("it", value), factor * value)
@@ -399,6 +422,8 @@ def test_nnx_parameters(lenient):
     assert set(paths) == {f"{layer}/{name}" for layer in ("value", "layers/0") for name in ("bias", "kernel")}
     tx = gx.groups(gx.adamw(0.1), {"^value/": gx.frozen(), "^layers/0/bias$": dict(weight_decay=0.0)})
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    explained = {row.parameter: row.link for row in gx.explain(tx, nnx.state(model, nnx.Param)).rows}
+    assert explained == {path: "frozen" if path.startswith("value/") else "adamw" for path in paths}
     before = jnp.copy(model.value.kernel[...]), jnp.copy(model.layers[0].kernel[...])
 
     @nnx.jit
