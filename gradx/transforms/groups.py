@@ -70,8 +70,8 @@ def groups(default: optax.GradientTransformation, rules: dict[Pattern, Rule]) ->
 def frozen() -> GradientTransformation:
     """Keep the parameters as they are: updates of zero and no state. A group of `groups`.
 
-    Their gradients count in a norm that is taken before, unless `groups(identity(), {pattern: frozen()})` comes
-    first.
+    Their gradients count in a norm that is taken before it, unless what takes the norm stands behind
+    `groups(identity(), {pattern: frozen()})`.
     """
     return set_to_zero()
 

@@ -75,22 +75,20 @@ def calls_in(tx: optax.GradientTransformation) -> Iterator[Call]:
 
 def hyperparameters(call: Call) -> dict[str, Any]:
     """The named arguments of a call but for transformations."""
-    parameters = call.bound.signature.parameters
-    is_named = lambda k: (
-        parameters[k].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    )
-    return {k: v for k, v in call.bound.arguments.items() if is_named(k) and not any(links_in(v))}
+    kinds = {k: p.kind for k, p in call.bound.signature.parameters.items()}
+    many = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return {k: v for k, v in call.bound.arguments.items() if kinds[k] not in many and not any(links_in(v))}
 
 
 def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, Any]) -> Any:
     """A transformation with some hyperparameters changed, wherever among its links each is."""
     calls = list(calls_in(tx))
-    if not calls:
+    if changes and not calls:
         raise TypeError(
             f"{owner}: {text(tx)} was not made by a factory of gradx, so its hyperparameters are not known: "
             "give a transformation in place of a dict, or decorate what made it with gradx.factory"
         )
-    for name, value in changes.items():
+    for name in changes:
         found = [text(call.function) for call in calls if name in hyperparameters(call)]
         if not found:
             names = sorted({name for call in calls for name in hyperparameters(call)})
@@ -100,24 +98,22 @@ def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, 
                 f"{owner}: {name!r} is an argument of {' and of '.join(found)}: give a transformation in "
                 "place of a dict"
             )
-        tx = remade(tx, name, value)
-    return tx
+    return remade(tx, changes)
 
 
-def remade(value: Any, name: str, new: Any) -> Any:
-    """An argument with the calls in it made again, `new` in place of the hyperparameter `name`."""
+def remade(value: Any, changes: dict[str, Any]) -> Any:
+    """An argument with the calls in it made again, other hyperparameters in place of those named."""
     if type(value) in (list, tuple):
-        return type(value)(remade(x, name, new) for x in value)
+        return type(value)(remade(x, changes) for x in value)
     if type(value) is dict:
-        return {k: remade(x, name, new) for k, x in value.items()}
+        return {k: remade(x, changes) for k, x in value.items()}
     call = getattr(value, "_call", None)
     if call is None or not isinstance(value, optax.GradientTransformation):
         return value
-    arguments = OrderedDict((k, remade(x, name, new)) for k, x in call.bound.arguments.items())
-    if name in hyperparameters(call):
-        old = arguments[name]
-        arguments[name] = (
-            new.of(f"the {name} of {text(call.function)}", old) if isinstance(new, Scaled) else new
-        )
+    arguments = OrderedDict((k, remade(x, changes)) for k, x in call.bound.arguments.items())
+    for name in changes.keys() & hyperparameters(call).keys():
+        new, old = changes[name], arguments[name]
+        what = f"the {name} of {text(call.function)}"
+        arguments[name] = new.of(what, old) if isinstance(new, Scaled) else new
     bound = inspect.BoundArguments(call.bound.signature, arguments)
     return call.function(*bound.args, **bound.kwargs)

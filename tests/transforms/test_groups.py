@@ -225,6 +225,19 @@ def test_a_factory_of_ones_own_is_known_by_its_arguments():
     assert program(tx) == program(by_hand(clipped(0.1), clipped(0.2, bound=0.5)))
 
 
+def test_hyperparameters_that_need_each_other_change_together():
+    adamw = functools.partial(gx.adamw, SCHEDULE, weight_decay=0.1)
+    changes = dict(decay_mode="independent", max_learning_rate=0.1)
+    for order in (changes, dict(reversed(changes.items()))):
+        assert program(gx.groups(adamw(), {"bias$": order})) == program(by_hand(adamw(), adamw(**changes)))
+
+
+def test_what_no_factory_made_can_have_groups_of_its_own():
+    tx = gx.groups(optax.sgd(0.1), {"bias$": {}, "^head/kernel": gx.frozen()})
+    u, _ = tx.update(jax.tree.map(jnp.ones_like, P), tx.init(P), P)
+    np.testing.assert_allclose(u["head"]["bias"], -0.1, rtol=1e-6)
+
+
 @settings(max_examples=30, deadline=None)
 @hypothesis.given(st.floats(0.0, 10.0), st.floats(0.0, 1.0), st.integers(0, 20))
 def test_scaled_multiplies_numbers_and_schedules(factor, value, step):
