@@ -53,12 +53,14 @@ from gradx.schedules.piecewise import *
 from gradx.schedules.plateau import *
 from gradx.schedules.run import *
 from gradx.schedules.warmup import *
+from gradx.states.explain import *
 from gradx.training.writers import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
 from gradx.transforms.constraints import *
 from gradx.transforms.decay import *
 from gradx.transforms.descent import *
+from gradx.transforms.groups import *
 from gradx.transforms.injection import *
 from gradx.transforms.linesearch import *
 from gradx.transforms.lookahead import *
@@ -68,7 +70,9 @@ from gradx.transforms.metrics import *
 from gradx.transforms.momentum import *
 from gradx.transforms.noise import *
 from gradx.transforms.norms import *
+from gradx.transforms.overrides import *
 from gradx.transforms.packing import *
+from gradx.transforms.partition import *
 from gradx.transforms.scale import *
 from gradx.transforms.trust_ratio import *
 from gradx.tree import *

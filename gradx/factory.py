@@ -142,13 +142,16 @@ def remake(function: Callable, args: tuple, kwargs: dict) -> Any:
 
 def frozen(value: Any) -> Any:
     """A hashable stand-in: numbers by value, arrays by content, trees leaf by leaf, the rest by `==`."""
-    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda x: x is None or isinstance(x, Made))
+    is_leaf = lambda x: x is None or isinstance(x, Made) or type(x) is dict  # whose keys JAX would sort
+    leaves, treedef = jax.tree.flatten(value, is_leaf=is_leaf)
     return treedef, tuple(map(frozen_leaf, leaves))
 
 
 def frozen_leaf(x: Any) -> Any:
     if type(x) in (int, float):
         return x  # 1 and 1.0 mean the same; True does not, nor does a NumPy scalar, which has a dtype
+    if type(x) is dict:
+        return dict, frozenset((k, frozen(v)) for k, v in x.items())
     if isinstance(x, set):
         return frozenset(x)
     if isinstance(x, np.ndarray | np.generic | jax.Array) and not isinstance(x, Tracer):
@@ -179,8 +182,12 @@ class ById:
 
 def text(value: Any) -> str:
     """`repr`, but a function or a type by its name, and a foreign transformation by its maker's."""
-    if isinstance(value, Made):
-        return repr(value)
-    if isinstance(value, optax.GradientTransformation):
+    if getattr(value, "_call", None) is None and isinstance(value, optax.GradientTransformation):
         return f"{getattr(value.update, '__qualname__', 'transformation').partition('.')[0]}(...)"
-    return getattr(value, "__name__", repr(value))
+    if type(value) is dict:
+        return "{" + ", ".join(f"{text(k)}: {text(v)}" for k, v in value.items()) + "}"
+    if type(value) is list:
+        return f"[{', '.join(map(text, value))}]"
+    if type(value) is tuple:
+        return f"({', '.join(map(text, value))}{',' if len(value) == 1 else ''})"
+    return repr(value) if isinstance(value, Made) else getattr(value, "__name__", repr(value))

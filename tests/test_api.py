@@ -29,6 +29,7 @@ FLOORS = [
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
+    ["states"],
     ["minimize", "conventions", "cost"],
     ["torch", "keras"],
 ]

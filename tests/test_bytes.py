@@ -117,6 +117,15 @@ OURS_ALONE = [
     (gx.amsgrad(1e-3, max_over="raw"), 52.5),
     (gx.adabelief(1e-3, nesterov=True), 48.5),
     (gx.lion(1e-3, b2=None), 24.5),
+    (
+        gx.chain(
+            gx.clip_by_global_norm(1.0),
+            gx.groups(gx.adamw(1e-3), {"bias$": dict(learning_rate=gx.scaled(2))}),
+        ),
+        44.5,
+    ),
+    (gx.groups(gx.adamw(1e-3), {"^layer[0-5]/": gx.frozen()}), 20.5),  # half of them move nothing
+    (gx.groups(gx.frozen(), {"bias$": gx.adamw(1e-3)}), 0.2),
 ]
 
 

@@ -16,6 +16,8 @@ import gradx as gx
 from tests.cases import CASES, given
 from tests.problems import aval, grads, params
 
+W = "^([wz].*)?$"  # a pattern that matches something in every tree of these tests
+
 LINKS = [
     gx.chain(),
     gx.identity(),
@@ -54,6 +56,10 @@ LINKS = [
     gx.lookahead(gx.adam(0.1), 2, reset_state=True),
     gx.lookahead(gx.sgd(0.1), 3, gx.linear_schedule(0.1, 0.9, 10)),
     gx.masked(gx.scale_by_adam(), gx.no_bias_or_norm),
+    gx.partition({"all": gx.adam(0.1)}, "all"),
+    gx.groups(gx.adamw(gx.linear_schedule(0.1, 0.0, 10)), {W: dict(learning_rate=gx.scaled(0.5))}),
+    gx.groups(gx.frozen(), {W: gx.inject_hyperparams(gx.adamw)(0.1)}),
+    gx.packed(gx.lookahead(gx.groups(gx.sgd(0.1, momentum=0.9), {W: gx.frozen()}), 2)),
     gx.packed(gx.inject_hyperparams(gx.adamw)(gx.linear_schedule(0.0, 0.1, 10), mask=gx.matrices_only)),
     gx.chain(gx.packed(gx.trace(0.9, accumulator_dtype=jnp.bfloat16)), gx.packed(gx.lamb(0.1), max_size=4)),
     gx.measured(gx.chain(gx.clip_by_global_norm(1.0), gx.lamb(gx.linear_schedule(0.0, 0.1, 10)))),

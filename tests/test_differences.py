@@ -382,3 +382,11 @@ def test_a_line_search_on_a_float32_loss_in_x64_mode():
         with pytest.raises(TypeError, match="cotangent type does not match"):
             update(optax)
         np.testing.assert_array_equal(update(gx)[0], -1.0)
+
+
+def test_a_label_that_no_parameter_has():
+    p = {"w": jnp.ones(2)}
+    make = lambda m: m.partition({"w": m.sgd(0.1), "bias": m.sgd(0.1)}, {"w": "w"})
+    make(optax).init(p)
+    with pytest.raises(ValueError, match="no parameter has the label 'bias'; the parameters are\n  w: 'w'"):
+        make(gx).init(p)

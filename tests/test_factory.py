@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import re
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,10 @@ EQUAL = [
     (gx.masked(gx.clip(1.0), {"w": True, "b": [False]}), gx.masked(gx.clip(1.0), {"b": [False], "w": True})),
     (gx.chain(gx.clip(1.0), gx.lion(0.1)), gx.chain(gx.clip(1.0), gx.lion(0.1))),
     (gx.inject_hyperparams(gx.sgd, {"nesterov"})(0.1), gx.inject_hyperparams(gx.sgd, {"nesterov"})(0.1)),
+    (  # keys that cannot be sorted
+        gx.groups(gx.sgd(0.1), {"a": gx.frozen(), re.compile("b"): {}}),
+        gx.groups(gx.sgd(0.1), {re.compile("b"): {}, "a": gx.frozen()}),
+    ),
     (clipped_sgd(0.1, 1.0, momentum=0.9), clipped_sgd(0.1, 1.0, momentum=0.9, scale=None)),
 ]
 UNEQUAL = [
@@ -35,6 +40,7 @@ UNEQUAL = [
     (gx.sgd(jnp.float32(0.1)), gx.sgd(jnp.float32(0.2))),
     (gx.sgd(0.1, nesterov=True), gx.sgd(0.1, nesterov=False)),
     (gx.masked(gx.clip(1.0), {"w": True}), gx.masked(gx.clip(1.0), {"w": False})),
+    (gx.groups(gx.sgd(0.1), {"a": {}}), gx.groups(gx.sgd(0.1), {re.compile("a"): {}})),
     (gx.masked(gx.clip(1.0), lambda p: True), gx.masked(gx.clip(1.0), lambda p: True)),
     (gx.adam(0.1, b2=0.999), gx.adam(0.1, b2=np.float64(0.999))),
     (gx.identity(), gx.chain()),
@@ -75,6 +81,8 @@ def test_a_tracer_is_equal_to_itself_only():
             "adamw(0.001, weight_decay=0.1, mask=matrices_only)",
         ),
         (gx.chain(gx.clip(1.0), optax.sgd(0.1)), "chain(clip(1.0), chain(...))"),
+        (gx.named_chain(("a", optax.sgd(0.1))), "named_chain(('a', chain(...)))"),
+        (gx.freeze({"w": [True], "b": (False,)}), "freeze({'w': [True], 'b': (False,)})"),
         (clipped_sgd(0.1, 1.0, momentum=0.9), "clipped_sgd(0.1, 1.0, momentum=0.9)"),
         (gx.trace(0.9, accumulator_dtype=jnp.bfloat16), "trace(0.9, accumulator_dtype=bfloat16)"),
         (gx.inject_hyperparams(gx.sgd)(0.1), "inject_hyperparams(sgd)(0.1)"),

@@ -1,6 +1,7 @@
 """Apply a transformation to some parameters only."""
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from optax import MaskedNode, MaskedState
 
 from gradx.core import GradientTransformation, check_state, linked
 from gradx.factory import factory
-from gradx.tree import Tree, aligned, flatten, is_missing
+from gradx.tree import Tree, aligned, flatten, is_missing, slash_path
 
 __all__ = ["Mask", "MaskedState", "masked", "matrices_only", "no_bias_or_norm"]
 
@@ -31,8 +32,7 @@ def no_bias_or_norm(params: Tree) -> Tree:
     """
 
     def is_weight(path, _):
-        names = [keystr((key,), simple=True).lower() for key in path]
-        names = [name for name in names if name != "value"]  # what holds the array in an nnx.Param
+        names = slash_path(path).lower().split("/")
         return NOT_WEIGHTS.isdisjoint(names[-1:]) and not any("norm" in name for name in names)
 
     return tree_map_with_path(is_weight, params)
@@ -57,35 +57,72 @@ def masked(
     Raises ValueError for an unknown name and for a mask of another structure, TypeError for a mask
     that holds anything but bools.
     """
+    linked("the inner transformation of masked", inner)
+    mask_of = mask_for(mask)
+
+    def init(params):
+        return init_part(Part(inner, mask_of(params)), params)
+
+    def update(updates, state, params=None, **extra):
+        check_state("masked", MaskedState, state)
+        part = Part(inner, mask_of(updates if params is None else params))
+        return update_part(part, updates, state, params, extra, mask_compatible_extra_args)
+
+    tx = Parted(init, update)
+    tx.parts = lambda like: {"": Part(inner, mask_of(like))}
+    return tx
+
+
+class Part(NamedTuple):
+    """A transformation, and a mask of what it sees: a tree of bools, or a prefix of one."""
+
+    tx: Any
+    mask: Tree
+
+
+class Parted(GradientTransformation):
+    """What `masked`, `partition` and `groups` make: a transformation that knows who sees what."""
+
+    parts: Callable[[Tree], dict[Any, Part]]
+
+
+def init_part(part: Part, params: Tree) -> MaskedState:
+    """The state of a part, for its own parameters."""
+    return MaskedState(part.tx.init(cut(params, part.mask)))
+
+
+def update_part(
+    part: Part, updates: Tree, state: MaskedState, params: Tree, extra: dict, mask_extra: bool
+) -> tuple[Tree, MaskedState]:
+    """The updates, with those of a part as its transformation makes them; the part's new state."""
+    if mask_extra:
+        structure = jax.tree.structure(updates)
+        is_alike = lambda x: jax.tree.structure(x) == structure
+        extra = {k: cut(x, part.mask) if is_alike(x) else x for k, x in extra.items()}
+    update = linked("the transformation of a part", part.tx)
+    seen = None if params is None else cut(params, part.mask)
+    out, inner_state = update(cut(updates, part.mask), state.inner_state, seen, **extra)
+    return filled(out, updates, part.mask), MaskedState(inner_state)
+
+
+def mask_for(mask: Mask) -> Callable[[Tree], Tree]:
+    """The function that gives the mask, as a tree of bools, for parameters."""
     if isinstance(mask, str):
         if mask not in BY_NAME:
             raise ValueError(f"masked: no mask is named {mask!r}; the names are {sorted(BY_NAME)}")
         mask = BY_NAME[mask]
     if not is_function(mask):
         check_bools(mask)
-    inner_update = linked("the inner transformation of masked", inner)
 
-    def keep(like):
-        return broadcast(mask(like) if is_function(mask) else mask, like)
+    def for_params(like):
+        if not jax.tree.leaves(like):  # nothing to mask; optax.tree_map_params comes this way
+            return True
+        bools = mask(like) if is_function(mask) else mask
+        check_bools(bools)
+        spread("masked: the mask", bools, like)  # raises where there is none
+        return bools
 
-    def init(params):
-        if not jax.tree.leaves(params):  # nothing to mask; optax.tree_map_params comes this way
-            return MaskedState(inner.init(params))
-        return MaskedState(inner.init(cut(params, keep(params), params)))
-
-    def update(updates, state, params=None, **extra):
-        check_state("masked", MaskedState, state)
-        like = updates if params is None else params
-        kept, structure = keep(like), jax.tree.structure(updates)
-        if mask_compatible_extra_args:
-            for name, value in extra.items():
-                if jax.tree.structure(value) == structure:
-                    extra[name] = cut(value, kept, like)
-        seen = None if params is None else cut(params, kept, like)
-        out, inner_state = inner_update(cut(updates, kept, like), state.inner_state, seen, **extra)
-        return filled(out, updates), MaskedState(inner_state)
-
-    return GradientTransformation(init, update)
+    return for_params
 
 
 def is_function(mask: Any) -> bool:
@@ -99,30 +136,37 @@ def check_bools(mask: Tree) -> None:
             raise TypeError(f"masked: a mask is made of True and False, and this one holds {leaf!r}")
 
 
-def broadcast(mask: Tree, like: Tree) -> list[bool]:
-    """The mask at every leaf of `like`; False where that leaf is missing."""
-    check_bools(mask)
-    pairs, treedef = tree_flatten_with_path(mask, is_leaf=is_missing)
-    kept = []
-    for (path, m), sub in zip(pairs, aligned(treedef, like, ("the mask", "the parameters")), strict=True):
-        leaves = flatten(sub)[0]
-        if is_missing(m) and not all(map(is_missing, leaves)):
+def spread(what: str, prefix: Tree, like: Tree) -> list:
+    """What a tree, of the structure of `like` or a prefix of it, has for every leaf of `like`."""
+    pairs, treedef = tree_flatten_with_path(prefix, is_leaf=is_missing)
+    subtrees = aligned(treedef, like, (what.partition(": ")[2], "the parameters"))
+    out = []
+    for (path, value), subtree in zip(pairs, subtrees, strict=True):
+        leaves = flatten(subtree)[0]
+        if is_missing(value) and not all(map(is_missing, leaves)):
             raise ValueError(
-                f"masked: the mask has {m} at {keystr(path) or 'the root'}, where there is a parameter"
+                f"{what} has {value} at {keystr(path) or 'the root'}, where there is a parameter"
             )
-        kept += [not is_missing(m) and bool(m) and not is_missing(x) for x in leaves]
-    return kept
+        out += [value] * len(leaves)
+    return out
 
 
-def cut(tree: Tree, keep: list[bool], like: Tree) -> Tree:
-    """`tree`, of the structure of `like`, with MaskedNode where `keep` is False."""
-    treedef = flatten(like)[1]
-    leaves = aligned(treedef, tree, ("the parameters", "the updates"))
-    return treedef.unflatten([x if k else MaskedNode() for x, k in zip(leaves, keep, strict=True)])
+def cut(tree: Tree, mask: Tree) -> Tree:
+    """`tree`, with MaskedNode where the mask is not True."""
+    bools, treedef = flatten(mask)
+    subtrees = aligned(treedef, tree, ("the parameters", "the updates"))
+    return treedef.unflatten(
+        [x if is_true(m) else MaskedNode() for x, m in zip(subtrees, bools, strict=True)]
+    )
 
 
-def filled(tree: Tree, other: Tree) -> Tree:
-    """`tree`, with the leaves of `other` where it was cut."""
-    theirs, treedef = flatten(other)
+def filled(tree: Tree, other: Tree, mask: Tree) -> Tree:
+    """`tree`, with what `other` has where it was cut."""
+    bools, treedef = flatten(mask)
     ours = aligned(treedef, tree, ("the updates", "the transformed updates"))
-    return treedef.unflatten([y if is_missing(x) else x for x, y in zip(ours, theirs, strict=True)])
+    theirs = aligned(treedef, other, ("the parameters", "the updates"))
+    return treedef.unflatten([x if is_true(m) else y for x, y, m in zip(ours, theirs, bools, strict=True)])
+
+
+def is_true(m: Any) -> bool:
+    return not is_missing(m) and bool(m)

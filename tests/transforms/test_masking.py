@@ -91,8 +91,9 @@ def test_extra_arguments_are_masked_on_request():
     assert seen == [tags, {"a": "x", "b": gx.MaskedNode()}]
 
 
-def test_the_state_is_that_of_optax(lenient):
-    ours, theirs = gx.masked(gx.trace(0.9), ONLY_KERNEL), optax.masked(optax.trace(0.9), ONLY_KERNEL)
+@pytest.mark.parametrize("mask", [ONLY_KERNEL, {"dense": True, "norm": False}, False], ids=str)
+def test_the_state_is_that_of_optax(mask, lenient):
+    ours, theirs = gx.masked(gx.trace(0.9), mask), optax.masked(optax.trace(0.9), mask)
     assert jax.tree.structure(ours.init(P)) == jax.tree.structure(theirs.init(P))
 
 
