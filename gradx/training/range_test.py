@@ -80,8 +80,9 @@ class RangeTest:
             height = np.interp(np.log(rate), np.log(rates), smoothed)
             style = {"marker": marker, "ms": 8, "ls": "", "color": "white", "markeredgecolor": "black"}
             ax.plot([rate], [height], label=f"{name}: {rate:.2g}", **style)
-        low, high = min(self.losses.min(), smoothed.min()), smoothed.max()  # single losses may be far off
-        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        low, high = self.losses.min(), smoothed[: np.argmin(smoothed) + 1].max()
+        if high > low:  # what is beyond would leave nothing to be seen of the rest
+            ax.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low))
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss", title="learning rate range test")
         ax.grid(alpha=0.3)
         ax.legend()
@@ -97,7 +98,7 @@ def lr_range_test(
     max_lr: float = 10.0,
     steps: int = 100,
     *,
-    smoothing: float = 0.98,
+    smoothing: float = 0.95,
     divergence: float = 4.0,
     has_aux: bool = False,
 ) -> RangeTest:

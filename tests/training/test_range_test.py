@@ -38,11 +38,10 @@ def reference(steps, min_lr, max_lr, smoothing, divergence):
     return rates[: len(losses)], np.array(losses), np.array(smoothed)
 
 
-@pytest.mark.parametrize(("smoothing", "divergence"), [(0.98, 4.0), (0.5, 2.0), (0.0, 10.0)])
+@pytest.mark.parametrize(("smoothing", "divergence"), [(0.95, 4.0), (0.5, 2.0), (0.0, 10.0)])
 def test_is_the_loop(smoothing, divergence, x64):
-    found = gx.lr_range_test(
-        loss, gx.sgd, X, BATCHES, 1e-3, 10.0, 60, smoothing=smoothing, divergence=divergence
-    )
+    options = dict(smoothing=smoothing, divergence=divergence)
+    found = gx.lr_range_test(loss, gx.sgd, X, BATCHES, 1e-3, 10.0, 60, **options)
     rates, losses, smoothed = reference(60, 1e-3, 10.0, smoothing, divergence)
     assert found.diverged
     assert len(rates) < 60
@@ -54,23 +53,21 @@ def test_is_the_loop(smoothing, divergence, x64):
 
 @pytest.mark.parametrize("largest", [1.0, 30.0])
 def test_diverges_beyond_the_stable_rate(largest):
-    """Which is 2 / L for the largest curvature L: growth by less than 2 a step there, and soon by more."""
-    quadratic = lambda x, batch: 0.5 * (largest * x[0] ** 2 + x[1] ** 2)
-    found = gx.lr_range_test(quadratic, gx.sgd, jnp.ones(2), jnp.zeros(1), 1e-4, 1e3, 700, smoothing=0.0)
+    """Which is 2 / L for the largest curvature L: what noise there is grows from there on."""
+    noise = np.random.default_rng(0).choice([-0.1, 0.1], (100, 1)) / largest**0.5
+    quadratic = lambda x, batch: 1.0 + 0.5 * (largest * (x[0] - batch[0]) ** 2 + x[1] ** 2)
+    found = gx.lr_range_test(
+        quadratic, gx.sgd, jnp.zeros(2), noise, 0.01 / largest, 10 / largest, 700, smoothing=0.0
+    )
     assert found.diverged
-    assert 2 / largest < found.learning_rates[-1] < 2.6 / largest
-    assert found.minimum_tenth * 10 <= 2 / largest * 1.05
+    assert 2 / largest < found.learning_rates[-1] < 2.5 / largest
 
 
 def test_suggestions_are_those_of_their_definitions():
-    found = gx.RangeTest(
-        learning_rates=np.geomspace(1e-3, 1.0, 31),
-        losses=np.zeros(31),
-        smoothed=np.concatenate(
-            [[9.0, 5.0, 5.0], np.linspace(5, 4, 10), [2.0], np.linspace(2, 1, 10), [8, 9, 3, 6, 7, 8, 9]]
-        ),
-        diverged=True,
-    )  # its first fall is of unsettled means, and its last comes after a spike
+    falling = [9.0, 5.0, 5.0, *np.linspace(5, 4, 10), 2.0, *np.linspace(2, 1, 10)]
+    after = [8.0, 9.0, 3.0, 6.0, 7.0, 8.0, 9.0]
+    found = gx.RangeTest(np.geomspace(1e-3, 1.0, 31), np.zeros(31), np.array(falling + after), True)
+    # Not its first fall, of means that have not settled, nor the one after a spike.
     assert found.steepest == found.learning_rates[12]
     np.testing.assert_allclose(found.minimum_tenth, found.learning_rates[23] / 10)
     assert found.suggestion == min(found.steepest, found.minimum_tenth)
@@ -104,7 +101,7 @@ TRANSFORMATIONS = [
 )
 def test_the_learning_rate_is_replaced_wherever_it_is(tx, lenient):
     found = gx.lr_range_test(loss, tx, X, BATCHES, 1e-3, 1.0, 20)
-    np.testing.assert_allclose(found.losses, reference(20, 1e-3, 1.0, 0.98, 4.0)[1], rtol=1e-4)
+    np.testing.assert_allclose(found.losses, reference(20, 1e-3, 1.0, 0.95, 4.0)[1], rtol=1e-4)
 
 
 def test_rules_that_use_the_rate_twice_are_followed():
@@ -151,7 +148,7 @@ def test_batches_from_an_iterator_are_as_many_as_there_are_steps():
 
     found = gx.lr_range_test(loss, gx.sgd, X, stream(), 1e-3, 1.0, 20)
     assert len(taken) == 20
-    np.testing.assert_allclose(found.losses, reference(20, 1e-3, 1.0, 0.98, 4.0)[1], rtol=1e-4)
+    np.testing.assert_allclose(found.losses, reference(20, 1e-3, 1.0, 0.95, 4.0)[1], rtol=1e-4)
     few = gx.lr_range_test(loss, gx.sgd, X, iter(BATCHES[:1]), 1e-3, 1.0, 20)
     assert len(few.losses) == 20
 
@@ -208,7 +205,7 @@ def test_plot():
     assert len(set(markers)) == 2  # to be told apart without colours
     colors = [line.get_color() for line in ax.get_lines()]
     assert colors == ["0.7", "black", "white", "white"]
-    assert ax.get_ylim()[1] < 1.1 * found.smoothed.max()
+    assert found.smoothed[0] < ax.get_ylim()[1] < 0.6 * found.losses.max()  # the end may go off
 
 
 def test_plot_makes_axes_of_its_own(monkeypatch):
@@ -259,7 +256,7 @@ def test_plot_without_matplotlib(monkeypatch):
         (
             dict(loss_fn=lambda x, batch: x),
             TypeError,
-            r"loss_fn must give one real number, .* and gave .*\[3\]",
+            r"loss_fn must give one real number, .* gave .*\(3,\)",
         ),
         (
             dict(loss_fn=lambda x, batch: (loss(x, batch), 1)),
@@ -279,8 +276,8 @@ def test_plot_without_matplotlib(monkeypatch):
         (
             dict(tx=gx.chain(gx.scale_by_adam(), gx.scale(-0.1))),
             ValueError,
-            r"chain\(scale_by_adam\(\), scale\(-0.1\)\) has no learning rate that shows: give a function of the rate "
-            r"that is to be tested, such as gradx.adamw or lambda rate",
+            r"chain\(scale_by_adam\(\), scale\(-0.1\)\) has no learning rate that shows: give a function of "
+            r"the rate that is to be tested, such as gradx.adamw or lambda rate",
         ),
         (dict(tx=optax.sgd(0.1)), ValueError, "has no learning rate that shows: give a function"),
         (
@@ -289,7 +286,7 @@ def test_plot_without_matplotlib(monkeypatch):
             r"chain\(sgd\(0.1\), sgd\(0.2\)\) has the learning rates 0.1, 0.2: give a function",
         ),
     ],
-    ids=str,
+    ids=lambda x: x if isinstance(x, str) else "",
 )
 def test_what_is_wrong_is_named(kwargs, error, message, lenient):
     given = dict(loss_fn=loss, tx=gx.sgd, params=X, batches=BATCHES) | kwargs
