@@ -130,10 +130,9 @@ def lr_range_test(
     finite at the start; TypeError for a loss that is not a real number.
 
     >>> import gradx, jax.numpy as jnp
-    >>> loss = lambda x, batch: jnp.sum((x - batch) ** 2)
-    >>> found = gradx.lr_range_test(loss, gradx.sgd(0.1), jnp.ones(2), jnp.zeros((5, 2)), smoothing=0.0)
-    >>> float(found.learning_rates[-1])  # beyond a rate of 1, each step goes up the other side
-    1.2
+    >>> loss = lambda x, batch: 1 + jnp.sum((x - batch) ** 2)  # beyond a rate of 1, steps overshoot by more
+    >>> gradx.lr_range_test(loss, gradx.sgd(0.1), jnp.ones(2), jnp.array([-0.1, 0.1]), min_lr=1e-4)
+    RangeTest: suggestion 0.042, steepest 0.042, minimum / 10 0.087; 85 steps from 0.0001 to 1.7, diverged
     """
     owner = "lr_range_test"
     check_number(owner, min_lr=min_lr, max_lr=max_lr, smoothing=smoothing, divergence=divergence)
