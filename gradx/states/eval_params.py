@@ -75,12 +75,12 @@ class Average(NamedTuple):
         """The average of each parameter that has one. By paths, as Flax NNX has other classes in a state."""
         slot = getattr(self.state, FIELDS[type(self.state)])
         leaves = {keystr(path): x for path, x in tree_flatten_with_path(slot, is_leaf=is_missing)[0]}
-        missing = tuple(path for path, x in leaves.items() if is_missing(x))
-        slot = {path: x for path, x in leaves.items() if path not in missing}
-        for path in sorted(slot.keys() ^ params.keys()):
-            if path in slot or not path.startswith(missing):
-                has, lacks = f"the average at {self.path}", "the parameters"
-                has, lacks = (has, lacks) if path in slot else (lacks, has)
+        slot = {path: x for path, x in leaves.items() if not is_missing(x)}
+        missing = leaves.keys() - slot.keys()
+        names = "the parameters", f"the average at {self.path}"
+        for path in sorted(leaves.keys() ^ params.keys()):
+            if path in slot or not (path in missing or any(is_below(path, m) for m in missing)):
+                has, lacks = names[::-1] if path in slot else names
                 raise ValueError(f"eval_params: {path or 'the root'} is in {has}, but not in {lacks}{HINT}")
         for path, x in slot.items():
             if x.shape != params[path].shape:
@@ -111,6 +111,11 @@ def averages(state: Any, path: str = "") -> list[Average]:
             "gradx.unpack_state(tx, state, params) first, and give what it returns"
         )
     return found
+
+
+def is_below(path: str, top: str) -> bool:
+    """Whether a path leads through another: a mask may cut off a whole subtree."""
+    return path.startswith(top) and path[len(top) :].startswith((".", "["))
 
 
 def listed(found: list[Average]) -> str:

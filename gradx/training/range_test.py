@@ -203,6 +203,7 @@ def run(
         weight = lerp(jnp.ones_like(loss), loop.weight, smoothing)
         smoothed = mean / weight
         least = jnp.minimum(loop.least, smoothed)
+        limit = least + (divergence - 1) * jnp.abs(least)  # as a loss may be negative
         return Loop(
             loop.step + 1,
             apply_updates(loop.params, updates),
@@ -210,7 +211,7 @@ def run(
             mean,
             weight,
             least,
-            ~(smoothed <= least + (divergence - 1) * jnp.abs(least)),  # so that NaN is a divergence
+            (smoothed > limit) | ~jnp.isfinite(loss),
             loop.losses.at[loop.step].set(loss),
             loop.smoothed.at[loop.step].set(smoothed),
         )

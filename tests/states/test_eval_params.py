@@ -73,6 +73,18 @@ def test_what_is_masked_out_stands_for_itself(make, lenient):
     assert found["none"] is None
 
 
+def test_a_subtree_that_a_mask_cuts_off_stands_for_itself(lenient):
+    p = {"a": {"w": jnp.ones(2), "b": jnp.ones(2)}, "ab": jnp.ones(2)}
+    state, seen = run(optax.masked(AVERAGED, {"a": False, "ab": True}), p)
+    found = gx.eval_params(state, seen[-1])
+    assert found["a"] == seen[-1]["a"]
+    close(found["ab"], mean(seen)["ab"])
+    with pytest.raises(
+        ValueError, match=r"\['abc'\] is in the parameters, but not in the average at \.inner_state"
+    ):
+        gx.eval_params(state, seen[-1] | {"abc": jnp.ones(2)})
+
+
 def test_each_group_has_its_own(lenient):
     """Those of two groups are not two of one parameter; one of Optax's sees the holes of the others."""
     free = optax.contrib.schedule_free_sgd(0.1)

@@ -269,6 +269,11 @@ def test_plot_without_matplotlib(monkeypatch):
             "the loss is not finite at the parameters given",
         ),
         (
+            dict(loss_fn=lambda x, batch: -jnp.log(0 * x[0])),
+            ValueError,
+            "loss is not finite at the parameters",
+        ),
+        (
             dict(loss_fn=lambda x, batch: jnp.log(2.0 - x[2]), params=jnp.ones(3), min_lr=2.0),
             ValueError,
             "the loss is not finite after a step at 2",
