@@ -53,8 +53,12 @@ from gradx.schedules.piecewise import *
 from gradx.schedules.plateau import *
 from gradx.schedules.run import *
 from gradx.schedules.warmup import *
+from gradx.states.eval_params import *
 from gradx.states.explain import *
+from gradx.training.range_test import *
+from gradx.training.stopping import *
 from gradx.training.writers import *
+from gradx.transforms.averages import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
 from gradx.transforms.constraints import *

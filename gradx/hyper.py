@@ -42,6 +42,8 @@ RANGES = {
     "asgd.alpha": _FINITE,
     "t0": _BOUND,
     "average_params.start": _BOUND,
+    "ema_params.start": _BOUND,
+    "ema_params.decay": _DECAY,
     "eps": _FINITE,
     "eps_root": _FINITE,
     "weight_decay": _FINITE,
@@ -81,6 +83,10 @@ RANGES = {
     "stepsize_precision": _FINITE,
     "atol": _FINITE,
     "rtol": _FINITE,
+    "min_lr": (lambda x: 0 < x < math.inf, "more than 0 and finite"),
+    "max_lr": _FINITE,
+    "smoothing": _DECAY,
+    "divergence": (lambda x: x > 1, "more than 1"),
 }
 
 

@@ -19,7 +19,10 @@ FACADES = {ROOT / "torch.py", ROOT / "keras.py"}  # what is in them is listed wh
 FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
 
 # What a module imports only where it is used, and is installed as an extra.
-EXTRAS = {"gradx.training.writers": {"tensorboardX"}}
+EXTRAS = {
+    "gradx.training.range_test": {"matplotlib"},
+    "gradx.training.writers": {"tensorboardX"},
+}
 
 # Imports point down: a module imports from its own floor or from those below it.
 FLOORS = [
@@ -29,8 +32,7 @@ FLOORS = [
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
-    ["states"],
-    ["minimize", "conventions", "cost"],
+    ["minimize", "conventions", "cost", "states", "training"],
     ["torch", "keras"],
 ]
 
@@ -173,7 +175,7 @@ gradx.adamw(gradx.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100), mask="matric
 gradx.inject_hyperparams(gradx.adamw)(gradx.constant_schedule(1e-3))
 from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized()
-assert not {"torch", "keras", "flax"} & sys.modules.keys()
+assert not {"torch", "keras", "flax", "matplotlib"} & sys.modules.keys()
 print(seconds)
 """
     best = min(

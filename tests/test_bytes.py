@@ -109,6 +109,8 @@ def test_every_optimizer_that_optax_has_is_measured():
 
 OURS_ALONE = [
     (gx.asgd(0.1), 24.5),
+    (gx.chain(gx.adamw(1e-3), gx.ema_params(0.999)), 52.5),
+    (gx.chain(gx.adamw(1e-3), gx.average_params(100, every=10)), 52.5),
     (gx.adamw(0.1, weight_decay=0.1, decay_order="after", mask="matrices_only"), 40.5),
     (gx.adamw(gx.linear_schedule(0.1, 0.0, 10), decay_mode="corrected", max_learning_rate=0.1), 40.5),
     (gx.adamw(1e-3, eps_hat=True), 40.5),

@@ -224,6 +224,21 @@ def test_patience_on_a_plateau():
     assert moves == [[1.0, 1.0, 1.0, 0.5, 0.5, 0.5], [1.0, 1.0, 1.0, 1.0, 1.0, 0.5]]
 
 
+def test_a_plateau_below_zero():
+    """A loss that rises from -1 by less than the threshold at every step: no improvement."""
+    x = jnp.ones(1)
+    seen = []
+    for tx in (
+        optax.contrib.reduce_on_plateau(factor=0.5, patience=3, rtol=1e-4),
+        gx.inject_hyperparams(gx.scale)(gx.reduce_on_plateau(1.0, factor=0.5, patience=3, threshold=1e-4)),
+    ):
+        state = tx.init(x)
+        for i in range(6):
+            u, state = tx.update(x, state, x, value=-1.0 + 5e-5 * i)
+        seen.append(float(u[0]))
+    assert seen == [1.0, 0.5]
+
+
 def test_a_schedule_for_any_number():
     decay = lambda step: 0.5
     with pytest.raises(TypeError):

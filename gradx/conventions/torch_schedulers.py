@@ -177,7 +177,10 @@ def ReduceLROnPlateau(
     min_lr: float = 0.0,
     eps: float = 1e-8,
 ) -> ReduceOnPlateau:
-    """`reduce_on_plateau`: a stateful schedule, for `inject_hyperparams`."""
+    """`reduce_on_plateau`: a stateful schedule, for `inject_hyperparams`.
+
+    A relative threshold is of the absolute value; for values below 0, torch takes a little worse for better.
+    """
     return reduce_on_plateau(
         lr, factor, patience, mode, threshold, threshold_mode, cooldown, min_value=min_lr, eps=eps
     )

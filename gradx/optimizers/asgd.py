@@ -1,46 +1,15 @@
 """Averaged SGD (Polyak & Juditsky 1992, SIAM J. Control Optim. 30; the rates of Bottou 2010)."""
 
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 
 from gradx.core import GradientTransformation, chain
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, at, check, check_number
-from gradx.leafwise import copy_slot, leafwise
+from gradx.transforms.averages import average_params
 from gradx.transforms.decay import add_decayed_weights
 from gradx.transforms.scale import scale_by_learning_rate
 
-__all__ = ["AverageParamsState", "asgd", "average_params"]
-
-
-class AverageParamsState(NamedTuple):
-    """The average of the parameters."""
-
-    average: jax.Array
-
-
-@factory
-def average_params(start: ScalarOrSchedule = 0) -> GradientTransformation:
-    """Keep the mean of the parameters after every step later than `start`; the last link of a chain.
-
-        average = average + (p + g - average) / max(1, t - start)
-        u       = g
-
-    Arguments:
-      start: steps before the averaging begins, at least 0; until then the average is the parameters.
-
-    The average is in the state, as `average`, in float32 or better.
-    """
-
-    def scalars(t, start):
-        return {"share": 1 / jnp.maximum(t - start, 1.0)}
-
-    def rule(g, p, average, share):
-        return g, average + share * (p + g - average)
-
-    return leafwise(AverageParamsState, rule, scalars, slots={"average": copy_slot()}, start=start)
+__all__ = ["asgd"]
 
 
 @factory

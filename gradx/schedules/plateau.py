@@ -93,8 +93,9 @@ def reduce_on_plateau(
 ) -> ReduceOnPlateau:
     """Multiply by `factor` after more than `patience` evaluations in a row that were no improvement.
 
-        improved = value < best * (1 - threshold)  or  best - threshold     for mode "min"
-                   value > best * (1 + threshold)  or  best + threshold     for mode "max"
+        improved = value < best - least     for mode "min"
+                   value > best + least     for mode "max"
+        least    = threshold * |best|  or  threshold
 
     It stands for any number under `inject_hyperparams`, and each step is told its value:
     `update(updates, state, params, value=loss)`. The reduction takes effect at the step after the one
@@ -106,7 +107,7 @@ def reduce_on_plateau(
       patience: evaluations without improvement that are borne, at least 0.
       mode: "min" if less is better, "max" if more is.
       threshold: the least improvement that counts, at least 0.
-      threshold_mode: "rel", a share of the best (less than 1, for values above 0), or "abs".
+      threshold_mode: "rel", a share of the best, less than 1, or "abs".
       cooldown: evaluations after a reduction that count as neither good nor bad, at least 0.
       min_value: no reduction goes below, at least 0.
       eps: a reduction by this or less is left out, at least 0.
@@ -145,7 +146,8 @@ def reduce_on_plateau(
 
     def evaluate(state, value):
         least = sign * threshold
-        goal = state.best * (1 - least) if threshold_mode == "rel" else state.best - least
+        is_share = threshold_mode == "rel"
+        goal = state.best * (1 - jnp.sign(state.best) * least) if is_share else state.best - least
         improved = sign * value < sign * goal
         num_bad = jnp.where(improved | (state.cooldown > 0), 0, increment(state.num_bad))
         is_due = num_bad > patience

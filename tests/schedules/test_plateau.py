@@ -81,6 +81,20 @@ def test_nan_is_no_improvement():
     assert rates(gx.reduce_on_plateau(1.0, 0.5, patience=1), [NAN, NAN, 1.0]) == [1.0, 1.0, 0.5, 0.5]
 
 
+def test_a_relative_threshold_is_of_the_absolute_value():
+    """A loss below 0 that creeps up by less than the threshold does not improve, as in torch."""
+    creeping = [-1.0 + 5e-5 * i for i in range(6)]
+    assert rates(gx.reduce_on_plateau(1.0, 0.5, patience=3), creeping) == [1.0] * 5 + [0.5] * 2
+
+
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+def test_more_is_better_where_less_of_the_negative_is(threshold_mode):
+    values = np.asarray(VALUES) - 0.1  # of both signs
+    run = lambda mode, x: rates(gx.reduce_on_plateau(1.0, 0.5, 1, mode, 0.05, threshold_mode, eps=0.0), x)
+    assert run("min", values) == run("max", -values)
+    assert run("min", -values) == run("max", values)
+
+
 def test_evaluations_are_means_of_several_steps():
     schedule = gx.reduce_on_plateau(1.0, 0.5, patience=0, accumulation_size=3)
     noisy = [3.0, 1.0, 2.0, 2.5, 1.0, 2.5, 0.0, 0.0, 0.3]  # means 2, 2 and 0.1
