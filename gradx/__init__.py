@@ -53,6 +53,7 @@ from gradx.schedules.piecewise import *
 from gradx.schedules.plateau import *
 from gradx.schedules.run import *
 from gradx.schedules.warmup import *
+from gradx.transforms.accumulation import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
 from gradx.transforms.constraints import *
