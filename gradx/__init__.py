@@ -53,6 +53,7 @@ from gradx.schedules.piecewise import *
 from gradx.schedules.plateau import *
 from gradx.schedules.run import *
 from gradx.schedules.warmup import *
+from gradx.training.micro_batches import *
 from gradx.transforms.accumulation import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
@@ -65,6 +66,7 @@ from gradx.transforms.lookahead import *
 from gradx.transforms.masking import *
 from gradx.transforms.master import *
 from gradx.transforms.momentum import *
+from gradx.transforms.multi_steps import *
 from gradx.transforms.noise import *
 from gradx.transforms.norms import *
 from gradx.transforms.packing import *

@@ -26,6 +26,7 @@ FLOORS = [
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
+    ["training"],
     ["minimize", "conventions", "cost"],
     ["torch", "keras"],
 ]

@@ -7,24 +7,21 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from optax import MultiStepsState, ShouldSkipUpdateFunction
+from optax import MultiStepsState
 
-from gradx.core import GradientTransformation, check_state, linked, typed_like, widened
+from gradx.core import GradientTransformation, check_state, linked, widened
 from gradx.factory import factory
 from gradx.hyper import at, check_schedule, positive_integer
 from gradx.leafwise import leafwise, scalar_dtype, zero_slot
-from gradx.numerics import increment, sums_of_squares, total
+from gradx.numerics import increment, total
 from gradx.reports import apart, pass_on, report
 from gradx.tree import Tree
 
 __all__ = [
     "MicroBatches",
-    "MultiSteps",
     "MultiStepsState",
     "accumulate",
     "has_updated",
-    "skip_large_updates",
-    "skip_not_finite",
 ]
 
 Every: TypeAlias = int | Callable[[Any], Any]  # a number of micro-batches, or a schedule of it
@@ -47,22 +44,8 @@ class Micro(NamedTuple):
     counts: Any
     weight: Any  # of all so far
     shares: dict[str, Any]
-    skip_state: Any = ()
-    extra: dict[str, Any] = {}  # for the inner transformation, in place of what `update` was given
-
-
-class Accumulation(GradientTransformation):
-    """What `MultiSteps` makes: a transformation with the methods of Optax's."""
-
-    inner_opt: optax.GradientTransformation
-
-    def has_updated(self, state: Any) -> jax.Array:
-        """Whether the last call took a step."""
-        return has_updated(state)
-
-    def gradient_transformation(self) -> GradientTransformation:
-        """Itself, which forwards extra arguments."""
-        return self
+    skip_state: Any
+    extra: dict[str, Any]  # for the inner transformation, in place of what `update` was given
 
 
 @factory
@@ -97,7 +80,7 @@ def accumulate(
     The state is Optax's: `mini_step` counts the micro-batches since the last step, `gradient_step` steps, and
     `acc_grads` is the mean, which stays after a step until the next call. Where k micro-batches weigh nothing
     together, no step is taken. `has_updated(state)` tells. Raises TypeError where `update` is not given an
-    argument that is named here.
+    argument that is named here. A gradient that is missing in one of k calls must be so in all.
 
     >>> import gradx, jax.numpy as jnp
     >>> tx = gradx.accumulate(gradx.sgd(1.0), 2, weight="num_tokens")
@@ -108,16 +91,18 @@ def accumulate(
     [-0.] False
     [-2.] True
     """
-    if weight is not None and not isinstance(weight, str):
-        raise TypeError(f"accumulate: weight is the name of an argument of update, got {weight!r}")
     names = (averaged,) if isinstance(averaged, str) else tuple(averaged)
-    mean = accumulator(dtype)
+    for name in (*names, *([] if weight is None else [weight])):
+        if not isinstance(name, str):
+            raise TypeError(f"accumulate: weight and averaged name arguments of update, got {name!r}")
+    mean, mean_argument = accumulator(dtype), accumulator(None)
     if weight is None and not drop_nonfinite and not names:
-        return accumulation("accumulate", inner, every, mean, lambda params: (), one)
+        return accumulation("accumulate", inner, every, mean, lambda params, acc_grads: (), plain)
 
-    def start(params):
-        zero = jnp.zeros((), dtype_of(mean.init(params).acc_grads))
-        return MicroBatches(zero, {name: jnp.copy(zero) for name in names}, jnp.zeros((), jnp.int32))
+    def start(params, acc_grads):
+        zero, dropped = jnp.zeros((), dtype_of(acc_grads)), jnp.zeros((), jnp.int32)
+        report("dropped", dropped)
+        return MicroBatches(zero, {name: jnp.copy(zero) for name in names}, dropped)
 
     def micro(updates, state, params, extra):
         check_state("accumulate", MicroBatches, state.skip_state)
@@ -128,66 +113,29 @@ def accumulate(
         values = {name: argument(name, extra, before.dtype) for name in names}
         if drop_nonfinite:
             bad = (w != 0) & ~all_finite((updates, values))
-            w, dropped = jnp.where(bad, 0, w), dropped + bad.astype(jnp.int32)
+            w, dropped = jnp.where(bad, 0, w), jnp.where(bad, increment(dropped), dropped)
+        report("dropped", dropped)
         sum_of_weights, shares = added(w, jnp.where(state.mini_step == 0, 0, before))
-        values, (means,) = mean.update(values, Accumulator(means), **shares)
-        skip_state = MicroBatches(sum_of_weights, means, dropped)
-        given = values | ({weight: sum_of_weights} if weight else {})
-        return Micro(True, sum_of_weights, shares, skip_state, given)
+        _, (means,) = mean_argument.update(values, Accumulator(means), **shares)
+        given = means | ({weight: sum_of_weights} if weight else {})
+        return Micro(True, sum_of_weights, shares, MicroBatches(sum_of_weights, means, dropped), given)
 
     return accumulation("accumulate", inner, every, mean, start, micro)
-
-
-@factory
-def MultiSteps(  # noqa: N802  (Optax's name)
-    opt: optax.GradientTransformation,
-    every_k_schedule: Every,
-    use_grad_mean: bool = True,
-    should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-    accumulator_dtype: Any = None,
-) -> Accumulation:
-    """`accumulate` by Optax's name, with its arguments: the mean or the sum of micro-batches, some skipped.
-
-    Arguments:
-      opt: any transformation.
-      every_k_schedule: as `every` of `accumulate`.
-      use_grad_mean: the mean of the gradients; else their sum.
-      should_skip_update_fn: a function `(updates, gradient_step, params) -> (bool, skip_state)`, such as
-        `skip_not_finite`. A micro-batch that it skips does not count: another must come in its place.
-      accumulator_dtype: of what is accumulated; None for that of each parameter, but at least float32.
-    """
-    mean = accumulator(accumulator_dtype, use_grad_mean)
-    skip = should_skip_update_fn
-
-    def start(params):
-        return skip(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32), params)[1] if skip else ()
-
-    def micro(updates, state, params, extra):
-        skipped, skip_state = skip(updates, state.gradient_step, params)
-        if jnp.shape(skipped) or jnp.result_type(skipped) != bool:
-            raise ValueError(f"MultiSteps: should_skip_update_fn must give a bool first, got {skipped}")
-        dtype = dtype_of(state.acc_grads)
-        weight, shares = added((~skipped).astype(dtype), state.mini_step.astype(dtype))
-        return Micro(~skipped, weight, shares, typed_like(skip_state, state.skip_state))
-
-    tx = accumulation("MultiSteps", opt, every_k_schedule, mean, start, micro if skip else one)
-    made = Accumulation(tx.init, tx.update)
-    made.inner_opt = opt
-    return made
 
 
 def accumulation(
     owner: str, inner: Any, every: Every, mean: Any, start: Callable, micro: Callable
 ) -> GradientTransformation:
-    """Both of the above: `mean` adds the gradients up, `micro` says how each one counts."""
+    """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts."""
     positive_integer(owner, every=every) if not callable(every) else check_schedule(owner, "every", every)
     inner_update = linked(f"the inner transformation of {owner}", inner)
 
     def init(params):
-        inner_state, acc_grads = inner.init(params), mean.init(params).acc_grads
-        zero = jnp.zeros((), jnp.int32)
+        (acc_grads,), zero = mean.init(params), jnp.zeros((), jnp.int32)
+        skip_state = start(params, acc_grads)
+        inner_state = inner.init(params)
         report("micro_step", zero)
-        return MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, start(params))
+        return MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
 
     def update(updates, state, params=None, **extra):
         check_state(owner, MultiStepsState, state)
@@ -195,15 +143,15 @@ def accumulation(
         gradient, (acc_grads,) = mean.update(updates, Accumulator(state.acc_grads), **this.shares)
 
         def step():
-            given = gradient, state.inner_opt_state, params
+            given = widened(gradient), state.inner_opt_state, params  # here, where it is fused
             (out, inner_state), reports = apart(inner_update)(*given, **extra | this.extra)
             return out, inner_state, reports
 
         def wait():
             out, _, reports = jax.eval_shape(step)
-            # -0, as -0 + 0 is 0
-            still = jax.tree.map(lambda x: -jnp.zeros(x.shape, x.dtype), (out, reports))
-            return still[0], state.inner_opt_state, still[1]
+            out, reports = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (out, reports))
+            still = jax.tree.map(jnp.negative, out)  # as -0 + 0 is 0, another number bit for bit
+            return still, state.inner_opt_state, reports
 
         micro_step = state.mini_step + jnp.asarray(this.counts, jnp.int32)
         complete = micro_step >= rounded(at(every, state.gradient_step))
@@ -227,13 +175,15 @@ class Accumulator(NamedTuple):
     acc_grads: Any
 
 
-def accumulator(dtype: Any, mean: bool = True) -> GradientTransformation:
+def accumulator(dtype: Any, mean: bool = True) -> Any:
     """Adds one more gradient to the mean, or the sum, of those before, by what `added` gives."""
+    dtype = None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
 
     def rule(g, acc_grads, ratio, old):
         acc = jnp.where(old == 1, acc_grads, 0)  # what was left there may be NaN
         new = jnp.where(old == 1, acc + (ratio * (g - acc) if mean else g), g)
         new = jnp.where(ratio == 0, acc, new)
+        new = new if dtype is None else new.astype(dtype)
         return new, new
 
     scalars = lambda ratio, old: {"ratio": ratio, "old": old}
@@ -246,10 +196,10 @@ def added(weight: Any, before: Any) -> tuple[Any, dict[str, Any]]:
     return both, {"ratio": weight / jnp.where(both == 0, 1, both), "old": before != 0}
 
 
-def one(updates: Any, state: Any, params: Any, extra: Any) -> Micro:
+def plain(updates: Any, state: Any, params: Any, extra: Any) -> Micro:
     """A micro-batch like any other."""
     dtype = dtype_of(state.acc_grads)
-    return Micro(True, *added(jnp.ones((), dtype), state.mini_step.astype(dtype)))
+    return Micro(True, *added(jnp.ones((), dtype), state.mini_step.astype(dtype)), (), {})
 
 
 def dtype_of(acc_grads: Tree) -> Any:
@@ -258,6 +208,7 @@ def dtype_of(acc_grads: Tree) -> Any:
 
 
 def rounded(k: Any) -> Any:
+    """What a schedule gave, as an integer."""
     return k if isinstance(k, int) else jnp.round(jnp.asarray(k, jnp.float32)).astype(jnp.int32)
 
 
@@ -265,12 +216,17 @@ def argument(name: str, extra: dict[str, Any], dtype: Any) -> jax.Array:
     """An argument of `update` that must be given, a number."""
     if name not in extra:
         raise TypeError(f"accumulate needs {name!r}: call update(updates, state, params, {name}=...)")
-    if jnp.shape(extra[name]):
+    return scalar("accumulate", name, extra[name], dtype)
+
+
+def scalar(owner: str, name: str, value: Any, dtype: Any) -> jax.Array:
+    """A number as an array."""
+    if jnp.shape(value):
+        shape = jnp.shape(value)
         raise ValueError(
-            f"accumulate: {name} must be one number for a micro-batch, got an array of shape "
-            f"{jnp.shape(extra[name])}"
+            f"{owner}: {name} must be one number for a micro-batch, got an array of shape {shape}"
         )
-    return jnp.asarray(extra[name], dtype)
+    return jnp.asarray(value, dtype)
 
 
 def has_updated(state: Any) -> jax.Array:
@@ -288,9 +244,8 @@ def has_updated(state: Any) -> jax.Array:
         raise ValueError(
             f"has_updated needs the state of one accumulate or MultiSteps, and there are {len(found)}"
         )
-    (one,) = found
-    skip_state: Any = one.skip_state
-    updated = (one.mini_step == 0) & (one.gradient_step > 0)
+    skip_state: Any = found[0].skip_state
+    updated = (found[0].mini_step == 0) & (found[0].gradient_step > 0)
     if isinstance(skip_state, MicroBatches):
         return updated & (skip_state.weight != 0)
     if isinstance(skip_state, dict) and "should_skip" in skip_state:
@@ -298,40 +253,8 @@ def has_updated(state: Any) -> jax.Array:
     return updated
 
 
-def skip_not_finite(
-    updates: Tree, gradient_step: Any, params: Tree | None
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Skip a micro-batch whose gradients are not all finite, in `MultiSteps`.
-
-    Gives also `{"should_skip", "num_not_finite"}`, which counts inf and NaN in `updates`; `gradient_step` and
-    `params` change nothing.
-    """
-    counts = [jnp.sum(~jnp.isfinite(x), dtype=jnp.int32) for x in jax.tree.leaves(updates)]
-    count = total(counts, jnp.int32).astype(jnp.int32)
-    return count > 0, {"should_skip": count > 0, "num_not_finite": count}
-
-
-def skip_large_updates(
-    updates: Tree, gradient_step: Any, params: Tree | None, max_squared_norm: Any
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Skip a micro-batch whose gradients together have a large norm or a NaN, in `MultiSteps`.
-
-    Arguments:
-      updates: the gradients.
-      gradient_step: not used, nor is `params`.
-      params: not used.
-      max_squared_norm: the least Σ|g|² that is skipped; give it by `functools.partial`.
-
-    Gives also `{"should_skip", "norm_squared"}`.
-    """
-    leaves = jax.tree.leaves(widened(updates))
-    dtype = scalar_dtype(dict(enumerate(leaves)))
-    squared = total(sums_of_squares(leaves), dtype)
-    skip = ~(squared < jnp.asarray(max_squared_norm, dtype))
-    return skip, {"should_skip": skip, "norm_squared": squared}
-
-
 def all_finite(tree: Tree) -> jax.Array:
+    """Whether there is no inf and no NaN."""
     # inf - inf is NaN. XLA:CPU does not fuse a sum of isfinite, which moves three times as much.
     zeros = [jnp.sum(x - x) for x in jax.tree.leaves(widened(tree))]
     return jnp.isfinite(total([x.real + x.imag for x in zeros], jnp.float32))
