@@ -108,8 +108,8 @@ def accumulate(
         check_state("accumulate", MicroBatches, state.skip_state)
         before, means, dropped = state.skip_state
         w = argument(weight, extra, before.dtype) if weight else jnp.ones_like(before)
-        if weight and not isinstance(w, Tracer) and w < 0:
-            raise ValueError(f"accumulate: {weight} must be at least 0, got {w}")
+        if weight and not isinstance(extra[weight], Tracer) and float(extra[weight]) < 0:
+            raise ValueError(f"accumulate: {weight} must be at least 0, got {extra[weight]}")
         values = {name: argument(name, extra, before.dtype) for name in names}
         if drop_nonfinite:
             bad = (w != 0) & ~all_finite((updates, values))
