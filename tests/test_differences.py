@@ -395,7 +395,7 @@ def test_extra_arguments_of_multi_steps():
 
 
 def test_between_the_steps_of_multi_steps():
-    """Optax runs the optimizer there too, and multiplies what comes out by 0; adding 0 loses the sign of -0."""
+    """Optax runs the optimizer there too, and multiplies by 0; and adding 0 loses the sign of -0."""
     naive = optax.stateless(lambda g, _: g / jnp.linalg.norm(g))
     p = jnp.array([-0.0, 1.0])
     theirs, ours = (first(m.MultiSteps(naive, 2), jnp.zeros(2), p)[0] for m in (optax, gx))

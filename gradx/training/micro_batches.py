@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from gradx.core import widened
 from gradx.hyper import positive_integer
 from gradx.transforms.accumulation import accumulator, added, scalar
 from gradx.tree import Tree
@@ -51,31 +52,37 @@ def accumulate_gradients(
             f"accumulate_gradients: argnums must be at least 0 and not 1, the batch, got {argnums}"
         )
     graded = jax.value_and_grad(loss_fn, argnums, has_aux)
-    mean, mean_loss = accumulator(dtype), accumulator(None)
+    mean = accumulator(dtype)
 
     def run(params: Any, batches: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         same_length(batches)
         chosen = tuple((params, batches, *args)[i] for i in positions)
-        chosen = chosen[0] if isinstance(argnums, int) else chosen
-        zero = jnp.zeros(())
 
         def step(carry, batch):
-            loss_so_far, grads_so_far, before = carry
+            so_far, before = carry
             out, grads = graded(params, batch, *args, **kwargs)
-            loss, aux = out if has_aux else (out, None)
             w = jnp.ones_like(before)
             if weight is not None:
                 w = scalar("accumulate_gradients", "weight", weight(batch), w.dtype)
             both, shares = added(w, before)
-            _, loss_so_far = mean_loss.update(loss, loss_so_far, **shares)
-            _, grads_so_far = mean.update(grads, grads_so_far, **shares)
-            return (loss_so_far, grads_so_far, both), aux
+            _, so_far = mean.update(grads, so_far, **shares)
+            return (so_far, both), (out, w)
 
-        start = mean_loss.init(zero), mean.init(chosen), zero
-        ((loss,), (grads,), _), aux = jax.lax.scan(step, start, batches)
+        start = mean.init(chosen[0] if isinstance(argnums, int) else chosen), jnp.zeros(())
+        ((grads,), _), (out, weights) = jax.lax.scan(step, start, batches)
+        losses, aux = out if has_aux else (out, None)
+        loss = weighted_mean(losses, weights)
         return ((loss, aux) if has_aux else loss), grads
 
     return run
+
+
+def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
+    """In float32 or better; without those of weight 0, which may be NaN."""
+    losses = widened(losses)
+    weights = weights.astype(losses.dtype)
+    whole = jnp.sum(weights)
+    return jnp.sum(jnp.where(weights == 0, 0, weights * losses)) / jnp.where(whole == 0, 1, whole)
 
 
 def micro_batches(batch: Tree, count: int) -> Tree:

@@ -149,7 +149,7 @@ def accumulation(
 
         def wait():
             out, _, reports = jax.eval_shape(step)
-            out, reports = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (out, reports))
+            out, reports = jax.tree.map(jnp.zeros_like, (out, reports))
             still = jax.tree.map(jnp.negative, out)  # as -0 + 0 is 0, another number bit for bit
             return still, state.inner_opt_state, reports
 

@@ -134,6 +134,20 @@ def test_micro_batches_leave_rows_on_their_devices():
     np.testing.assert_array_equal(out[1], batch["x"][1::2])
 
 
+def test_inside_shard_map():
+    """Rows divided among devices: what is given is the mean over all of them."""
+    params, batch = problem(8)
+    params.pop("none")
+    mesh, rows = Mesh(np.array(jax.devices()[:2]), ("data",)), PartitionSpec("data")
+
+    def local(params, batch):
+        mean_of_all = lambda params, batch: jax.lax.pmean(loss(params, batch), "data")
+        return gx.accumulate_gradients(mean_of_all)(params, gx.micro_batches(batch, 2))
+
+    spread = jax.shard_map(local, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=PartitionSpec())
+    close(jax.jit(spread)(params, batch), jax.value_and_grad(loss)(params, batch))
+
+
 def test_errors():
     params, batch = problem(10)
     with pytest.raises(

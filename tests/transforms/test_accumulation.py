@@ -7,6 +7,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
 from gradx.reports import listen
@@ -262,6 +263,34 @@ def test_inside_itself():
     assert state.gradient_step == 3
     assert state.inner_opt_state.gradient_step == 1
     assert gx.has_updated(state)  # the outer one
+
+
+def test_on_a_mesh_with_explicit_axes():
+    """The updates of a call that waits have the type of those of a step, sharding and all."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        p = {"w": jax.device_put(jnp.ones((4, 3)), NamedSharding(mesh, PartitionSpec("data", None)))}
+        tx = gx.accumulate(gx.adamw(0.1), 2)
+        state, update = tx.init(p), jax.jit(tx.update)
+        for _ in range(2):
+            u, state = update(p, state, p)
+            assert u["w"].sharding == p["w"].sharding == state.acc_grads["w"].sharding
+    np.testing.assert_allclose(u["w"], -0.1, rtol=1e-4)
+
+
+def test_inside_shard_map():
+    """Each device for itself, with gradients of its own."""
+    tx = gx.accumulate(gx.sgd(1.0), 2)
+
+    def local(p):
+        state = tx.init(p)
+        for _ in range(2):
+            u, state = tx.update(p, state, p)
+        return gx.apply_updates(p, u)
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    each = jax.shard_map(local, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec("data"))
+    np.testing.assert_array_equal(jax.jit(each)(jnp.arange(4.0)), 0.0)
 
 
 PLAIN = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(0.1))
