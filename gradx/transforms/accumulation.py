@@ -17,12 +17,7 @@ from gradx.numerics import increment, total
 from gradx.reports import apart, pass_on, report
 from gradx.tree import Tree
 
-__all__ = [
-    "MicroBatches",
-    "MultiStepsState",
-    "accumulate",
-    "has_updated",
-]
+__all__ = ["MicroBatches", "MultiStepsState", "accumulate", "has_updated"]
 
 Every: TypeAlias = int | Callable[[Any], Any]  # a number of micro-batches, or a schedule of it
 
@@ -91,6 +86,7 @@ def accumulate(
     [-0.] False
     [-2.] True
     """
+    check_every("accumulate", every=every)
     names = (averaged,) if isinstance(averaged, str) else tuple(averaged)
     for name in (*names, *([] if weight is None else [weight])):
         if not isinstance(name, str):
@@ -127,7 +123,6 @@ def accumulation(
     owner: str, inner: Any, every: Every, mean: Any, start: Callable, micro: Callable
 ) -> GradientTransformation:
     """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts."""
-    positive_integer(owner, every=every) if not callable(every) else check_schedule(owner, "every", every)
     inner_update = linked(f"the inner transformation of {owner}", inner)
 
     def init(params):
@@ -194,6 +189,15 @@ def added(weight: Any, before: Any) -> tuple[Any, dict[str, Any]]:
     """The weight of all; the part of the mean that the new one is, and whether there are old ones."""
     both = before + weight
     return both, {"ratio": weight / jnp.where(both == 0, 1, both), "old": before != 0}
+
+
+def check_every(owner: str, **given: Every) -> None:
+    """Raise unless it is an integer of at least 1, or a schedule."""
+    for name, every in given.items():
+        if callable(every):
+            check_schedule(owner, name, every)
+        else:
+            positive_integer(owner, **{name: every})
 
 
 def plain(updates: Any, state: Any, params: Any, extra: Any) -> Micro:

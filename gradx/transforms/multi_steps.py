@@ -17,6 +17,7 @@ from gradx.transforms.accumulation import (
     accumulation,
     accumulator,
     added,
+    check_every,
     dtype_of,
     has_updated,
     plain,
@@ -57,7 +58,10 @@ def MultiSteps(  # noqa: N802  (Optax's name)
       should_skip_update_fn: a function `(updates, gradient_step, params) -> (bool, skip_state)`, such as
         `skip_not_finite`. A micro-batch that it skips does not count: another must come in its place.
       accumulator_dtype: of what is accumulated; None for that of each parameter, but at least float32.
+
+    It has the methods of Optax's too: `has_updated(state)`, and `gradient_transformation()`, which is itself.
     """
+    check_every("MultiSteps", every_k_schedule=every_k_schedule)
     mean = accumulator(accumulator_dtype, use_grad_mean)
     skip: Any = should_skip_update_fn
 

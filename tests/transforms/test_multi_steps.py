@@ -99,7 +99,9 @@ def test_a_skip_function_of_ones_own():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="MultiSteps: every must be an integer of at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match="MultiSteps: every_k_schedule must be an integer of at least 1, got 0"
+    ):
         gx.MultiSteps(gx.sgd(0.1), 0)
     tx = gx.MultiSteps(gx.sgd(0.1), 2, should_skip_update_fn=lambda *_: (jnp.ones(()), ()))
     with pytest.raises(ValueError, match="MultiSteps: should_skip_update_fn must give a bool first, got"):
