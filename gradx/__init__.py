@@ -55,9 +55,11 @@ from gradx.schedules.run import *
 from gradx.schedules.warmup import *
 from gradx.states.eval_params import *
 from gradx.states.explain import *
+from gradx.training.micro_batches import *
 from gradx.training.range_test import *
 from gradx.training.stopping import *
 from gradx.training.writers import *
+from gradx.transforms.accumulation import *
 from gradx.transforms.averages import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
@@ -72,6 +74,7 @@ from gradx.transforms.masking import *
 from gradx.transforms.master import *
 from gradx.transforms.metrics import *
 from gradx.transforms.momentum import *
+from gradx.transforms.multi_steps import *
 from gradx.transforms.noise import *
 from gradx.transforms.norms import *
 from gradx.transforms.overrides import *

@@ -85,6 +85,16 @@ ROWS = [
     ("polyak_sgd", lambda m: at_value(m.polyak_sgd(0.1)), 16.5, 0.1, 0.8),
     ("lbfgs", lambda m: m.lbfgs(1e-3, linesearch=None), 204.5, 12.1, 0.97),
     ("block rms", lambda m: m.chain(m.clip_by_block_rms(1.0), m.sgd(1e-2)), 16.5, 0.1, 1.0),
+    ("accumulated adamw", lambda m: m.MultiSteps(m.adamw(1e-3), 4).gradient_transformation(), 64.5, 4.1, 0.7),
+    (
+        "accumulated clip+adamw",  # the norm reads the mean once more
+        lambda m: m.MultiSteps(
+            m.chain(m.clip_by_global_norm(1.0), m.adamw(1e-3)), 4
+        ).gradient_transformation(),
+        68.5,
+        4.1,
+        0.7,
+    ),
 ]
 
 
@@ -144,6 +154,16 @@ def test_a_mask_costs_no_copy(lenient):
     assert masked.temporary_per_parameter <= 0.1
 
 
+@pytest.mark.parametrize(
+    ("options", "most_bytes"), [(dict(drop_nonfinite=True), 68.5), (dict(dtype="bfloat16"), 56.5)]
+)
+def test_accumulation_costs_no_copy(options, most_bytes):
+    """But for the updates of a step; to look for what is not finite reads the gradients once more."""
+    found = cost(gx.accumulate(gx.adamw(1e-3), 4, **options))
+    assert found.moved_per_parameter <= most_bytes
+    assert found.temporary_per_parameter <= 4.1
+
+
 def test_lookahead_costs_what_pairs_of_parameters_cost_in_optax(lenient):
     """84 a parameter around Adam: two copies, as both parameters are made from both."""
     tx, pairs = optax.lookahead(optax.adam(1e-3), 6, 0.5), optax.LookaheadParams(PARAMS, PARAMS)
@@ -167,6 +187,7 @@ RESNET50 = [
     (gx.lamb(1e-3, weight_decay=0.01), 60.5, 4.1),
     (gx.lars(0.1, weight_decay=1e-4), 44.05, 4.1),
     (gx.lion(1e-3), 36.05, 4.01),
+    (gx.accumulate(gx.adamw(1e-3), 4), 64.05, 4.01),
 ]
 
 

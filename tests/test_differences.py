@@ -405,3 +405,41 @@ def test_a_label_that_no_parameter_has():
     make(optax).init(p)
     with pytest.raises(ValueError, match="no parameter has the label 'bias'; the parameters are\n  w: 'w'"):
         make(gx).init(p)
+
+
+def test_extra_arguments_of_multi_steps():
+    def step(m):
+        tx = m.chain(m.MultiSteps(m.polyak_sgd(1.0), 1).gradient_transformation())
+        return tx.update(jnp.ones(1), tx.init(jnp.ones(1)), jnp.ones(1), value=0.5)[0]
+
+    with pytest.raises(TypeError, match="value"):
+        step(optax)
+    np.testing.assert_allclose(step(gx), -0.5)
+
+
+def test_between_the_steps_of_multi_steps():
+    """Optax runs the optimizer there too, and multiplies by 0; and adding 0 loses the sign of -0."""
+    naive = optax.stateless(lambda g, _: g / jnp.linalg.norm(g))
+    p = jnp.array([-0.0, 1.0])
+    theirs, ours = (first(m.MultiSteps(naive, 2), jnp.zeros(2), p)[0] for m in (optax, gx))
+    assert jnp.isnan(theirs).all()
+    assert np.asarray(gx.apply_updates(p, ours)).tobytes() == np.asarray(p).tobytes()
+
+
+def test_the_accumulator_of_multi_steps():
+    """It stays until the next micro-batch; and is float64 for float64 parameters."""
+    kept = [first(m.MultiSteps(m.sgd(0.1), 1), jnp.ones(1))[1].acc_grads for m in (optax, gx)]
+    np.testing.assert_array_equal(kept, [[0.0], [1.0]])
+    with jax.enable_x64():
+        p = jnp.ones(1, jnp.float64)
+        dtypes = [m.MultiSteps(m.sgd(0.1), 2).init(p).acc_grads.dtype for m in (optax, gx)]
+        assert dtypes == [jnp.float32, jnp.float64]
+
+
+def test_has_updated_after_a_skip():
+    seen = []
+    for m in (optax, gx):
+        tx = m.MultiSteps(m.sgd(0.1), 1, should_skip_update_fn=m.skip_not_finite)
+        _, state = first(tx, jnp.ones(1))
+        seen.append(bool(tx.has_updated(tx.update(jnp.full(1, NAN), state)[1])))
+    assert seen == [True, False]

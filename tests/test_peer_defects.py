@@ -50,6 +50,18 @@ def test_normalization_of_a_zero_micro_gradient_does_not_leak_nan():
     np.testing.assert_allclose(p[1], 1 - 0.1 / 2**0.5, rtol=1e-5)
 
 
+def test_what_a_micro_batch_would_have_given_does_not_leak_nan():
+    """The same with a normalization of one's own, that knows no better than 0 / 0: it is not run at all."""
+    naive = optax.stateless(lambda g, _: jax.tree.map(lambda x: x / jnp.linalg.norm(x), g))
+    gs = [jnp.zeros(2), jnp.ones(2)]
+    theirs = optax.MultiSteps(optax.chain(naive, optax.sgd(0.1)), 2)
+    assert jnp.isnan(path(theirs, gs, jnp.ones(2))[0]).all()
+    for accumulate in (gx.accumulate, gx.MultiSteps):
+        p = path(accumulate(optax.chain(naive, optax.sgd(0.1)), 2), gs, jnp.ones(2))
+        np.testing.assert_array_equal(p[0], 1.0)
+        np.testing.assert_allclose(p[1], 1 - 0.1 / 2**0.5, rtol=1e-5)
+
+
 def test_clipping_float16_gradients_of_large_norm():
     """The norm in 16 bit is inf from 256 on, and the updates 0."""
     u, _ = gx.clip_by_global_norm(1.0).update(jnp.full(10, 300, jnp.float16), gx.EmptyState())
