@@ -27,6 +27,7 @@ FLOORS = [
     ["transforms"],
     ["optimizers"],
     ["minimize", "conventions", "cost"],
+    ["states"],
     ["torch", "keras"],
 ]
 

@@ -1,0 +1,1 @@
+"""Look into states, keep them, carry them over."""
