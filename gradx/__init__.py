@@ -53,6 +53,7 @@ from gradx.schedules.piecewise import *
 from gradx.schedules.plateau import *
 from gradx.schedules.run import *
 from gradx.schedules.warmup import *
+from gradx.states.checkpoint import *
 from gradx.states.migrate import *
 from gradx.states.slots import *
 from gradx.states.summary import *

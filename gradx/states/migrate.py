@@ -60,7 +60,7 @@ def migrate(
       params: the parameters as they are now, for both.
 
     Arrays are kept as they are, not copied, in the dtype that the new state has; one of another shape is
-    dropped, and one whose dtype cannot hold it. Raises ValueError if `old_state` is not one of `old_tx`, or
+    dropped. So are injected hyperparameters: `set_hyperparams` sets others. Raises ValueError if `old_state` is not one of `old_tx`, or
     for `packed` within a chain.
 
     >>> import gradx, jax.numpy as jnp
@@ -81,9 +81,10 @@ def migrate(
     fresh = unpacked("migrate", new_tx, new_tx.init(params), params)
     old, new = entries(unpacked("migrate", old_tx, old_state, params), params), entries(fresh, params)
     sources = matched(old, new)
-    leaves = [
-        old[sources[k]].array.astype(e.array.dtype) if k in sources else e.array for k, e in enumerate(new)
-    ]
+    leaves = [e.array for e in new]
+    for k, j in sources.items():
+        x = old[j].array
+        leaves[k] = x if x.dtype == leaves[k].dtype else x.astype(leaves[k].dtype)
     carried = set(sources) | set(going_on(old, new, sources, leaves))
     state = repacked(new_tx, jax.tree.unflatten(jax.tree.structure(fresh), leaves), params)
     names = [(name, e.path) for name, e in zip(short_names(new), new, strict=True)]
