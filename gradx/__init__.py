@@ -57,6 +57,7 @@ from gradx.states.checkpoint import *
 from gradx.states.migrate import *
 from gradx.states.slots import *
 from gradx.states.summary import *
+from gradx.states.torch_states import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
 from gradx.transforms.constraints import *

@@ -168,7 +168,7 @@ gradx.adamw(gradx.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100), mask="matric
 gradx.inject_hyperparams(gradx.adamw)(gradx.constant_schedule(1e-3))
 from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized()
-assert not {"torch", "keras", "flax"} & sys.modules.keys()
+assert not {"torch", "keras", "flax", "orbax"} & sys.modules.keys()
 print(seconds)
 """
     best = min(

@@ -63,9 +63,7 @@ def save_checkpoint(
     ocp, folder = orbax("save_checkpoint"), pathlib.Path(path).absolute()
     for name, value, least in [("step", step, 0), ("keep", 1 if keep is None else keep, 1)]:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"save_checkpoint: {name} must be an integer of at least {least}, got {value!r}"
-            )
+            raise ValueError(f"save_checkpoint: {name} must be an integer of at least {least}, got {value!r}")
     if step in steps(folder):
         raise ValueError(f"save_checkpoint: there is a checkpoint of step {step} in {folder}")
     arrays = {name: array_of(name, x) for name, x in named(params, state, extra).items()}

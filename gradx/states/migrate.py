@@ -47,7 +47,7 @@ def migrate(
     new_tx: optax.GradientTransformation,
     params: Tree,
 ) -> Migration:
-    """The state for another transformation, with what the old one has: in the middle of a run, change the chain.
+    """The state for another transformation, with what the old one has: to change the chain in a run.
 
     A slot is kept where the new state has one of its name for the same parameter, in whatever chain, group
     or wrapper; where there are several, by the class of the link's state. The rest is from `init`. A step
@@ -60,8 +60,8 @@ def migrate(
       params: the parameters as they are now, for both.
 
     Arrays are kept as they are, not copied, in the dtype that the new state has; one of another shape is
-    dropped. So are injected hyperparameters: `set_hyperparams` sets others. Raises ValueError if `old_state` is not one of `old_tx`, or
-    for `packed` within a chain.
+    dropped. Injected hyperparameters are kept too: `set_hyperparams` sets others. Raises ValueError if
+    `old_state` is not one of `old_tx`, or for `packed` within a chain.
 
     >>> import gradx, jax.numpy as jnp
     >>> params = {"w": jnp.ones(2)}
