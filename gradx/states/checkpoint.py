@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import SingleDeviceSharding
 
 from gradx.core import linked
 from gradx.states.entries import entries, full_names, parameter_paths
@@ -134,12 +133,14 @@ def restore_checkpoint(
         if extra is None:
             manifest = {name: like for name, like in manifest.items() if not name.startswith("extra/")}
         check(f"restore_checkpoint: {folder / str(step)}", manifest, likes)
-        targets = {name: restore_args(ocp, x) for name, x in likes.items() if array_of(name, x).size}
+        placed = {name: placement(x) for name, x in likes.items() if array_of(name, x).size}
+        targets = {
+            name: ocp.RestoreArgs(restore_type=np.ndarray) if at is None else ocp.ArrayRestoreArgs(sharding=at)
+            for name, at in placed.items()
+        }
         args = ocp.args.PyTreeRestore(dict.fromkeys(targets, 0), restore_args=targets, partial_restore=True)
         arrays = read(arrays=args)["arrays"]
-    empty: Any = {name: x for name, x in likes.items() if name not in targets}  # which Orbax does not take
-    empty = {k: jnp.zeros(x.shape, x.dtype, device=getattr(x, "sharding", None)) for k, x in empty.items()}
-    leaves = iter([like_saved((arrays | empty)[name], x) for name, x in likes.items()])
+    leaves = iter([like_given(arrays[k] if k in arrays else empty(x), x) for k, x in likes.items()])
     return Checkpoint(step, *(jax.tree.map(lambda _: next(leaves), tree) for tree in (params, state, extra)))
 
 
@@ -225,38 +226,39 @@ def check(what: str, saved: dict[str, str], likes: dict[str, Any]) -> None:
 
 
 def abstract_state(tx: Any, params: Tree) -> Any:
-    """The shapes, dtypes and shardings that `init` gives."""
-    if any(isinstance(p, jax.ShapeDtypeStruct) for p in jax.tree.leaves(params)):
-        state, ps = jax.eval_shape(tx.init, params), flatten(params)[0]
-        of = [None if e.i is None else ps[e.i] for e in entries(state, params)]
-        like = lambda x, p: x.sharding if p is None or p.shape != x.shape else p.sharding
-        shardings = [like(x, p) for x, p in zip(jax.tree.leaves(state), of, strict=True)]
-    else:
-        state = tx.init(params)
-        shardings = [x.sharding for x in jax.tree.leaves(state)]
-    leaves, treedef = jax.tree.flatten(state)
-    shapes = [
-        jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s) for x, s in zip(leaves, shardings, strict=True)
-    ]
-    return treedef.unflatten(shapes)
+    """The shapes, dtypes and shardings that `init` gives; slots like an abstract parameter have its sharding."""
+    ps = flatten(params)[0]
+    is_abstract = any(isinstance(p, jax.ShapeDtypeStruct) for p in ps)
+    state, shapes = jax.eval_shape(tx.init, params) if is_abstract else tx.init(params), []
+    for e in entries(state, params):
+        follows = is_abstract and e.i is not None and ps[e.i].shape == e.array.shape
+        sharding = placement(ps[e.i] if follows else e.array)
+        shapes.append(jax.ShapeDtypeStruct(e.array.shape, e.array.dtype, sharding=sharding))
+    return jax.tree.unflatten(jax.tree.structure(state), shapes)
 
 
-def restore_args(ocp: Any, like: Any) -> Any:
-    """How Orbax is to read an array: onto the devices of what it is like, or as NumPy's."""
-    sharding = getattr(like, "sharding", None)
-    if sharding is None and not isinstance(like, jax.ShapeDtypeStruct):
-        return ocp.RestoreArgs(restore_type=np.ndarray)
+def placement(x: Any) -> Any:
+    """Where an array must be; None if it goes along with the others, as a fresh step count does."""
+    return getattr(x, "sharding", None) if getattr(x, "committed", True) else None
+
+
+def empty(like: Any) -> Any:
+    """An array without elements, which Orbax does not take."""
+    sharding = placement(like)
     if sharding is None:
-        sharding = SingleDeviceSharding(jax.devices()[0])
-    return ocp.ArrayRestoreArgs(sharding=sharding)
+        return np.zeros(like.shape, like.dtype)
+    return jnp.zeros(like.shape, like.dtype, device=sharding)
 
 
-def like_saved(x: Any, like: Any) -> Any:
-    """An array as it was saved: a random key from its bits, a number from an array."""
+def like_given(x: Any, like: Any) -> Any:
+    """What was read as what it is like: a number, a random key, an array of NumPy's or of JAX's."""
     if isinstance(like, bool | int | float | complex):
         return type(like)(x)
-    if is_key(like):
-        kinds = []  # what is abstract says its kind in a trace only
-        jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
-        return jax.random.wrap_key_data(x, impl=kinds[0])
-    return x
+    if isinstance(like, np.ndarray | np.generic):
+        return x
+    x = jnp.array(x) if isinstance(x, np.ndarray) else x
+    if not is_key(like):
+        return x
+    kinds = []  # what is abstract says its kind in a trace only
+    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(x, impl=kinds[0])
