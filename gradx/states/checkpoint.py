@@ -135,7 +135,9 @@ def restore_checkpoint(
         check(f"restore_checkpoint: {folder / str(step)}", manifest, likes)
         placed = {name: placement(x) for name, x in likes.items() if array_of(name, x).size}
         targets = {
-            name: ocp.RestoreArgs(restore_type=np.ndarray) if at is None else ocp.ArrayRestoreArgs(sharding=at)
+            name: ocp.RestoreArgs(restore_type=np.ndarray)
+            if at is None
+            else ocp.ArrayRestoreArgs(sharding=at)
             for name, at in placed.items()
         }
         args = ocp.args.PyTreeRestore(dict.fromkeys(targets, 0), restore_args=targets, partial_restore=True)
@@ -226,7 +228,7 @@ def check(what: str, saved: dict[str, str], likes: dict[str, Any]) -> None:
 
 
 def abstract_state(tx: Any, params: Tree) -> Any:
-    """The shapes, dtypes and shardings that `init` gives; slots like an abstract parameter have its sharding."""
+    """The shapes, dtypes and shardings that `init` gives; for abstract parameters, those of the parameters."""
     ps = flatten(params)[0]
     is_abstract = any(isinstance(p, jax.ShapeDtypeStruct) for p in ps)
     state, shapes = jax.eval_shape(tx.init, params) if is_abstract else tx.init(params), []

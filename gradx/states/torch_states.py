@@ -32,7 +32,7 @@ SOURCES = {
 }
 SUMMED = {"v_row": -1, "v_col": -2}  # the axis that torch keeps, of length 1
 UNUSED = {"v", "v_row", "v_col"}  # of shape (1,) where an array is factored, or is not
-DERIVED = {"step", "mu_product", "eta", "mu"}  # one number for all parameters, or what follows from it
+DERIVED = {"step", "eta", "mu"}  # the step, and what follows from it in ASGD
 
 
 def import_torch_state(
@@ -82,6 +82,7 @@ def import_torch_state(
                 value = common("step", theirs) if step is None else step
             elif e.field == "weights/momentum":
                 value = 1 - common("mu_product", theirs)
+                used |= {(path, "mu_product") for path in theirs}
             elif e.field.startswith("weights/"):
                 raise ValueError(f"{e.field}, of a beta that follows a schedule, is not in torch's state")
             leaves.append(value if value is e.array else stored(e.field, value, e.array))

@@ -16,7 +16,7 @@ EVERY = 3  # steps from one checkpoint to the next
 
 
 def optimizer(steps):
-    """A schedule, noise from a random key, and an average of the parameters: what a bad restart would show."""
+    """A schedule, noise from a random key, an average of the parameters: what would show a bad restart."""
     return gx.chain(
         gx.clip_by_global_norm(1.0),
         gx.add_noise(0.01, 0.55, key=jax.random.key(1)),

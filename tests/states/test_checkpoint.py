@@ -1,4 +1,4 @@
-"""What is saved is restored bit by bit; what does not fit is refused by name; a save is whole or not at all."""
+"""What is saved is restored bit by bit; what does not fit is refused by name; a save is all or nothing."""
 
 import builtins
 import os
@@ -118,7 +118,7 @@ def test_extra_is_restored_like_what_is_given(tmp_path):
     like = {**extra, "epoch": 0, "best": 0.0, "done": True}
     found = gx.restore_checkpoint(tmp_path, TX, p, extra=like).extra
     assert (found["epoch"], found["best"], found["done"]) == (3, 0.1, False)
-    assert type(found["epoch"]) is int and type(found["done"]) is bool
+    assert (type(found["epoch"]), type(found["done"])) == (int, bool)
     np.testing.assert_array_equal(found["order"], extra["order"])
     assert_same((found["key"], found["none"]), (extra["key"], extra["none"]))
     assert gx.restore_checkpoint(tmp_path, TX, p).extra is None
@@ -196,11 +196,14 @@ def test_a_save_that_fails_before_the_rename_leaves_the_one_before(tmp_path, mon
     def stop(*args, **kwargs):
         raise OSError("no more")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no more"):
+    later = trained(steps=3)
+    with monkeypatch.context() as patch:
         patch.setattr(os, "rename", stop)
         patch.setattr(os, "replace", stop)
         patch.setattr(pathlib.Path, "rename", stop)
-        gx.save_checkpoint(tmp_path, 2, *trained(steps=3))
+        with pytest.raises(OSError, match="no more"):
+            gx.save_checkpoint(tmp_path, 2, *later)
+    assert len(list(tmp_path.iterdir())) == 2  # with what was written
     assert gx.latest_checkpoint(tmp_path) == 1
     assert_same(gx.restore_checkpoint(tmp_path, TX, p).state, state)
     gx.save_checkpoint(tmp_path, 2, p, state)
