@@ -228,13 +228,13 @@ def check(what: str, saved: dict[str, str], likes: dict[str, Any]) -> None:
 
 
 def abstract_state(tx: Any, params: Tree) -> Any:
-    """The shapes, dtypes and shardings that `init` gives; for abstract parameters, those of the parameters."""
+    """The shapes, dtypes and shardings that `init` gives; for abstract parameters, their shardings."""
     ps = flatten(params)[0]
     is_abstract = any(isinstance(p, jax.ShapeDtypeStruct) for p in ps)
     state, shapes = jax.eval_shape(tx.init, params) if is_abstract else tx.init(params), []
     for e in entries(state, params):
-        follows = is_abstract and e.i is not None and ps[e.i].shape == e.array.shape
-        sharding = placement(ps[e.i] if follows else e.array)
+        p = e.array if e.i is None or not is_abstract else ps[e.i]
+        sharding = placement(p if p.shape == e.array.shape else e.array)
         shapes.append(jax.ShapeDtypeStruct(e.array.shape, e.array.dtype, sharding=sharding))
     return jax.tree.unflatten(jax.tree.structure(state), shapes)
 

@@ -14,18 +14,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
 from tests.problems import aval, grads, params
+from tests.states.filled import filled
 
 MODEL = {"w": jnp.linspace(-1.0, 1.0, 12, dtype=jnp.bfloat16).reshape(4, 3), "b": jnp.ones(4), "none": None}
 RATE = gx.cosine_decay_schedule(0.1, 10)
 TX = gx.chain(gx.add_noise(0.1, 0.5, key=0), gx.adamw(RATE), gx.master_weights())
 
 
-def trained(tx=TX, p=MODEL, steps=2):
-    p, state = jax.tree.map(jnp.copy, p), tx.init(p)
-    for i in range(steps):
-        updates, state = tx.update(grads(i, p), state, p)
-        p = gx.apply_updates(p, updates)
-    return p, state
+def trained(tx=TX, p=MODEL, step=3):
+    return filled(p), filled(tx.init(p), step)
 
 
 def bits(tree):
@@ -196,7 +193,7 @@ def test_a_save_that_fails_before_the_rename_leaves_the_one_before(tmp_path, mon
     def stop(*args, **kwargs):
         raise OSError("no more")
 
-    later = trained(steps=3)
+    later = trained(step=4)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", stop)
         patch.setattr(os, "replace", stop)

@@ -32,6 +32,7 @@ def test_a_killed_run_ends_as_one_that_was_not(kills, tmp_path):
     chance, span = random.Random(kills), 2 * EVERY
     steps, in_saves = (kills + 1) * span, 0
     folder = tmp_path / "killed"
+    folder.mkdir()
     for n in range(kills):
         target = n * span + chance.randrange(span)
         with started(folder, steps) as process:

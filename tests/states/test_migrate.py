@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import gradx as gx
 from tests.problems import aval, grads
+from tests.states.filled import filled
 
 MODEL = {"dense": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}, "out": {"kernel": jnp.ones((4, 2))}}
 RATE = gx.cosine_decay_schedule(0.1, 50)
@@ -26,11 +27,7 @@ def of_groups(**txs):
 
 
 def trained(tx):
-    p, state = MODEL, tx.init(MODEL)
-    for i in range(STEPS):
-        updates, state = tx.update(grads(i, p), state, p)
-        p = gx.apply_updates(p, updates)
-    return p, state
+    return filled(MODEL), filled(tx.init(MODEL), STEPS)
 
 
 def moved(old, new):
