@@ -18,6 +18,9 @@ FACADES = {ROOT / "torch.py", ROOT / "keras.py"}  # what is in them is listed wh
 # Names of other libraries, which would clash here: they are in the facades.
 FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
 
+# What extras bring, imported where it is used: `test_importing_starts_no_backend_and_adds_little` says that.
+EXTRAS = {ROOT / "states" / "checkpoint.py": {"orbax"}}
+
 # Imports point down: a module imports from its own floor or from those below it.
 FLOORS = [
     ["batches", "factory", "floor", "numerics", "reports", "targets"],
@@ -75,7 +78,7 @@ def test_no_two_modules_import_each_other():
 
 @each_file
 def test_the_core_imports_jax_numpy_and_optax_only(path):
-    allowed = {"jax", "numpy", "optax", "gradx", *sys.stdlib_module_names}
+    allowed = {"jax", "numpy", "optax", "gradx", *sys.stdlib_module_names} | EXTRAS.get(path, set())
     for name in imports(path):
         assert name.split(".")[0] in allowed
         assert "._" not in name, f"{name} is private"
