@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import keystr
+from jax.tree_util import GetAttrKey, keystr
 from optax import MaskedNode
 
 from gradx.numerics import compute_dtype, promoted, real_dtype, safe_sqrt, sums_of_squares, total
@@ -28,6 +28,15 @@ def leaf_paths(tree: Tree) -> list[str]:
     """The path of every leaf, in the order of `flatten`."""
     pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_missing)
     return [keystr(path) or "the root" for path, _ in pairs]
+
+
+def slash_path(path: tuple) -> str:
+    """A leaf's path as users write it, `backbone/dense_0/kernel`, from the keys that JAX gives.
+
+    What holds the array is left out: the `value` of an `nnx.Param`, or of a box of Linen's.
+    """
+    names = [keystr((key,), simple=True) for key in path]
+    return "/".join(names[:-1] if path and path[-1] == GetAttrKey("value") else names)
 
 
 def path_at(treedef: Any, i: int) -> str:

@@ -125,6 +125,8 @@ def restore_checkpoint(
     if step is None or step not in known:
         which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
         raise FileNotFoundError(f"restore_checkpoint: {which} in {folder}; there are those of {known}")
+    if not (folder / str(step) / "manifest").exists():
+        raise ValueError(f"restore_checkpoint: {folder / str(step)} was not made by save_checkpoint")
     state = abstract_state(tx, params)
     likes = named(params, state, extra)
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_flatten_with_path
 
 from gradx.transforms.packing import Packed, PackedState, pack_state, unpack_state
-from gradx.tree import MaskedNode, Tree, flatten, is_missing
+from gradx.tree import MaskedNode, Tree, flatten, is_missing, slash_path
 
 __all__ = []  # internal: what `slots`, `migrate` and the checkpoints go by
 
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 def parameter_paths(params: Tree) -> list[str]:
     """The path of every parameter, missing ones too: "dense/kernel"."""
     pairs, _ = tree_flatten_with_path(params, is_leaf=is_missing)
-    return [keystr(path, simple=True, separator="/") for path, _ in pairs]
+    return [slash_path(path) for path, _ in pairs]
 
 
 def entries(state: Any, params: Tree) -> list[Entry]:

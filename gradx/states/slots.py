@@ -118,7 +118,7 @@ def reset(
     tx: optax.GradientTransformation,
     state: Any,
     params: Tree,
-    where: str | Callable[[str, Any], bool] | None = None,
+    where: str | re.Pattern | Callable[[str, Any], bool] | None = None,
     *,
     names: str | Iterable[str] | None = None,
 ) -> Any:
@@ -156,7 +156,7 @@ def reset(
         chosen = {k for name in wanted for k in choose("reset", old, params, name)[1]}
     if where is not None:
         paths, ps = parameter_paths(params), flatten(params)[0]
-        matches = matcher(where)
+        matches = where if callable(where) else lambda path, p: re.search(where, path)
         kept = {i for i, p in enumerate(ps) if not is_missing(p) and matches(paths[i], p)}
         if not kept:
             raise ValueError(f"reset: where={where!r} matches none of the parameters {paths}")
@@ -165,12 +165,6 @@ def reset(
         raise ValueError(f"reset: no slot is named {names!r} where {where!r} matches")
     leaves = [fresh[k] if k in chosen else x for k, x in enumerate(leaves)]
     return repacked(tx, jax.tree.unflatten(jax.tree.structure(old), leaves), params)
-
-
-def matcher(where: Any) -> Callable[[str, Any], bool]:
-    if callable(where):
-        return lambda path, p: bool(where(path, p))
-    return lambda path, p: re.search(where, path) is not None
 
 
 def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry], list[int]]:

@@ -233,7 +233,12 @@ def test_errors_of_restoring(tmp_path):
         gx.restore_checkpoint(tmp_path / "none", tx, MODEL)
     assert gx.latest_checkpoint(tmp_path / "none") is None
     gx.save_checkpoint(tmp_path, 2, *trained(tx))
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 1 in .*; there are those of \[2\]"):
+    (tmp_path / "3").mkdir()
+    with pytest.raises(ValueError, match=r"/3 was not made by save_checkpoint"):
+        gx.restore_checkpoint(tmp_path, tx, MODEL)
+    with pytest.raises(
+        FileNotFoundError, match=r"no checkpoint of step 1 in .*; there are those of \[2, 3\]"
+    ):
         gx.restore_checkpoint(tmp_path, tx, MODEL, step=1)
     with pytest.raises(TypeError, match="tx of restore_checkpoint is not a gradient transformation"):
         gx.restore_checkpoint(tmp_path, gx.sgd, MODEL)

@@ -243,3 +243,20 @@ ERRORS = [
 def test_errors(call, error, text):
     with pytest.raises(error, match=re.escape(text)):
         call(ADAMW.init(MODEL))
+
+
+def test_the_slots_of_flax_nnx():
+    """Whose parameters are boxes, and whose lists become states; `as_pure` takes those of an optimizer out."""
+    nnx = pytest.importorskip("flax.nnx", reason="flax is in the extra 'flax'")
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    p = nnx.state(model, nnx.Param)
+    assert [(s.name, s.path) for s in gx.slots(gx.sm3(0.1).init(p), p)] == [
+        ("mu/0", "bias"),
+        ("mu/0", "kernel"),
+        ("mu/1", "kernel"),
+        ("nu", "bias"),
+        ("nu", "kernel"),
+    ]
+    optimizer = nnx.Optimizer(model, gx.adam(0.1), wrt=nnx.Param)
+    found = gx.slots(nnx.as_pure(optimizer.opt_state), nnx.as_pure(p))
+    assert [(s.name, s.path) for s in found] == [(n, q) for n in ("mu", "nu") for q in ("bias", "kernel")]
