@@ -66,14 +66,13 @@ def save_checkpoint(
     if step in steps(folder):
         raise ValueError(f"save_checkpoint: there is a checkpoint of step {step} in {folder}")
     arrays = {name: array_of(name, x) for name, x in named(params, state, extra).items()}
-    manifest = {name: described(x) for name, x in arrays.items()}
     first = jax.process_index() == 0
     folder.mkdir(parents=True, exist_ok=True)
     if first:
         tidy(folder)
     args = ocp.args.Composite(
         arrays=ocp.args.PyTreeSave({name: raw(x) for name, x in arrays.items() if x.size}),
-        manifest=ocp.args.JsonSave({"format": 1, "arrays": manifest}),
+        manifest=ocp.args.JsonSave({name: described(x) for name, x in arrays.items()}),
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(folder / str(step), args=args)
@@ -129,21 +128,7 @@ def restore_checkpoint(
         raise ValueError(f"restore_checkpoint: {folder / str(step)} was not made by save_checkpoint")
     state = abstract_state(tx, params)
     likes = named(params, state, extra)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        read = lambda **args: checkpointer.restore(folder / str(step), args=ocp.args.Composite(**args))
-        manifest = read(manifest=ocp.args.JsonRestore())["manifest"]["arrays"]
-        if extra is None:
-            manifest = {name: like for name, like in manifest.items() if not name.startswith("extra/")}
-        check(f"restore_checkpoint: {folder / str(step)}", manifest, likes)
-        placed = {name: placement(x) for name, x in likes.items() if array_of(name, x).size}
-        targets = {
-            name: ocp.RestoreArgs(restore_type=np.ndarray)
-            if at is None
-            else ocp.ArrayRestoreArgs(sharding=at)
-            for name, at in placed.items()
-        }
-        args = ocp.args.PyTreeRestore(dict.fromkeys(targets, 0), restore_args=targets, partial_restore=True)
-        arrays = read(arrays=args)["arrays"]
+    arrays = read(ocp, folder / str(step), likes, with_extra=extra is not None)
     leaves = iter([like_given(arrays[k] if k in arrays else empty(x), x) for k, x in likes.items()])
     return Checkpoint(step, *(jax.tree.map(lambda _: next(leaves), tree) for tree in (params, state, extra)))
 
@@ -187,6 +172,24 @@ def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"a checkpoint goes by names, and these stand for two arrays: {twice}")
     return out
+
+
+def read(ocp: Any, folder: pathlib.Path, likes: dict[str, Any], with_extra: bool) -> dict[str, Any]:
+    """The arrays of a checkpoint that has all that is asked for, and nothing else."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        restore = lambda **args: checkpointer.restore(folder, args=ocp.args.Composite(**args))
+        manifest = restore(manifest=ocp.args.JsonRestore())["manifest"]
+        if not with_extra:
+            manifest = {name: x for name, x in manifest.items() if not name.startswith("extra/")}
+        check(f"restore_checkpoint: {folder}", manifest, likes)
+        targets = {}
+        for name, x in likes.items():
+            at = placement(x)
+            on_host = ocp.RestoreArgs(restore_type=np.ndarray)
+            if array_of(name, x).size:
+                targets[name] = on_host if at is None else ocp.ArrayRestoreArgs(sharding=at)
+        args = ocp.args.PyTreeRestore(dict.fromkeys(targets, 0), restore_args=targets, partial_restore=True)
+        return restore(arrays=args)["arrays"]
 
 
 def array_of(name: str, x: Any) -> Any:

@@ -246,7 +246,7 @@ def test_errors(call, error, text):
 
 
 def test_the_slots_of_flax_nnx():
-    """Whose parameters are boxes, and whose lists become states; `as_pure` takes those of an optimizer out."""
+    """Whose parameters are boxes, and whose lists become states; `as_pure` opens those of an optimizer."""
     nnx = pytest.importorskip("flax.nnx", reason="flax is in the extra 'flax'")
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     p = nnx.state(model, nnx.Param)
