@@ -51,8 +51,8 @@ def migrate(
 
     A slot is kept where the new state has one of its name for the same parameter, in whatever chain, group
     or wrapper; where there are several, by the class of the link's state. The rest is from `init`. A step
-    count that has none to follow goes on from the largest, so that schedules do, unless slots beside it start
-    anew.
+    count that has none to follow goes on from the largest, so that schedules do, unless all slots beside it
+    start anew.
 
     Arguments:
       old_state: a state of `old_tx`.
@@ -131,11 +131,13 @@ def going_on(old: list[Entry], new: list[Entry], sources: dict[int, int], leaves
     if not steps:
         return []
     step = jnp.max(jnp.stack([jnp.max(x) for x in steps]))
-    anew = [e.link for k, e in enumerate(new) if e.i is not None and k not in sources]
-    counts = [k for k, e in enumerate(new) if is_count(e) and k not in sources]
-    found = [k for k in counts if not any(link[: len(new[k].link)] == new[k].link for link in anew)]
-    for k in found:
-        leaves[k] = jnp.full_like(leaves[k], step)
+    found = []
+    for k, e in enumerate(new):
+        if is_count(e) and k not in sources:
+            beside = [j for j, x in enumerate(new) if x.i is not None and x.link[: len(e.link)] == e.link]
+            if not beside or any(j in sources for j in beside):
+                leaves[k] = jnp.full_like(leaves[k], step)
+                found.append(k)
     return found
 
 

@@ -109,6 +109,18 @@ def test_parameters_that_leave_and_join_a_mask():
     assert found.new == [("mu", "dense/bias"), ("nu", "dense/bias")]
 
 
+def test_a_parameter_that_thaws_does_not_set_back_the_count_of_the_others(lenient):
+    """Its averages start anew; those of the others, and their bias correction, go on."""
+    groups = of_groups(body=ADAM, head=optax.set_to_zero())
+    _, _, found = moved(groups, ADAMW)
+    assert found.new == [("mu", "out/kernel"), ("nu", "out/kernel")]
+    counts = [int(s.array) for s in gx.slots(found.state, MODEL, scalars=True) if s.path is None]
+    assert counts == [STEPS] * 2
+    two = of_groups(body=ADAM, head=gx.adam(0.1))
+    _, _, found = moved(gx.named_chain(("of", groups)), two)
+    assert names(found.new) == {"mu", "nu", "head/count"}
+
+
 def test_two_links_of_a_kind_are_not_mixed_up():
     """Which of two traces the one is, cannot be said; by the names of a named chain it can."""
     _, _, found = moved(MOMENTUM, gx.chain(gx.trace(0.5), MOMENTUM))
