@@ -53,8 +53,13 @@ from gradx.schedules.piecewise import *
 from gradx.schedules.plateau import *
 from gradx.schedules.run import *
 from gradx.schedules.warmup import *
+from gradx.states.checkpoint import *
 from gradx.states.eval_params import *
 from gradx.states.explain import *
+from gradx.states.migrate import *
+from gradx.states.slots import *
+from gradx.states.summary import *
+from gradx.states.torch_states import *
 from gradx.training.micro_batches import *
 from gradx.training.range_test import *
 from gradx.training.stopping import *

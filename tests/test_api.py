@@ -20,6 +20,7 @@ FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
 
 # What a module imports only where it is used, and is installed as an extra.
 EXTRAS = {
+    "gradx.states.checkpoint": {"orbax"},
     "gradx.training.range_test": {"matplotlib"},
     "gradx.training.writers": {"tensorboardX"},
 }
@@ -175,7 +176,7 @@ gradx.adamw(gradx.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100), mask="matric
 gradx.inject_hyperparams(gradx.adamw)(gradx.constant_schedule(1e-3))
 from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized()
-assert not {"torch", "keras", "flax", "matplotlib"} & sys.modules.keys()
+assert not {"torch", "keras", "flax", "matplotlib", "orbax", "tensorboardX"} & sys.modules.keys()
 print(seconds)
 """
     best = min(

@@ -1,0 +1,271 @@
+"""Parameters and state on disk, through Orbax: by name, whole or not at all."""
+
+import pathlib
+import re
+import shutil
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradx.core import linked
+from gradx.states.entries import entries, full_names, parameter_paths
+from gradx.tree import Tree, flatten, is_missing
+
+__all__ = ["Checkpoint", "latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
+
+
+class Checkpoint(NamedTuple):
+    """What `restore_checkpoint` found: the step, the parameters, the state, and what else was saved."""
+
+    step: int
+    params: Any
+    state: Any
+    extra: Any
+
+
+def save_checkpoint(
+    path: str | pathlib.Path,
+    step: int,
+    params: Tree,
+    state: Any,
+    *,
+    extra: Any = None,
+    keep: int | None = None,
+) -> None:
+    """Write parameters and state of a step to a folder of its own, `path/step`, whole or not at all.
+
+    A run that is killed here leaves the checkpoints before, and nothing that counts as one. Arrays go by
+    name, as in `slots`, with their dtypes, 16-bit ones and random keys too.
+
+    Arguments:
+      path: a folder for the checkpoints of one run, on a disk; made if it is not there.
+      step: at least 0; ValueError if there is one of this step already.
+      params: the parameters.
+      state: of any transformation.
+      extra: any pytree of arrays and numbers besides, such as a random key or the place in the data.
+      keep: how many checkpoints to keep, at least 1; None for all. Those of the lowest steps go.
+
+    Needs Orbax: `pip install 'gradx[checkpoint]'`. Raises TypeError for what is no array or number.
+
+    >>> import gradx, jax.numpy as jnp, tempfile
+    >>> params, tx = {"w": jnp.ones(2)}, gradx.adam(1e-3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     gradx.save_checkpoint(folder, 7, params, tx.init(params))
+    ...     found = gradx.restore_checkpoint(folder, tx, params)
+    >>> found.step, found.params["w"].tolist(), int(found.state[0].count)
+    (7, [1.0, 1.0], 0)
+    """
+    ocp, folder = orbax("save_checkpoint"), pathlib.Path(path).absolute()
+    for name, value, least in [("step", step, 0), ("keep", 1 if keep is None else keep, 1)]:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"save_checkpoint: {name} must be an integer of at least {least}, got {value!r}")
+    if step in steps(folder):
+        raise ValueError(f"save_checkpoint: there is a checkpoint of step {step} in {folder}")
+    arrays = {name: array_of(name, x) for name, x in named(params, state, extra).items()}
+    first = jax.process_index() == 0
+    folder.mkdir(parents=True, exist_ok=True)
+    if first:
+        tidy(folder)
+    args = ocp.args.Composite(
+        arrays=ocp.args.PyTreeSave({name: raw(x) for name, x in arrays.items() if x.size}),
+        manifest=ocp.args.JsonSave({name: described(x) for name, x in arrays.items()}),
+    )
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder / str(step), args=args)
+    if first and keep is not None:
+        for old in steps(folder)[:-keep]:
+            # Renamed first: a folder that is half deleted must not look like a checkpoint.
+            (folder / str(old)).rename(folder / f"{old}{DELETED}")
+        tidy(folder)
+
+
+def latest_checkpoint(path: str | pathlib.Path) -> int | None:
+    """The highest step that has a checkpoint in a folder; None if there is none.
+
+    Arguments:
+      path: as in `save_checkpoint`.
+    """
+    return max(steps(pathlib.Path(path)), default=None)
+
+
+def restore_checkpoint(
+    path: str | pathlib.Path,
+    tx: optax.GradientTransformation,
+    params: Tree,
+    *,
+    extra: Any = None,
+    step: int | None = None,
+) -> Checkpoint:
+    """Read what `save_checkpoint` wrote, for a transformation that has the same slots.
+
+    Links without a state, such as clips, may come and go; for another chain, restore with the old one and
+    then `migrate`.
+
+    Arguments:
+      path: as in `save_checkpoint`.
+      tx: the transformation of the state.
+      params: parameters like those saved, which say the structure, dtypes and shardings, and with `tx.init`
+        those of the state; arrays, or `jax.ShapeDtypeStruct`s with their shardings.
+      extra: a pytree like the one saved; None leaves it out.
+      step: which one; None for the latest.
+
+    Every array is new and may be donated. Needs Orbax: `pip install 'gradx[checkpoint]'`. Raises
+    FileNotFoundError if there is no checkpoint, ValueError, with the names of what is missing, left over, or
+    of another shape or dtype, for a checkpoint of something else.
+    """
+    ocp, folder = orbax("restore_checkpoint"), pathlib.Path(path).absolute()
+    linked("tx of restore_checkpoint", tx)  # raises if it is none
+    known = steps(folder)
+    step = max(known, default=None) if step is None else step
+    if step is None or step not in known:
+        which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        raise FileNotFoundError(f"restore_checkpoint: {which} in {folder}; there are those of {known}")
+    if not (folder / str(step) / "manifest").exists():
+        raise ValueError(f"restore_checkpoint: {folder / str(step)} was not made by save_checkpoint")
+    state = abstract_state(tx, params)
+    likes = named(params, state, extra)
+    arrays = read(ocp, folder / str(step), likes, with_extra=extra is not None)
+    leaves = iter([like_given(arrays[k] if k in arrays else empty(x), x) for k, x in likes.items()])
+    return Checkpoint(step, *(jax.tree.map(lambda _: next(leaves), tree) for tree in (params, state, extra)))
+
+
+DELETED = ".deleted"
+
+
+def orbax(owner: str) -> ModuleType:
+    """The package, imported where it is used: it takes half a second."""
+    try:
+        import orbax.checkpoint
+    except ImportError as e:
+        raise ImportError(f"{owner} needs Orbax: pip install 'gradx[checkpoint]'") from e
+    return orbax.checkpoint
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+    """Those that are complete, in order: Orbax renames a folder last, when all is in it."""
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name))
+
+
+def tidy(folder: pathlib.Path) -> None:
+    """Remove what kills have left."""
+    for left in folder.iterdir():
+        if left.name.endswith(DELETED) or re.match(r"\d+\.orbax-checkpoint-tmp", left.name):
+            shutil.rmtree(left)
+
+
+def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
+    """All arrays by name, in the order of the leaves."""
+    found = entries(state, params)
+    ps, qs = ((parameter_paths(tree), flatten(tree)[0]) for tree in (params, extra))
+    pairs = [(f"params/{path}", x) for path, x in zip(*ps, strict=True) if not is_missing(x)]
+    for name, e in zip(full_names(found), found, strict=True):
+        pairs.append((f"state/{name}" + ("" if e.path is None else f"/{e.path}"), e.array))
+    pairs += [(f"extra/{path}", x) for path, x in zip(*qs, strict=True) if not is_missing(x)]
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"a checkpoint goes by names, and these stand for two arrays: {twice}")
+    return out
+
+
+def read(ocp: Any, folder: pathlib.Path, likes: dict[str, Any], with_extra: bool) -> dict[str, Any]:
+    """The arrays of a checkpoint that has all that is asked for, and nothing else."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        restore = lambda **args: checkpointer.restore(folder, args=ocp.args.Composite(**args))
+        manifest = restore(manifest=ocp.args.JsonRestore())["manifest"]
+        if not with_extra:
+            manifest = {name: x for name, x in manifest.items() if not name.startswith("extra/")}
+        check(f"restore_checkpoint: {folder}", manifest, likes)
+        targets = {}
+        for name, x in likes.items():
+            at = placement(x)
+            on_host = ocp.RestoreArgs(restore_type=np.ndarray)
+            if array_of(name, x).size:
+                targets[name] = on_host if at is None else ocp.ArrayRestoreArgs(sharding=at)
+        args = ocp.args.PyTreeRestore(dict.fromkeys(targets, 0), restore_args=targets, partial_restore=True)
+        return restore(arrays=args)["arrays"]
+
+
+def array_of(name: str, x: Any) -> Any:
+    """An array; a number as one of NumPy's."""
+    if isinstance(x, bool | int | float | complex | np.generic):
+        return np.asarray(x)
+    if not hasattr(x, "dtype") or not hasattr(x, "shape") or x.dtype == object:
+        raise TypeError(f"a checkpoint holds arrays and numbers, and {name} is {x!r}")
+    return x
+
+
+def is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def raw(x: Any) -> Any:
+    """What is written: of a random key, its bits."""
+    return jax.random.key_data(x) if is_key(x) else x
+
+
+def described(x: Any) -> str:
+    """Dtype and shape, as in the manifest."""
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def check(what: str, saved: dict[str, str], likes: dict[str, Any]) -> None:
+    """Raise unless the names, dtypes and shapes that were saved are those asked for."""
+    asked = {name: described(array_of(name, x)) for name, x in likes.items()}
+    both = [name for name in asked if name in saved and asked[name] != saved[name]]
+    wrong = {
+        "missing from it": [name for name in asked if name not in saved],
+        "left over in it": [name for name in saved if name not in asked],
+        "different": [f"{name} ({saved[name]} in it, {asked[name]} asked for)" for name in both],
+    }
+    if any(wrong.values()):
+        lists = "; ".join(f"{word}: {', '.join(names)}" for word, names in wrong.items() if names)
+        raise ValueError(
+            f"{what} was saved for other parameters or another transformation. {lists}. Restore it with the "
+            "transformation that it was saved with, and take migrate for another"
+        )
+
+
+def abstract_state(tx: Any, params: Tree) -> Any:
+    """The shapes, dtypes and shardings that `init` gives; for abstract parameters, their shardings."""
+    ps = flatten(params)[0]
+    is_abstract = any(isinstance(p, jax.ShapeDtypeStruct) for p in ps)
+    state, shapes = jax.eval_shape(tx.init, params) if is_abstract else tx.init(params), []
+    for e in entries(state, params):
+        p = e.array if e.i is None or not is_abstract else ps[e.i]
+        sharding = placement(p if p.shape == e.array.shape else e.array)
+        shapes.append(jax.ShapeDtypeStruct(e.array.shape, e.array.dtype, sharding=sharding))
+    return jax.tree.unflatten(jax.tree.structure(state), shapes)
+
+
+def placement(x: Any) -> Any:
+    """Where an array must be; None if it goes along with the others, as a fresh step count does."""
+    return getattr(x, "sharding", None) if getattr(x, "committed", True) else None
+
+
+def empty(like: Any) -> Any:
+    """An array without elements, which Orbax does not take."""
+    sharding = placement(like)
+    if sharding is None:
+        return np.zeros(like.shape, like.dtype)
+    return jnp.zeros(like.shape, like.dtype, device=sharding)
+
+
+def like_given(x: Any, like: Any) -> Any:
+    """What was read as what it is like: a number, a random key, an array of NumPy's or of JAX's."""
+    if isinstance(like, bool | int | float | complex):
+        return type(like)(x)
+    if isinstance(like, np.ndarray | np.generic):
+        return x
+    x = jnp.array(x) if isinstance(x, np.ndarray) else x
+    if not is_key(like):
+        return x
+    kinds = []  # what is abstract says its kind in a trace only
+    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(x, impl=kinds[0])

@@ -1,0 +1,179 @@
+"""What each array of a state is: which field of which link, of which parameter."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_flatten_with_path
+
+from gradx.transforms.packing import Packed, PackedState, pack_state, unpack_state
+from gradx.tree import MaskedNode, Tree, flatten, is_missing, slash_path
+
+__all__ = []  # internal: what `slots`, `migrate` and the checkpoints go by
+
+# Fields that hold numbers by name, whatever names the parameters have.
+NUMBERS = {"hyperparams", "hyperparams_states"}
+
+
+class Entry(NamedTuple):
+    """An array of a state.
+
+    `owner` is the class of the link's state, `field` the array's place in it, and `part` the names of the
+    groups and links around it. `link` is where that state is, by keys. `i` and `path` are the parameter's, or
+    None.
+    """
+
+    part: str
+    owner: str
+    field: str
+    link: tuple
+    i: int | None
+    path: str | None
+    array: Any
+
+
+def parameter_paths(params: Tree) -> list[str]:
+    """The path of every parameter, missing ones too: "dense/kernel"."""
+    pairs, _ = tree_flatten_with_path(params, is_leaf=is_missing)
+    return [slash_path(path) for path, _ in pairs]
+
+
+def entries(state: Any, params: Tree) -> list[Entry]:
+    """What a state holds, in the order of its leaves.
+
+    Where a part of it has the structure of the parameters, its arrays are theirs, whatever their shapes. What
+    is there for one parameter may be a container of arrays, as in SM3.
+    """
+    paths = parameter_paths(params)
+    found: list[Entry] = []
+
+    def add(keys: tuple, owners: tuple, i: int | None, array: Any) -> None:
+        fields = [k for k, key in enumerate(keys) if isinstance(key, GetAttrKey)]
+        last = fields[-1] if fields else 0
+        names = [keystr((key,), simple=True) for key in keys]
+        outside = [name for name, key in zip(names[:last], keys, strict=False) if is_name(key)]
+        owner = owners[last] if fields else ""
+        field = "/".join(names[last:]) or "state"
+        path = None if i is None else paths[i]
+        found.append(Entry("/".join(outside), owner, field, keys[:last], i, path, array))
+
+    def walk(node: Any, keys: tuple, owners: tuple) -> None:
+        is_number = any(isinstance(k, GetAttrKey) and k.name in NUMBERS for k in keys)
+        pieces = None if is_number else pieces_of(node, params)
+        for i, piece in enumerate(pieces or []):
+            for below, x in tree_flatten_with_path(piece)[0]:
+                add((*keys, *below), (*owners, *[""] * len(below)), i, x)
+        if pieces is None:
+            if is_leaf(node):
+                add(keys, owners, None, node)
+                return
+            owner = type(node).__name__.removesuffix("State")
+            for key, child in tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]:
+                walk(child, (*keys, *key), (*owners, *[owner] * len(key)))
+
+    walk(state, (), ())
+    return found
+
+
+def is_name(key: Any) -> bool:
+    """Whether a key is the name of a group or link: one of a dict, and no position."""
+    return isinstance(getattr(key, "key", None), str)
+
+
+def pieces_of(node: Any, params: Tree) -> list | None:
+    """What `node` holds for each parameter, if it has the structure of the parameters; else None."""
+    if is_leaf(params):  # one bare array, whose structure every leaf has
+        is_float = jnp.issubdtype(getattr(node, "dtype", bool), jnp.inexact)
+        return [node] if is_float and bool(node.shape) == bool(params.shape) else None
+    pieces = beside(node, params)
+    here = [x for x in pieces or [] if not is_missing(x)]
+    return pieces if here and all(map(is_piece, here)) else None
+
+
+def beside(node: Any, params: Tree) -> list | None:
+    """The subtrees of `node` at the parameters; where a whole branch is masked out, MaskedNode."""
+    if is_missing(node):
+        return [MaskedNode()] * len(flatten(params)[0])
+    if is_missing(params) or is_leaf(params):
+        return [node]
+    (ours, structure), (theirs, other) = one_level(params), one_level(node)
+    if structure != other:
+        return None
+    below = [beside(x, p) for x, p in zip(theirs, ours, strict=True)]
+    return None if any(x is None for x in below) else [x for pieces in below for x in pieces or []]
+
+
+def one_level(node: Any) -> tuple[list, Any]:
+    """What is directly below a node, and what kind of node it is."""
+    return jax.tree.flatten(node, is_leaf=lambda x: x is not node)
+
+
+def is_leaf(x: Any) -> bool:
+    return all_leaves([x])
+
+
+def is_piece(x: Any) -> bool:
+    """An array, or a plain container of arrays."""
+    if isinstance(x, Mapping):
+        x = list(x.values())
+    return all_leaves(x) if type(x) in (list, tuple) else is_leaf(x)
+
+
+def full_names(found: list[Entry]) -> list[str]:
+    """A name for each that is the same whatever other links there are: part, owner and field."""
+    return numbered(found, ["/".join(filter(None, (e.part, e.owner, e.field))) for e in found])
+
+
+def short_names(found: list[Entry]) -> list[str]:
+    """The field, with part and owner before it only where one parameter has two such arrays."""
+    names = [e.field for e in found]
+    for field in clashing(found, names):
+        own = [k for k, e in enumerate(found) if e.field == field]
+        varied = [len({getattr(found[k], what) for k in own}) > 1 for what in ("part", "owner")]
+        for k in own:
+            outside = [x for x, v in zip(found[k][:2], varied, strict=True) if v and x]
+            names[k] = "/".join([*outside, field])
+    return numbered(found, names)
+
+
+def clashing(found: list[Entry], names: list[str]) -> set[str]:
+    """The names that stand for two arrays of one parameter, or of none."""
+    seen = defaultdict(int)
+    for e, name in zip(found, names, strict=True):
+        seen[name, e.i] += 1
+    return {name for (name, _), n in seen.items() if n > 1}
+
+
+def numbered(found: list[Entry], names: list[str]) -> list[str]:
+    """`names`, with [0], [1], … after those that are still the same."""
+    links = {name: {} for name in clashing(found, names)}
+    for e, name in zip(found, names, strict=True):
+        if name in links:
+            links[name].setdefault(e.link, len(links[name]))
+    return [
+        f"{name}[{links[name][e.link]}]" if name in links else name
+        for e, name in zip(found, names, strict=True)
+    ]
+
+
+def unpacked(owner: str, tx: Any, state: Any, params: Tree) -> Any:
+    """The ordinary state, where `tx` is `packed`; an error where it only holds one that is."""
+    return check_unpacked(owner, unpack_state(tx, state, params) if isinstance(tx, Packed) else state)
+
+
+def repacked(tx: Any, state: Any, params: Tree) -> Any:
+    """The state of `tx` again."""
+    return pack_state(tx, state, params) if isinstance(tx, Packed) else state
+
+
+def check_unpacked(owner: str, state: Any) -> Any:
+    """The state, if none in it is packed."""
+    is_packed = lambda x: isinstance(x, PackedState)
+    if any(map(is_packed, jax.tree.leaves(state, is_leaf=is_packed))):
+        raise ValueError(
+            f"{owner}: there is a packed state, whose buffers each hold slots of many parameters: put packed "
+            "around the whole transformation, and take unpack_state(tx, state, params)"
+        )
+    return state

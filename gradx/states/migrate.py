@@ -1,0 +1,146 @@
+"""The state of one transformation for another: what both have goes over."""
+
+import dataclasses
+from collections import defaultdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradx.core import linked
+from gradx.states.entries import Entry, entries, repacked, short_names, unpacked
+from gradx.states.slots import can_hold
+from gradx.tree import Tree, aligned
+
+__all__ = ["Migration", "migrate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Migration:
+    """What `migrate` did: the new state, and the (name, path) of what was kept, made new and dropped.
+
+    `kept` and `new` have the names of the new state, `dropped` those of the old. It prints as a list.
+    """
+
+    state: Any
+    kept: list[tuple[str, str | None]]
+    new: list[tuple[str, str | None]]
+    dropped: list[tuple[str, str | None]]
+
+    def __str__(self) -> str:
+        what = {"kept": self.kept, "new": self.new, "dropped": self.dropped}
+        return "\n".join(f"{word:8}{', '.join(tallied(pairs)) or 'nothing'}" for word, pairs in what.items())
+
+
+def tallied(pairs: list[tuple[str, str | None]]) -> list[str]:
+    """The names, each once, with how many arrays it has."""
+    count = defaultdict(int)
+    for name, _ in pairs:
+        count[name] += 1
+    return [name if n == 1 else f"{name} ({n} arrays)" for name, n in count.items()]
+
+
+def migrate(
+    old_state: Any,
+    old_tx: optax.GradientTransformation,
+    new_tx: optax.GradientTransformation,
+    params: Tree,
+) -> Migration:
+    """The state for another transformation, with what the old one has: to change the chain in a run.
+
+    A slot is kept where the new state has one of its name for the same parameter, in whatever chain, group
+    or wrapper; where there are several, by the class of the link's state. The rest is from `init`. A step
+    count that has none to follow goes on from the largest, so that schedules do, unless all slots beside it
+    start anew.
+
+    Arguments:
+      old_state: a state of `old_tx`.
+      old_tx, new_tx: any transformations, of Optax too; `packed` around the whole of one is seen through.
+      params: the parameters as they are now, for both.
+
+    Arrays are kept as they are, not copied, in the dtype that the new state has; one of another shape is
+    dropped. Injected hyperparameters are kept too: `set_hyperparams` sets others. Raises ValueError if
+    `old_state` is not one of `old_tx`, or for `packed` within a chain.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> params = {"w": jnp.ones(2)}
+    >>> adam = gradx.adam(1e-3)
+    >>> clipped = gradx.chain(gradx.clip_by_global_norm(1.0), gradx.amsgrad(1e-3))
+    >>> moved = gradx.migrate(adam.init(params), adam, clipped, params)
+    >>> print(moved)
+    kept    count, mu, nu
+    new     nu_max
+    dropped nothing
+    >>> state = moved.state
+    """
+    for name, tx in [("old_tx", old_tx), ("new_tx", new_tx)]:
+        linked(f"{name} of migrate", tx)  # raises if it is none
+    shape = jax.tree.structure(jax.eval_shape(old_tx.init, params))
+    aligned(shape, old_state, ("the state that old_tx makes", "old_state"))
+    fresh = unpacked("migrate", new_tx, new_tx.init(params), params)
+    old, new = entries(unpacked("migrate", old_tx, old_state, params), params), entries(fresh, params)
+    sources = matched(old, new)
+    leaves = [e.array for e in new]
+    for k, j in sources.items():
+        x = old[j].array
+        leaves[k] = x if x.dtype == leaves[k].dtype else x.astype(leaves[k].dtype)
+    carried = set(sources) | set(going_on(old, new, sources, leaves))
+    state = repacked(new_tx, jax.tree.unflatten(jax.tree.structure(fresh), leaves), params)
+    names = [(name, e.path) for name, e in zip(short_names(new), new, strict=True)]
+    olds = [(name, e.path) for name, e in zip(short_names(old), old, strict=True)]
+    return Migration(
+        state,
+        kept=[x for k, x in enumerate(names) if k in carried],
+        new=[x for k, x in enumerate(names) if k not in carried],
+        dropped=[x for k, x in enumerate(olds) if k not in sources.values()],
+    )
+
+
+def matched(old: list[Entry], new: list[Entry]) -> dict[int, int]:
+    """Which old array each new one takes: the one most alike by name, where there is no doubt which."""
+    sources: dict[int, int] = {}
+    for alike in (
+        lambda e: (e.part, e.owner, e.field, e.i),
+        lambda e: (e.owner, e.field, e.i),
+        lambda e: (e.field, e.i),
+    ):
+        theirs, ours = defaultdict(list), defaultdict(list)
+        for j in set(range(len(old))) - set(sources.values()):
+            theirs[alike(old[j])].append(j)
+        for k in set(range(len(new))) - sources.keys():
+            ours[alike(new[k])].append(k)
+        for key, ks in ours.items():
+            js = theirs[key]
+            if len(js) == len(ks):
+                pairs = zip(sorted(ks), sorted(js), strict=True)
+                sources |= {k: j for k, j in pairs if fits(old[j].array, new[k].array)}
+    return sources
+
+
+def fits(old: Any, new: Any) -> bool:
+    """Whether an array can stand in the place of another."""
+    if old.dtype != new.dtype and jnp.issubdtype(new.dtype, jax.dtypes.extended):
+        return False
+    return old.shape == new.shape and (old.dtype == new.dtype or can_hold(new.dtype, old.dtype))
+
+
+def going_on(old: list[Entry], new: list[Entry], sources: dict[int, int], leaves: list) -> list[int]:
+    """Let step counts that are new go on from the old one; which they are."""
+    steps = [e.array for e in old if is_count(e)]
+    if not steps:
+        return []
+    step = jnp.max(jnp.stack([jnp.max(x) for x in steps]))
+    found = []
+    for k, e in enumerate(new):
+        if is_count(e) and k not in sources:
+            beside = [j for j, x in enumerate(new) if x.i is not None and x.link[: len(e.link)] == e.link]
+            if not beside or any(j in sources for j in beside):
+                leaves[k] = jnp.full_like(leaves[k], step)
+                found.append(k)
+    return found
+
+
+def is_count(e: Entry) -> bool:
+    """Whether this is how many steps a link has taken."""
+    return e.field == "count" and e.i is None and jnp.issubdtype(e.array.dtype, jnp.integer)

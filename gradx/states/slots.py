@@ -1,0 +1,200 @@
+"""Slots by name: look at them, set them, start them anew."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from gradx.states.entries import (
+    Entry,
+    check_unpacked,
+    entries,
+    parameter_paths,
+    repacked,
+    short_names,
+    unpacked,
+)
+from gradx.tree import MaskedNode, Tree, aligned, flatten, is_missing
+
+__all__ = ["Slot", "get_slot", "reset", "set_slot", "slots"]
+
+
+class Slot(NamedTuple):
+    """An array of a state: the slot's name, the parameter's path (None if it is of none), the array."""
+
+    name: str
+    path: str | None
+    array: Any
+
+
+def slots(state: Any, params: Tree, *, scalars: bool = False) -> list[Slot]:
+    """What a state holds for each parameter, by name and by the parameter's path; any state, Optax's too.
+
+    A slot is a part of the state with the structure of the parameters, whatever the shapes; groups and masks
+    may leave parameters out. Its name is its field, such as "mu", in whatever link, group or wrapper it is.
+    Only where a parameter has two arrays of one name, the group or link and the class of the link's state
+    come before it, or a number after it: "fast/trace", "Trace/trace", "trace[0]".
+
+    Arguments:
+      state: the state of any transformation for these parameters; for that of `packed`, ValueError: take
+        `unpack_state` first.
+      params: the parameters, or their shapes as `jax.ShapeDtypeStruct`.
+      scalars: list what is not of a parameter too, such as step counts, with None for a path.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> params = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+    >>> state = gradx.chain(gradx.clip(1.0), gradx.adamw(1e-3)).init(params)
+    >>> for name, path, array in gradx.slots(state, params):
+    ...     print(name, path, array.shape)
+    mu dense/bias (3,)
+    mu dense/kernel (2, 3)
+    nu dense/bias (3,)
+    nu dense/kernel (2, 3)
+    """
+    found = entries(check_unpacked("slots", state), params)
+    named = zip(short_names(found), found, strict=True)
+    return [Slot(name, e.path, e.array) for name, e in named if scalars or e.i is not None]
+
+
+def get_slot(state: Any, params: Tree, name: str) -> Any:
+    """A slot by its name, as a tree like the parameters; what is of no parameter, such as a count, as it is.
+
+    Where a parameter has no such array, there is a `MaskedNode`.
+
+    Arguments:
+      state, params: as in `slots`.
+      name: as `slots(state, params, scalars=True)` has it; its end will do, where that says which.
+
+    Raises KeyError, with the names that exist, for an unknown name, and ValueError for an ambiguous one.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> params = {"w": jnp.ones(2)}
+    >>> state = gradx.adam(1e-3).init(params)
+    >>> gradx.get_slot(state, params, "nu")["w"].tolist(), int(gradx.get_slot(state, params, "count"))
+    ([0.0, 0.0], 0)
+    """
+    found, chosen = choose("get_slot", state, params, name)
+    arrays = {found[k].i: found[k].array for k in chosen}
+    if None in arrays:
+        return arrays[None]
+    leaves, treedef = flatten(params)
+    here = [p if is_missing(p) else arrays.get(i, MaskedNode()) for i, p in enumerate(leaves)]
+    return treedef.unflatten(here)
+
+
+def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
+    """`state` with another value for a slot, or for a scalar; `set_hyperparams` sets hyperparameters.
+
+    Arguments:
+      state, params, name: as in `get_slot`.
+      value: a tree like what `get_slot` returns, with the same shapes. It is copied, into the dtype that
+        is there.
+
+    Raises KeyError and ValueError as `get_slot` does, ValueError for another structure or shape, TypeError
+    for what the dtype cannot hold.
+    """
+    found, chosen = choose("set_slot", state, params, name)
+    arrays = [e.array for e in found]
+    if found[chosen[0]].i is None:
+        arrays[chosen[0]] = stored(f"set_slot: {name}", value, arrays[chosen[0]])
+        return jax.tree.unflatten(jax.tree.structure(state), arrays)
+    values = aligned(flatten(params)[1], value, ("the parameters", f"the value for {name}"))
+    at = {found[k].i: k for k in chosen}
+    for i, (x, path) in enumerate(zip(values, parameter_paths(params), strict=True)):
+        if is_missing(x) == (i in at):
+            what = "has no value" if i in at else "has a value, and no such slot"
+            raise ValueError(f"set_slot: {name}, at {path}, {what}")
+        if i in at:
+            arrays[at[i]] = stored(f"set_slot: {name}, at {path},", x, arrays[at[i]])
+    return jax.tree.unflatten(jax.tree.structure(state), arrays)
+
+
+def reset(
+    tx: optax.GradientTransformation,
+    state: Any,
+    params: Tree,
+    where: str | re.Pattern | Callable[[str, Any], bool] | None = None,
+    *,
+    names: str | Iterable[str] | None = None,
+) -> Any:
+    """`state` with some slots back to what `init` makes for these parameters.
+
+    Step counts go on unless they are named, so that schedules do; then the averages that start anew are not
+    corrected for it, and name "count" too where they should be.
+
+    Arguments:
+      tx: the transformation of the state.
+      state: its state; that of `packed` will do.
+      params: the parameters as they are now.
+      where: which parameters: a regular expression that is searched for in the path, "dense/kernel", or a
+        function from path and parameter to True; None for all.
+      names: which slots, as in `get_slot`; None for all. What is of no parameter is chosen by name only.
+
+    Raises KeyError and ValueError as `get_slot` does, ValueError if nothing is chosen.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> params = {"body": jnp.ones(2), "head": jnp.ones(2)}
+    >>> tx = gradx.sgd(0.1, momentum=0.9)
+    >>> _, state = tx.update(params, tx.init(params), params)
+    >>> state = gradx.reset(tx, state, params, "head", names="trace")
+    >>> [array.tolist() for _, _, array in gradx.slots(state, params)]
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
+    if where is None and names is None:
+        raise TypeError("reset: say what, by where or names; all of it is tx.init(params)")
+    old, new = (unpacked("reset", tx, s, params) for s in (state, tx.init(params)))
+    leaves = aligned(jax.tree.structure(new), old, ("the state that init makes", "the one given"))
+    found, fresh = entries(old, params), jax.tree.leaves(new)
+    chosen = set(range(len(found)))
+    if names is not None:
+        wanted = [names] if isinstance(names, str) else names
+        chosen = {k for name in wanted for k in choose("reset", old, params, name)[1]}
+    if where is not None:
+        paths, ps = parameter_paths(params), flatten(params)[0]
+        matches = where if callable(where) else lambda path, p: re.search(where, path)
+        kept = {i for i, p in enumerate(ps) if not is_missing(p) and matches(paths[i], p)}
+        if not kept:
+            raise ValueError(f"reset: where={where!r} matches none of the parameters {paths}")
+        chosen = {k for k in chosen if found[k].i in kept}
+    if not chosen:
+        raise ValueError(f"reset: no slot is named {names!r} where {where!r} matches")
+    leaves = [fresh[k] if k in chosen else x for k, x in enumerate(leaves)]
+    return repacked(tx, jax.tree.unflatten(jax.tree.structure(old), leaves), params)
+
+
+def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry], list[int]]:
+    """What a state holds, and the positions of what has a name."""
+    found = entries(check_unpacked(owner, state), params)
+    names = short_names(found)
+    known = list(dict.fromkeys(names))
+    ends = lambda x: x.endswith(f"/{name}") or re.fullmatch(rf"(.*/)?{re.escape(name)}\[\d+\]", x)
+    candidates = [name] if name in known else [x for x in known if ends(x)]
+    if not candidates:
+        raise KeyError(f"{owner}: no slot is named {name!r}; the state has {known}")
+    if len(candidates) > 1:
+        raise ValueError(f"{owner}: {name!r} may be any of {candidates}")
+    return found, [k for k, x in enumerate(names) if x == candidates[0]]
+
+
+def stored(place: str, value: Any, old: Any) -> Any:
+    """A copy of a value, for the place of an array: of its shape, in its dtype, on its devices."""
+    is_key = jnp.issubdtype(old.dtype, jax.dtypes.extended)
+    dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
+    if dtype != old.dtype and (is_key or not can_hold(old.dtype, dtype)):
+        raise TypeError(f"{place} is {old.dtype}, which cannot hold {dtype}")
+    if jnp.shape(value) != old.shape:
+        raise ValueError(f"{place} has shape {old.shape}, and was given {jnp.shape(value)}")
+    new = jnp.copy(value) if is_key else jnp.array(value, old.dtype)
+    traced = isinstance(old, Tracer) or isinstance(new, Tracer)
+    return new if traced or not isinstance(old, jax.Array) else jax.device_put(new, old.sharding)
+
+
+def can_hold(dtype: Any, given: Any) -> bool:
+    """Whether numbers may be cast: integers to floats, and not back; real ones to complex, and not back."""
+    is_key = jnp.issubdtype(given, jax.dtypes.extended)
+    return not is_key and np.can_cast(given, dtype, "same_kind")
