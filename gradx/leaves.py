@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import keystr
 
 from gradx.core import HINT
 from gradx.numerics import promoted, real_dtype
-from gradx.tree import aligned, is_missing, path_at
+from gradx.tree import aligned, is_missing, path_at, slash_path
 
 __all__ = []  # internal: the engine's
 
@@ -28,7 +27,7 @@ class Place(NamedTuple):
 def leaf_names(tree: Any, here: dict[int, Any]) -> dict[int, str]:
     """What the leaves that are there are called in metrics: their paths, as `layer/kernel`."""
     pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_missing)
-    return {i: keystr(pairs[i][0], simple=True, separator="/") for i in here}
+    return {i: slash_path(pairs[i][0]) for i in here}
 
 
 def present(leaves: list, treedef: Any, owner: str) -> dict[int, Any]:

@@ -15,11 +15,12 @@ import gradx
 ROOT = pathlib.Path(gradx.__file__).parent
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")
 FACADES = {ROOT / "torch.py", ROOT / "keras.py"}  # what is in them is listed where it is defined
-# Names of other libraries, which would clash here: they are in the facades.
-FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
+# Names of other libraries, which would clash here: they are in the facades. And what imports Flax.
+FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES, ROOT / "flax.py"}
 
 # What a module imports only where it is used, and is installed as an extra.
 EXTRAS = {
+    "gradx.flax": {"flax"},
     "gradx.states.checkpoint": {"orbax"},
     "gradx.training.range_test": {"matplotlib"},
     "gradx.training.writers": {"tensorboardX"},
@@ -34,7 +35,7 @@ FLOORS = [
     ["transforms"],
     ["optimizers"],
     ["minimize", "conventions", "cost", "states", "training"],
-    ["torch", "keras"],
+    ["torch", "keras", "flax"],
 ]
 
 

@@ -1,5 +1,8 @@
 """Flax: Linen's TrainState, and NNX's Optimizer."""
 
+import importlib
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,8 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 
 import gradx as gx
+import gradx.flax as gx_flax
+from gradx.tree import slash_path
 from tests.cases import FIRST
 
 pytestmark = pytest.mark.usefixtures("lenient")
@@ -142,3 +147,117 @@ def test_masks_by_name_find_nnx_parameters():
     for mask in (gx.matrices_only(params), gx.no_bias_or_norm(params)):
         kept = [jax.tree_util.keystr(path) for path, m in jax.tree_util.tree_leaves_with_path(mask) if m]
         assert kept == ["['first']['kernel'].value", "['last']['kernel'].value"]
+
+
+PLATEAU = gx.inject_hyperparams(gx.sgd)(gx.reduce_on_plateau(0.5, factor=0.5, patience=0))
+
+
+def test_a_train_state_passes_extra_arguments_on():
+    """As the update by hand does; and under jit, donated."""
+    params = {"w": jnp.ones(2)}
+    state = gx_flax.TrainState.create(apply_fn=None, params=jax.tree.map(jnp.copy, params), tx=PLATEAU)
+    take = lambda s, loss: s.apply_gradients(grads={"w": jnp.ones(2)}, extra={"value": loss}, apply_fn=len)
+    step = jax.jit(take, donate_argnums=0)
+    by_hand = PLATEAU.init(params)
+    for loss in (3.0, 3.0, 2.0):
+        state = step(state, loss)
+        updates, by_hand = PLATEAU.update({"w": jnp.ones(2)}, by_hand, params, value=loss)
+        params = gx.apply_updates(params, updates)
+    jax.tree.map(np.testing.assert_array_equal, (state.params, state.opt_state), (params, by_hand))
+    assert (int(state.step), state.apply_fn) == (3, len)
+    assert state.tx is PLATEAU
+    assert float(state.opt_state.hyperparams["learning_rate"]) == 0.25
+
+
+def test_a_train_state_refuses_a_field_that_it_has_not():
+    state = gx_flax.TrainState.create(apply_fn=None, params={"w": jnp.ones(2)}, tx=gx.sgd(0.1))
+    with pytest.raises(TypeError, match="value"):
+        state.apply_gradients(grads={"w": jnp.ones(2)}, value=1.0)
+
+
+def test_a_train_state_takes_a_transformation_without_extra_arguments():
+    tx = optax.GradientTransformation(lambda p: (), lambda u, s, p=None: (u, s))
+    state = gx_flax.TrainState.create(apply_fn=None, params={"w": jnp.ones(2)}, tx=tx)
+    state = state.apply_gradients(grads={"w": jnp.ones(2)}, extra={"value": 1.0})
+    assert state.params["w"].tolist() == [2.0, 2.0]
+
+
+def test_a_train_state_has_the_parameters_to_evaluate():
+    params = {"w": jnp.zeros(1)}
+    plain = gx_flax.TrainState.create(apply_fn=None, params=params, tx=gx.sgd(1.0))
+    assert plain.eval_params is plain.params
+    state = gx_flax.TrainState.create(
+        apply_fn=None, params=params, tx=gx.chain(gx.sgd(1.0), gx.average_params())
+    )
+    for g in (-1.0, -2.0):
+        state = state.apply_gradients(grads={"w": jnp.full(1, g)})
+    assert (state.params["w"].tolist(), state.eval_params["w"].tolist()) == ([3.0], [2.0])
+
+
+class Normed(nnx.Module):
+    def __init__(self, rngs):
+        self.linear, self.norm = nnx.Linear(4, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(self.linear(x))
+
+
+def trained(tx, steps=3):
+    model = Normed(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        grads = nnx.grad(lambda m: jnp.mean((m(X)[:, :2] - Y) ** 2))(model)
+        optimizer.update(model, grads)
+
+    seen = []
+    for _ in range(steps):
+        step(model, optimizer)
+        seen.append(nnx.as_pure(nnx.state(model, nnx.Param)))
+    return model, optimizer, seen
+
+
+def test_a_model_to_evaluate_has_the_average_and_leaves_the_model_alone():
+    model, optimizer, seen = trained(gx.chain(gx.adam(0.1), gx.average_params()))
+    evaluated = gx_flax.eval_model(optimizer, model)
+    mean = jax.tree.map(lambda *x: sum(x) / len(x), *seen)
+    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, nnx.as_pure(nnx.state(evaluated, nnx.Param)), mean)
+    jax.tree.map(np.testing.assert_array_equal, nnx.as_pure(nnx.state(model, nnx.Param)), seen[-1])
+    np.testing.assert_array_equal(evaluated.norm.mean[...], model.norm.mean[...])
+    evaluated(X)  # moves its own statistics, not those of the model in training
+    assert not np.array_equal(evaluated.norm.mean[...], model.norm.mean[...])
+
+
+def test_a_model_without_an_average_is_evaluated_as_it_is():
+    model, optimizer, seen = trained(gx.adam(0.1), 1)
+    evaluated = gx_flax.eval_model(optimizer, model)
+    jax.tree.map(np.testing.assert_array_equal, nnx.as_pure(nnx.state(evaluated, nnx.Param)), seen[-1])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [Linen().init(jax.random.key(0), X)["params"], nnx.state(Nnx(nnx.Rngs(0)), nnx.Param)],
+    ids=["linen", "nnx"],
+)
+def test_groups_go_by_the_names_of_layers(params):
+    rules = {"^(Dense_0|first)/": gx.frozen(), "(Dense_1|last)/bias$|[nN]orm": dict(weight_decay=0.0)}
+    tx = gx.groups(gx.chain(gx.add_decayed_weights(0.5), gx.scale(-1.0)), rules)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    moved = [slash_path(path) for path, u in jax.tree_util.tree_leaves_with_path(updates) if jnp.any(u != 0)]
+    assert moved in (["Dense_1/kernel"], ["last/kernel"])
+
+
+def test_the_metrics_of_an_optimizer_can_be_read():
+    _, optimizer, _ = trained(gx.measured(gx.chain(gx.clip_by_global_norm(1e-6), gx.lamb(0.1))))
+    found = gx.metrics(gx_flax.opt_state(optimizer))
+    assert float(found["clip_rate"]) == 1
+    assert {"trust_ratio/linear/kernel", "trust_ratio/norm/scale"} <= found.keys()
+
+
+def test_without_flax_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flax", None)
+    monkeypatch.delitem(sys.modules, "gradx.flax")
+    with pytest.raises(ImportError, match=r"gradx.flax needs Flax: pip install 'gradx\[flax\]'"):
+        importlib.import_module("gradx.flax")
