@@ -55,12 +55,14 @@ from gradx.schedules.run import *
 from gradx.schedules.warmup import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
+from gradx.transforms.conditional import *
 from gradx.transforms.constraints import *
 from gradx.transforms.decay import *
 from gradx.transforms.descent import *
 from gradx.transforms.injection import *
 from gradx.transforms.linesearch import *
 from gradx.transforms.lookahead import *
+from gradx.transforms.loss_scale import *
 from gradx.transforms.masking import *
 from gradx.transforms.master import *
 from gradx.transforms.momentum import *
@@ -68,6 +70,7 @@ from gradx.transforms.noise import *
 from gradx.transforms.norms import *
 from gradx.transforms.packing import *
 from gradx.transforms.scale import *
+from gradx.transforms.skipping import *
 from gradx.transforms.trust_ratio import *
 from gradx.tree import *
 

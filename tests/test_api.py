@@ -22,6 +22,7 @@ FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES}
 FLOORS = [
     ["batches", "factory", "floor", "numerics", "reports", "targets"],
     ["tree", "hyper"],
+    ["keeping"],
     ["core", "schedules"],
     ["leaves", "leafwise"],
     ["transforms"],
