@@ -11,7 +11,7 @@ a `cond` or a `scan`, is left alone, and its results are selected.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -26,13 +26,16 @@ from gradx.tree import Tree
 __all__ = []  # internal: what is around an optimizer uses `update_if`
 
 
-def update_if(ok: jax.Array, update: Callable[[Any], tuple], state: Any) -> tuple[Tree, Any]:
-    """`update(state)`, updates and a state, but where `ok` is False the state is bitwise the old one.
+def update_if(
+    ok: jax.Array, update: Callable, updates: Tree, state: Any, params: Tree | None, extra: dict[str, Any]
+) -> tuple[Tree, Any]:
+    """`update(updates, state, params, **extra)`, but where `ok` is False the state is bitwise the old one.
 
     The updates mean nothing there. What was reported within is news where `ok` is True.
     """
-    olds, treedef = jax.tree.flatten(state)
-    program, shapes = jax.make_jaxpr(apart(update), return_shape=True)(state)
+    run = lambda updates, state: update(updates, state, params, **extra)  # extra may hold functions
+    program, shapes = jax.make_jaxpr(apart(run), return_shape=True)(updates, state)
+    gs, (olds, treedef) = jax.tree.leaves(updates), jax.tree.flatten(state)
     (updates, after), _ = shapes
     if jax.tree.structure(after) != treedef:
         raise ValueError(
@@ -41,7 +44,7 @@ def update_if(ok: jax.Array, update: Callable[[Any], tuple], state: Any) -> tupl
         )
     before = len(jax.tree.leaves(updates))
     behind = len(program.jaxpr.outvars) - before - len(olds)
-    out = evaluated(program, olds, [None] * before + olds + [None] * behind, ok)
+    out = evaluated(program, gs + olds, [None] * before + olds + [None] * behind, ok, len(gs))
     (updates, state), reports = jax.tree.unflatten(jax.tree.structure(shapes), out)
     pass_on(reports, when=ok)
     return updates, state
@@ -52,31 +55,39 @@ def zero_unless(ok: jax.Array, updates: Tree) -> Tree:
     return jax.tree.map(lambda u: lax.select(ok, u, -jnp.zeros_like(u)), updates)
 
 
-def evaluated(program: ClosedJaxpr, arguments: list, olds: list, ok: jax.Array) -> list:
-    """The results of a program; one that has an old value, not None, is that value unless `ok`."""
+def evaluated(program: ClosedJaxpr, arguments: list, olds: list, ok: jax.Array, gradients: int = 0) -> list:
+    """The results of a program; one that has an old value, not None, is that value unless `ok`.
+
+    The first arguments are gradients, so many.
+    """
     jaxpr = program.jaxpr
-    env: dict[Any, Any] = dict(
-        zip([*jaxpr.constvars, *jaxpr.invars], [*program.consts, *arguments], strict=True)
-    )
+    gs, inputs = set(jaxpr.invars[:gradients]), [*jaxpr.constvars, *jaxpr.invars]
+    env: dict[Any, Any] = dict(zip(inputs, [*program.consts, *arguments], strict=True))
     value = lambda x: x.val if isinstance(x, Literal) else env[x]
+    hidden = lambda x: lax.optimization_barrier(env[x])
     outputs = list(zip(jaxpr.outvars, olds, strict=True))
     kept = {x: old for x, old in outputs if old is not None and not isinstance(x, Literal)}
     for eqn in jaxpr.eqns:
-        results = applied(eqn, [value(x) for x in eqn.invars], [kept.get(x) for x in eqn.outvars], ok)
+        old = [kept.get(x) for x in eqn.outvars]
+        if enterable(eqn) and any(x is not None for x in old):
+            # XLA would find the square of a gradient in a rule and in the norm that decides, and keep it in
+            # memory for both. Behind a barrier it does not see that they are the same.
+            given = [hidden(x) if not isinstance(x, Literal) and x in gs else value(x) for x in eqn.invars]
+            results = entered(eqn.params["jaxpr"], eqn.params["name"])(given, old, ok)
+        else:
+            results = bound(eqn, map(value, eqn.invars))
+            results = [chosen(ok, *pair) for pair in zip(results, old, strict=True)]
         env.update(zip(eqn.outvars, results, strict=True))
-    arrived = {*jaxpr.constvars, *jaxpr.invars}  # not computed here, and so not selected yet
-    is_done = lambda x, old: not isinstance(x, Literal) and x not in arrived and kept.get(x) is old
+    computed = env.keys() - set(inputs)
+    is_done = lambda x, old: not isinstance(x, Literal) and x in computed and kept.get(x) is old
     return [value(x) if is_done(x, old) else chosen(ok, value(x), old) for x, old in outputs]
 
 
-def applied(eqn: Any, arguments: list, olds: list, ok: jax.Array) -> list:
-    """The results of one equation, the old ones unless `ok`."""
-    if any(x is not None for x in olds) and enterable(eqn):
-        return entered(eqn.params["jaxpr"], eqn.params["name"])(arguments, olds, ok)
+def bound(eqn: Any, arguments: Iterable) -> list:
+    """The results of one equation."""
     with eqn.ctx.manager:
         out = eqn.primitive.bind(*arguments, **eqn.primitive.get_bind_params(eqn.params))
-    results = out if eqn.primitive.multiple_results else [out]
-    return [chosen(ok, new, old) for new, old in zip(results, olds, strict=True)]
+    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def enterable(eqn: Any) -> bool:

@@ -60,8 +60,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
 @jax.jit  # traced once for all leaves of a shape
 def sum_of_squares(x: jax.Array) -> jax.Array:
     """`Σ |x|²`: inf if it overflows or an element is inf, NaN if one is NaN."""
-    # Not x * x: XLA would find it in a rule that squares the gradient too, and keep it in memory for both.
-    return jnp.sum(abs_sq(x)) if jnp.iscomplexobj(x) else -jnp.sum(x * -x)
+    return jnp.sum(abs_sq(x))
 
 
 def sums_of_squares(xs: list[jax.Array]) -> list[jax.Array]:

@@ -58,9 +58,7 @@ def apply_if_finite(
         errors = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         report("skipped", errors)
         ok = finite | (count > max_consecutive_errors)
-        updates, inner_state = update_if(
-            ok, lambda s: inner_update(updates, s, params, **extra), state.inner_state
-        )
+        updates, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
         return zero_unless(ok, updates), ApplyIfFiniteState(count, finite, errors, inner_state)
 
     return GradientTransformation(init, update)
@@ -124,9 +122,7 @@ def at_steps(
     def update(updates, state, params=None, **extra):
         check_state(owner, State, state)
         ok = jnp.asarray(applies(state.step, **(extra if forward else {})), bool)
-        new, inner_state = update_if(
-            ok, lambda s: inner_update(updates, s, params, **extra), state.inner_state
-        )
+        new, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
         return otherwise(ok, new, updates), State(inner_state=inner_state, step=increment(state.step))
 
     return GradientTransformation(init, update)

@@ -182,9 +182,7 @@ def skip_if(
         total = count_if(~ok, state.total)
         consecutive = jnp.where(ok, 0, increment(state.consecutive))
         report("skipped", total)
-        updates, inner_state = update_if(
-            ok, lambda s: inner_update(updates, s, params, **extra), state.inner_state
-        )
+        updates, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
         return zero_unless(ok, updates), SkipState(
             consecutive,
             total,
