@@ -167,6 +167,16 @@ def test_skipping_costs_a_look_at_the_gradients_at_most(inner, more, lenient):
     assert skipping.temporary_per_parameter <= alone.temporary_per_parameter + 0.1
 
 
+def test_scaling_the_loss_costs_nothing_beside_clipping_float16():
+    clipped = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3))
+    alone, scaled = (
+        gx.cost(tx, PARAMS, platform="cpu", grads_dtype=jnp.float16)
+        for tx in (clipped, gx.dynamic_loss_scale(clipped))
+    )
+    assert scaled.moved_per_parameter <= alone.moved_per_parameter + 0.1
+    assert scaled.temporary_per_parameter <= alone.temporary_per_parameter + 0.1
+
+
 def test_lookahead_costs_what_pairs_of_parameters_cost_in_optax(lenient):
     """84 a parameter around Adam: two copies, as both parameters are made from both."""
     tx, pairs = optax.lookahead(optax.adam(1e-3), 6, 0.5), optax.LookaheadParams(PARAMS, PARAMS)
@@ -192,11 +202,10 @@ RESNET50 = [
     (gx.lion(1e-3), 36.05, 4.01),
     (gx.skip_if(gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3)), gx.nonfinite()), 44.2, 0.1),
     (
-        gx.dynamic_loss_scale(
-            gx.skip_if(
-                gx.chain(gx.clip_by_global_norm(1.0), gx.inject_hyperparams(gx.adamw)(1e-3)),
-                gx.spike("gradient_norm"),
-            )
+        gx.skip_if(
+            gx.chain(gx.clip_by_global_norm(1.0), gx.inject_hyperparams(gx.adamw)(1e-3)),
+            gx.nonfinite(),
+            gx.spike("gradient_norm"),
         ),
         44.2,
         0.1,
