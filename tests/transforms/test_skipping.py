@@ -61,6 +61,10 @@ def spoilt(g, value=jnp.nan):
 @pytest.mark.parametrize("inner", INNER, ids=repr)
 def test_bad_steps_leave_no_trace(inner, lenient):
     """A run with bad steps ends, bit for bit, as the run without them: parameters, slots, counts and keys."""
+    leaves_no_trace(inner)
+
+
+def leaves_no_trace(inner):
     tx = gx.skip_if(inner, gx.nonfinite())
     p, step = params(), stepper(tx)
     good = [grads(i, p) for i in range(4)]
@@ -71,6 +75,28 @@ def test_bad_steps_leave_no_trace(inner, lenient):
     assert bits(state.inner_state) == bits(alone.inner_state)
     assert (int(state.total), int(state.consecutive), int(state.by_condition["nonfinite"])) == (4, 1, 4)
     assert aval(state) == aval(tx.init(p))
+
+
+AROUND = {
+    "chain": lambda tx: gx.chain(gx.clip_by_global_norm(1.0), tx),
+    "masked": lambda tx: gx.masked(tx, "matrices_only"),
+    "packed": gx.packed,
+    "lookahead": lambda tx: gx.lookahead(tx, 2),
+    "skip_if": lambda tx: gx.skip_if(tx, gx.spike("gradient_norm")),
+    "apply_if_finite": lambda tx: gx.apply_if_finite(tx, 3),
+    "dynamic_loss_scale": lambda tx: gx.dynamic_loss_scale(tx, 1.0),
+    "inject": lambda tx: gx.inject_hyperparams(lambda rate: gx.chain(tx, gx.scale(rate)))(0.5),
+    "optax": lambda tx: optax.chain(optax.add_decayed_weights(0.1), tx),
+}
+
+
+@pytest.mark.slow
+@given(st.lists(st.sampled_from(sorted(AROUND)), min_size=2, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_bad_steps_leave_no_trace_in_any_nesting(names):
+    with jax.numpy_dtype_promotion("standard"):
+        inner = functools.reduce(lambda tx, name: AROUND[name](tx), names, gx.adamw(0.1))
+        leaves_no_trace(inner)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8))
@@ -201,6 +227,18 @@ def test_on_two_devices_a_nan_on_one_skips_on_both():
     assert bits(p + u) == bits(p)
     assert state.inner_state[1][0].mu.sharding.is_equivalent_to(place, 2)
     assert not jnp.any(state.inner_state[1][0].mu)
+
+
+def test_can_be_differentiated():
+    """By the rate of a good step; by that of a skipped one the derivative is 0."""
+    p = jnp.ones(2)
+
+    def after(rate, g):
+        tx = gx.skip_if(gx.adam(rate, eps_root=1e-8), gx.nonfinite())
+        return jnp.sum(gx.apply_updates(p, tx.update(g, tx.init(p), p)[0]))
+
+    np.testing.assert_allclose(jax.grad(after)(0.1, p), -2.0, rtol=1e-4)
+    assert jax.grad(after)(0.1, p * jnp.inf) == 0.0
 
 
 def test_around_a_line_search_that_is_given_functions():
@@ -346,6 +384,8 @@ def test_errors_of_update():
         tx.update(p, tx.init(p))
     with pytest.raises(TypeError, match=r"skip_if needs a SkipState, and was given a tuple.*made by this"):
         tx.update(p, gx.sgd(0.1).init(p), value=1.0)
+    with pytest.raises(ValueError, match=r"skip_if: value must be one number, got an array of shape \(1,\)"):
+        tx.update(p, tx.init(p), value=p)
     grows = gx.GradientTransformation(lambda params: (), lambda u, s, p=None, **extra: (u, (*s, u)))
     tx = gx.skip_if(grows, gx.nonfinite())
     with pytest.raises(ValueError, match="that may have to be kept cannot change its structure"):
