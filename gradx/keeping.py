@@ -58,7 +58,7 @@ def zero_unless(ok: jax.Array, updates: Tree) -> Tree:
 def evaluated(program: ClosedJaxpr, arguments: list, olds: list, ok: jax.Array, gradients: int = 0) -> list:
     """The results of a program; one that has an old value, not None, is that value unless `ok`.
 
-    The first arguments are gradients, so many.
+    `gradients` is how many of its arguments are, the first ones.
     """
     jaxpr = program.jaxpr
     gs, inputs = set(jaxpr.invars[:gradients]), [*jaxpr.constvars, *jaxpr.invars]

@@ -9,7 +9,7 @@ import optax
 from gradx.core import GradientTransformation, check_state, is_inexact, widened
 from gradx.factory import factory
 from gradx.hyper import check_number, positive_integer
-from gradx.numerics import compute_dtype, increment, real_dtype
+from gradx.numerics import compute_dtype, increment
 from gradx.reports import report
 from gradx.transforms.skipping import SkipState, nonfinite, skip_if
 
@@ -72,7 +72,7 @@ def dynamic_loss_scale(
         check_state(owner, LossScaleState, state)
         report("loss_scale", state.scale)
         inverse = 1 / state.scale
-        unscale = lambda g: g * inverse.astype(real_dtype(g.dtype)) if is_inexact(g) else g
+        unscale = lambda g: g * inverse.astype(g.dtype) if is_inexact(g) else g
         unscaled = jax.tree.map(unscale, widened(updates))
         updates, inner_state = skipping.update(unscaled, state.inner_state, params, **extra)
         ok = inner_state.consecutive == 0
@@ -103,8 +103,8 @@ def scale_loss(loss: jax.Array, state: Any) -> jax.Array:
     [0.0, 0.0]
     >>> grads = jax.grad(lambda params: gradx.scale_loss(loss(params), state))(params)
     >>> updates, state = tx.update(grads, state, params)
-    >>> updates.tolist()
-    [-1.0e-10, -1.0e-10]
+    >>> [f"{u:.0e}" for u in updates]
+    ['-1e-10', '-1e-10']
     """
     is_scale = lambda x: isinstance(x, LossScaleState)
     scales = [s.scale for s in jax.tree.leaves(state, is_leaf=is_scale) if is_scale(s)]

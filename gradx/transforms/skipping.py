@@ -48,7 +48,7 @@ class Step:
 
     def __init__(self, updates: Tree, extra: dict[str, Any]) -> None:
         self.updates, self.loss = updates, extra.get("value")
-        if jnp.ndim(0.0 if self.loss is None else self.loss):
+        if self.loss is not None and jnp.shape(self.loss):
             raise ValueError(f"skip_if: value must be one number, got an array of shape {self.loss.shape}")
 
     @functools.cached_property
@@ -113,7 +113,7 @@ def spike(
             raise ValueError(f"spike: {name} must be at least 2, as one value has no deviation, got {value}")
 
     def init():
-        return SpikeState(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()))
+        return SpikeState(jnp.zeros((), jnp.int32), *(jnp.zeros((), jnp.float32) for _ in range(2)))
 
     def judge(memory, step):
         x = step.loss if of == "loss" else step.gradient_norm
@@ -179,7 +179,7 @@ def skip_if(
         check_state("skip_if", SkipState, state)
         step = Step(updates, extra)
         judged = {c.name: c.judge(state.statistics[c.name], step) for c in conditions}
-        bad = {name: is_bad for name, (is_bad, _) in judged.items()}
+        bad = {name: jnp.asarray(is_bad, bool) for name, (is_bad, _) in judged.items()}
         statistics = {name: memory for name, (_, memory) in judged.items()}
         ok = ~functools.reduce(jnp.logical_or, bad.values())
         total = count_if(~ok, state.total)

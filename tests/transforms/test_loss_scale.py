@@ -85,6 +85,14 @@ def test_float16_trains_with_it_and_not_without():
     assert not jnp.any(jax.grad(loss)(start, x, y))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "complex64"])
+def test_gradients_are_unscaled_in_float32(dtype):
+    """1e-7 is less than float16 can hold."""
+    tx = gx.dynamic_loss_scale(gx.identity(), 2.0**15)
+    u, _ = tx.update(jnp.full(2, 2.0**-10, dtype), tx.init(jnp.ones(2, dtype)))
+    np.testing.assert_array_equal(u, [2.0**-25] * 2)
+
+
 def test_the_scale_is_found_in_chains_and_the_loss_widened():
     tx = gx.chain(gx.masked(gx.dynamic_loss_scale(gx.sgd(0.1), 2.0**10), True))
     state = tx.init(jnp.ones(1))

@@ -180,6 +180,14 @@ def test_spikes_are_those_of_the_reference(of):
     assert state.by_condition[f"spike_{of}"] == sum(expected)
 
 
+def test_statistics_are_float32_whatever_is_on(x64):
+    tx = gx.skip_if(gx.sgd(0.1), gx.spike("gradient_norm"))
+    state = tx.init(jnp.ones(1, jnp.float64))
+    _, after = tx.update(jnp.ones(1, jnp.float64), state)
+    assert after.statistics["spike_gradient_norm"].mean.dtype == jnp.float32
+    assert aval(after) == aval(state)
+
+
 def test_a_loss_that_stands_still_has_no_spikes_but_rises_have():
     tx = gx.skip_if(gx.identity(), gx.spike(warmup=2))
     state = tx.init(jnp.ones(1))
@@ -306,7 +314,7 @@ def test_the_check_finds_it_wherever_it_is(around, lenient):
         gx.check_skips(state)
 
 
-NEVER = gx.Condition("never", lambda: (), lambda memory, step: (jnp.array(True), memory))
+NEVER = gx.Condition("never", lambda: (), lambda memory, step: (True, memory))
 
 
 def test_the_check_passes_over_what_has_no_skips_and_reads_many_models():
