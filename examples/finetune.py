@@ -72,7 +72,7 @@ def by_half(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class History(NamedTuple):
-    """What happened in a phase: the losses of all steps, and (step, accuracy) of the epochs; rates by group."""
+    """Of a phase: the loss of each micro-batch, (micro-batch, accuracy) of each epoch, rates by group."""
 
     losses: list
     accuracies: list[tuple[int, float]]
@@ -86,7 +86,7 @@ def train(name, model, tx, data, validation, epochs, batch_size, patience=10) ->
     best = stopping.init(nnx.as_pure(nnx.state(model, nnx.Param)))
     history, rng = History([], [], {}), np.random.default_rng(0)
     with gx.CSVWriter(f"finetune_{name}.csv") as writer:
-        for epoch in tqdm(range(epochs), desc=name, unit="epoch", leave=False):
+        for _ in tqdm(range(epochs), desc=name, unit="epoch", leave=False):
             for images, labels in common.batches(data, batch_size, rng):
                 history.losses.append(step(model, optimizer, images, labels))
                 state = opt_state(optimizer)
@@ -102,7 +102,7 @@ def train(name, model, tx, data, validation, epochs, batch_size, patience=10) ->
             if best.should_stop:
                 break
     nnx.update(model, best.best_params)
-    print(f"{name:8} {epoch + 1:3d} epochs, validation accuracy {float(best.best):.4f}")
+    print(f"{name:8} {int(best.step):3d} epochs, validation accuracy {float(best.best):.4f}")
     return history
 
 
@@ -139,7 +139,7 @@ def main() -> None:
     pretraining = around(gx.adamw(3e-3, weight_decay=0.01, mask="no_bias_or_norm"))
     head = around(gx.groups(gx.adamw(1e-2), {"^(conv|hidden|norm)": gx.frozen()}), EVERY)
     layers = around(gx.layerwise_decay(decayed, LAYERS, decay=0.6), EVERY)
-    print(gx.explain(layers, nnx.state(model, nnx.Param)))
+    print(gx.explain(gx.layerwise_decay(gx.adamw(1.0), LAYERS, decay=0.6), nnx.state(model, nnx.Param)))
 
     histories = {"pretrain": train("pretrain", model, pretraining, old, old_validation, 15, 64)}
     model.head = nnx.Linear(96, CLASSES, rngs=rngs)

@@ -68,6 +68,7 @@ from gradx.transforms.accumulation import *
 from gradx.transforms.averages import *
 from gradx.transforms.centralize import *
 from gradx.transforms.clipping import *
+from gradx.transforms.conditional import *
 from gradx.transforms.constraints import *
 from gradx.transforms.decay import *
 from gradx.transforms.descent import *
@@ -75,6 +76,7 @@ from gradx.transforms.groups import *
 from gradx.transforms.injection import *
 from gradx.transforms.linesearch import *
 from gradx.transforms.lookahead import *
+from gradx.transforms.loss_scale import *
 from gradx.transforms.masking import *
 from gradx.transforms.master import *
 from gradx.transforms.metrics import *
@@ -86,6 +88,7 @@ from gradx.transforms.overrides import *
 from gradx.transforms.packing import *
 from gradx.transforms.partition import *
 from gradx.transforms.scale import *
+from gradx.transforms.skipping import *
 from gradx.transforms.trust_ratio import *
 from gradx.tree import *
 

@@ -1,6 +1,6 @@
 """gradx in Flax: a Linen train state that passes extra arguments on; NNX models to evaluate.
 
-The only module that imports Flax: `import gradx.flax`. To Flax, optimizers are Optax's, and need none of this.
+The only module that imports Flax: `import gradx.flax`. An optimizer needs none of it: to Flax it is Optax's.
 """
 
 from collections.abc import Mapping

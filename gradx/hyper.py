@@ -18,6 +18,7 @@ __all__ = ["ScalarOrSchedule"]
 _DECAY = (lambda x: 0 <= x < 1, "at least 0 and less than 1")
 _FRACTION = (lambda x: 0 <= x <= 1, "between 0 and 1")
 _FINITE = (lambda x: 0 <= x < math.inf, "at least 0 and finite")
+_POSITIVE = (lambda x: 0 < x < math.inf, "more than 0 and finite")
 _BOUND = (lambda x: x >= 0, "at least 0")
 _NUMBER = (lambda x: not math.isnan(x), "a number, not NaN")
 
@@ -68,7 +69,7 @@ RANGES = {
     "signum.beta": _DECAY,
     "slow_step_size": _FRACTION,
     "max_learning_rate": _BOUND,
-    "descend.max_learning_rate": (lambda x: 0 < x < math.inf, "more than 0 and finite"),
+    "descend.max_learning_rate": _POSITIVE,
     "lr_decay": _FINITE,
     "scaling": _FINITE,
     "min_curvature": _DECAY,
@@ -87,6 +88,12 @@ RANGES = {
     "max_lr": _FINITE,
     "smoothing": _DECAY,
     "divergence": (lambda x: x > 1, "more than 1"),
+    "sigmas": _POSITIVE,
+    "max_consecutive_errors": _BOUND,
+    "init_scale": _POSITIVE,
+    "dynamic_loss_scale.min_scale": _POSITIVE,
+    "max_scale": _POSITIVE,
+    "dynamic_loss_scale.factor": (lambda x: 1 < x < math.inf, "more than 1 and finite"),
 }
 
 

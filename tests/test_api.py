@@ -30,6 +30,7 @@ EXTRAS = {
 FLOORS = [
     ["batches", "factory", "floor", "numerics", "reports", "targets"],
     ["tree", "hyper"],
+    ["keeping"],
     ["core", "schedules"],
     ["leaves", "leafwise"],
     ["transforms"],

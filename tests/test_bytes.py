@@ -80,6 +80,20 @@ ROWS = [
     ("adaptive clip", lambda m: m.chain(m.adaptive_grad_clip(0.01), m.sgd(1e-2)), 20.5, 0.1, 1.0),
     ("centralize", lambda m: m.chain(m.centralize(), m.sgd(1e-2)), 16.5, 0.1, 1.0),
     ("normalize", lambda m: m.chain(m.normalize_by_update_norm(), m.sgd(1e-2)), 16.5, 0.1, 1.0),
+    (
+        "apply_if_finite",
+        lambda m: m.apply_if_finite(m.chain(m.clip_by_global_norm(1.0), m.adamw(1e-3)), 3),
+        48.5,
+        0.1,
+        0.65,
+    ),
+    (
+        "conditional",
+        lambda m: m.conditionally_mask(m.adamw(1e-3), lambda step: step % 2 == 0),
+        40.5,
+        0.1,
+        0.8,
+    ),
     ("zero nans", lambda m: m.chain(m.zero_nans(), m.sgd(1e-2)), 18.5, 1.1, 1.0),
     ("radam", lambda m: m.radam(1e-3), 40.5, 0.1, 1.0),
     ("polyak_sgd", lambda m: at_value(m.polyak_sgd(0.1)), 16.5, 0.1, 0.8),
@@ -164,6 +178,36 @@ def test_accumulation_costs_no_copy(options, most_bytes):
     assert found.temporary_per_parameter <= 4.1
 
 
+SKIPPED = [
+    (gx.adamw(1e-3), 4.1),
+    (gx.adamw(1e-3, mu_dtype=jnp.bfloat16, decay_order="after"), 4.1),
+    (gx.sgd(1e-2, momentum=0.9), 4.1),
+    (gx.lion(1e-3), 4.1),
+    (gx.lamb(1e-3, weight_decay=0.01), 4.1),
+    (gx.adafactor(1e-2), 4.1),
+    (gx.packed(gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3))), 0.3),
+    (gx.chain(gx.clip_by_global_norm(1.0), optax.adamw(1e-3)), 0.1),
+]
+
+
+@pytest.mark.parametrize(("inner", "more"), SKIPPED, ids=repr)
+def test_skipping_costs_a_look_at_the_gradients_at_most(inner, more, lenient):
+    """4 bytes, for what must be known before anything is written; nothing where clipping looks anyway."""
+    alone, skipping = cost(inner), cost(gx.skip_if(inner, gx.nonfinite()))
+    assert skipping.moved_per_parameter <= alone.moved_per_parameter + more
+    assert skipping.temporary_per_parameter <= alone.temporary_per_parameter + 0.1
+
+
+def test_scaling_the_loss_costs_nothing_beside_clipping_float16():
+    clipped = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3))
+    alone, scaled = (
+        gx.cost(tx, PARAMS, platform="cpu", grads_dtype=jnp.float16)
+        for tx in (clipped, gx.dynamic_loss_scale(clipped))
+    )
+    assert scaled.moved_per_parameter <= alone.moved_per_parameter + 0.1
+    assert scaled.temporary_per_parameter <= alone.temporary_per_parameter + 0.1
+
+
 def test_lookahead_costs_what_pairs_of_parameters_cost_in_optax(lenient):
     """84 a parameter around Adam: two copies, as both parameters are made from both."""
     tx, pairs = optax.lookahead(optax.adam(1e-3), 6, 0.5), optax.LookaheadParams(PARAMS, PARAMS)
@@ -188,6 +232,16 @@ RESNET50 = [
     (gx.lars(0.1, weight_decay=1e-4), 44.05, 4.1),
     (gx.lion(1e-3), 36.05, 4.01),
     (gx.accumulate(gx.adamw(1e-3), 4), 64.05, 4.01),
+    (gx.skip_if(gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3)), gx.nonfinite()), 44.2, 0.1),
+    (
+        gx.skip_if(
+            gx.chain(gx.clip_by_global_norm(1.0), gx.inject_hyperparams(gx.adamw)(1e-3)),
+            gx.nonfinite(),
+            gx.spike("gradient_norm"),
+        ),
+        44.2,
+        0.1,
+    ),
 ]
 
 
