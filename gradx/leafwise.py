@@ -25,10 +25,10 @@ from optax import ScalarOrSchedule
 from gradx.batches import batched, batches
 from gradx.core import HINT, GradientTransformation, check_state, widened
 from gradx.hyper import asked, cast, check, pick, resolve, varies
-from gradx.leaves import Place, beside, check_fit, leaf_names, present, promotion, scalar_dtype, stored
+from gradx.leaves import Place, beside, check_fit, present, promotion, scalar_dtype, stored
 from gradx.numerics import compute_dtype, correction, increment, lerp, real_dtype
 from gradx.reports import apart, listening, report
-from gradx.tree import aligned, flatten
+from gradx.tree import aligned, flatten, slash_paths
 
 __all__ = ["CorrectedState", "ScheduledState", "copy_slot", "full_slot", "leafwise", "zero_slot"]
 
@@ -185,7 +185,7 @@ class Lifted:
                 columns[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, start(p))
         weights = {k: jnp.zeros((), scalar_dtype(here)) for k in self.weighted}
         for name, kind in self.reports.items():
-            each = dict.fromkeys(leaf_names(params, here).values(), 0.0)
+            each = {path: 0.0 for i, path in enumerate(slash_paths(params)) if i in here}
             report(name, each if kind == "leaf" else 0.0, mean=kind == "mean")
         return self.packed(jnp.zeros((), jnp.int32), weights, columns, treedef)
 
@@ -197,7 +197,7 @@ class Lifted:
         ps = beside(gs, params, treedef, self.owner) if self.needs_params else {}
         count, weights, columns = self.unpacked(state, treedef)
         known, weights = self.at_step(count, weights, gs, ps, extra)
-        names = leaf_names(updates, gs) if listening() else {}
+        names = slash_paths(updates) if listening() else []
         each: dict[str, dict[str, Any]] = {name: {} for name, kind in self.reports.items() if kind == "leaf"}
         scalars = functools.cache(lambda dtype: self.at_dtype(known, dtype))
         inputs = {i: (g, ps.get(i), {k: column[i] for k, column in columns.items()}) for i, g in gs.items()}
@@ -217,7 +217,7 @@ class Lifted:
                 leaves[i] = u
                 for k, slot in new.items():
                     columns[k][i] = slot
-                for (name, _), value in zip(told.names, told.values, strict=True):
+                for name, value in zip(told.names, told.values, strict=True):
                     each[name][names[i]] = value
         for name, values in each.items():
             report(name, values)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradx.core import HINT
 from gradx.numerics import promoted, real_dtype
-from gradx.tree import aligned, is_missing, path_at, slash_path
+from gradx.tree import aligned, is_missing, path_at
 
 __all__ = []  # internal: the engine's
 
@@ -22,12 +22,6 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.owner}, at {path_at(self.treedef, self.i)}"
-
-
-def leaf_names(tree: Any, here: dict[int, Any]) -> dict[int, str]:
-    """What the leaves that are there are called in metrics: their paths, as `layer/kernel`."""
-    pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_missing)
-    return {i: slash_path(pairs[i][0]) for i in here}
 
 
 def present(leaves: list, treedef: Any, owner: str) -> dict[int, Any]:

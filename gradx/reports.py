@@ -15,9 +15,10 @@ __all__ = []  # internal: links call `report`, combinators `part`, `apart` and `
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Reports:
-    """What was reported, in order: (name, whether its mean is wanted), the value, and whether it is news."""
+    """What was reported, in order: names, whether the mean is wanted, values, and whether each is news."""
 
-    names: tuple[tuple[str, bool], ...] = dataclasses.field(default=(), metadata={"static": True})
+    names: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+    means: tuple[bool, ...] = dataclasses.field(default=(), metadata={"static": True})
     values: list[Any] = dataclasses.field(default_factory=list)
     news: list[Any] = dataclasses.field(default_factory=list)
 
@@ -39,7 +40,8 @@ def report(name: str, value: Any, when: Any = True, *, mean: bool = False) -> No
     """
     listener = _listener.get()
     if listener is not None:
-        listener.names += ((_part.get() + name, mean),)
+        listener.names += (_part.get() + name,)
+        listener.means += (mean,)
         listener.values.append(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), value))
         listener.news.append(jnp.asarray(when, bool))
 
@@ -98,5 +100,7 @@ def apart(function: Callable) -> Callable[..., tuple[Any, Reports]]:
 
 def pass_on(reports: Reports, when: Any = True) -> None:
     """Report what `apart` returned, as news only `when`."""
-    for (name, mean), value, news in zip(reports.names, reports.values, reports.news, strict=True):
+    for name, mean, value, news in zip(
+        reports.names, reports.means, reports.values, reports.news, strict=True
+    ):
         report(name, value, news & when, mean=mean)

@@ -39,6 +39,23 @@ def slash_path(path: tuple) -> str:
     return "/".join(names[:-1] if path and path[-1] == GetAttrKey("value") else names)
 
 
+def slash_paths(tree: Tree) -> list[str]:
+    """The path of every leaf as users write it, in the order of `flatten`."""
+    return [slash_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_missing)[0]]
+
+
+def found_in(tree: Tree, kind: type) -> list[Any]:
+    """The nodes of a class in a tree; not those within another of them."""
+    is_one = lambda x: isinstance(x, kind)
+    return [x for x in jax.tree.leaves(tree, is_leaf=is_one) if is_one(x)]
+
+
+def all_finite(tree: Tree) -> jax.Array:
+    """Whether every element is finite: the largest of each array is, NaN being larger than all."""
+    largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
+    return total([~jnp.isfinite(x) for x in largest], jnp.float32) == 0
+
+
 def path_at(treedef: Any, i: int) -> str:
     """The path of leaf `i`, for an error."""
     return leaf_paths(treedef.unflatten(range(treedef.num_leaves)))[i]

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 from gradx.core import linked
-from gradx.states.entries import entries, full_names, parameter_paths
-from gradx.tree import Tree, flatten, is_missing
+from gradx.states.entries import entries, full_names
+from gradx.tree import Tree, flatten, is_missing, slash_paths
 
 __all__ = ["Checkpoint", "latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
 
@@ -161,7 +161,7 @@ def tidy(folder: pathlib.Path) -> None:
 def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
     """All arrays by name, in the order of the leaves."""
     found = entries(state, params)
-    ps, qs = ((parameter_paths(tree), flatten(tree)[0]) for tree in (params, extra))
+    ps, qs = ((slash_paths(tree), flatten(tree)[0]) for tree in (params, extra))
     pairs = [(f"params/{path}", x) for path, x in zip(*ps, strict=True) if not is_missing(x)]
     for name, e in zip(full_names(found), found, strict=True):
         pairs.append((f"state/{name}" + ("" if e.path is None else f"/{e.path}"), e.array))

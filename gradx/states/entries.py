@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_flatten_with_path
 
 from gradx.transforms.packing import Packed, PackedState, pack_state, unpack_state
-from gradx.tree import MaskedNode, Tree, flatten, is_missing, slash_path
+from gradx.tree import MaskedNode, Tree, flatten, is_missing, slash_paths
 
 __all__ = []  # internal: what `slots`, `migrate` and the checkpoints go by
 
@@ -34,19 +34,13 @@ class Entry(NamedTuple):
     array: Any
 
 
-def parameter_paths(params: Tree) -> list[str]:
-    """The path of every parameter, missing ones too: "dense/kernel"."""
-    pairs, _ = tree_flatten_with_path(params, is_leaf=is_missing)
-    return [slash_path(path) for path, _ in pairs]
-
-
 def entries(state: Any, params: Tree) -> list[Entry]:
     """What a state holds, in the order of its leaves.
 
     Where a part of it has the structure of the parameters, its arrays are theirs, whatever their shapes. What
     is there for one parameter may be a container of arrays, as in SM3.
     """
-    paths = parameter_paths(params)
+    paths = slash_paths(params)
     found: list[Entry] = []
 
     def add(keys: tuple, owners: tuple, i: int | None, array: Any) -> None:

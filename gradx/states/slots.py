@@ -14,12 +14,11 @@ from gradx.states.entries import (
     Entry,
     check_unpacked,
     entries,
-    parameter_paths,
     repacked,
     short_names,
     unpacked,
 )
-from gradx.tree import MaskedNode, Tree, aligned, flatten, is_missing
+from gradx.tree import MaskedNode, Tree, aligned, flatten, is_missing, slash_paths
 
 __all__ = ["Slot", "get_slot", "reset", "set_slot", "slots"]
 
@@ -105,7 +104,7 @@ def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
         return jax.tree.unflatten(jax.tree.structure(state), arrays)
     values = aligned(flatten(params)[1], value, ("the parameters", f"the value for {name}"))
     at = {found[k].i: k for k in chosen}
-    for i, (x, path) in enumerate(zip(values, parameter_paths(params), strict=True)):
+    for i, (x, path) in enumerate(zip(values, slash_paths(params), strict=True)):
         if is_missing(x) == (i in at):
             what = "has no value" if i in at else "has a value, and no such slot"
             raise ValueError(f"set_slot: {name}, at {path}, {what}")
@@ -155,7 +154,7 @@ def reset(
         wanted = [names] if isinstance(names, str) else names
         chosen = {k for name in wanted for k in choose("reset", old, params, name)[1]}
     if where is not None:
-        paths, ps = parameter_paths(params), flatten(params)[0]
+        paths, ps = slash_paths(params), flatten(params)[0]
         matches = where if callable(where) else lambda path, p: re.search(where, path)
         kept = {i for i, p in enumerate(ps) if not is_missing(p) and matches(paths[i], p)}
         if not kept:

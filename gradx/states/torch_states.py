@@ -8,9 +8,9 @@ import numpy as np
 import optax
 
 from gradx.core import linked
-from gradx.states.entries import Entry, entries, parameter_paths, repacked, unpacked
+from gradx.states.entries import Entry, entries, repacked, unpacked
 from gradx.states.slots import stored
-from gradx.tree import Tree, flatten, is_missing
+from gradx.tree import Tree, flatten, is_missing, slash_paths
 
 __all__ = ["import_torch_state"]
 
@@ -106,7 +106,7 @@ def by_path(state_dict: Any, params: Tree, paths: Any, convert: Any) -> dict[str
             "import_torch_state: state_dict must be what a torch optimizer's state_dict() gives"
         ) from e
     known = [
-        path for path, p in zip(parameter_paths(params), flatten(params)[0], strict=True) if not is_missing(p)
+        path for path, p in zip(slash_paths(params), flatten(params)[0], strict=True) if not is_missing(p)
     ]
     order = known if paths is None else list(paths)
     unknown = [path for path in order if path not in known]

@@ -1,27 +1,25 @@
 """A transformation as a function of its learning rate."""
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 from optax import InjectStatefulHyperparamsState
 
-from gradx.factory import Call, frozen, text
+from gradx.factory import frozen, text
+from gradx.transforms.overrides import calls_in, hyperparameters, remade
 
 __all__ = []  # internal: the range test's
 
 
 def of_rate(owner: str, tx: Any) -> Callable[[Any], Any]:
     """What `tx` is at a learning rate."""
-    is_function = callable(tx) and not hasattr(tx, "update")
-    if is_function:
+    if callable(tx) and not hasattr(tx, "update"):
         return tx
-    found: list[Any] = []
-    remade(tx, 1.0, found)
-    if len({frozen(rate) for rate in found}) != 1:
+    found = [hyperparameters(call).get("learning_rate") for call in calls_in(tx)]
+    found = [rate for rate in found if rate is not None]
+    if len(set(map(frozen, found))) != 1:
         rates = (
             f"the learning rates {', '.join(map(text, found))}" if found else "no learning rate that shows"
         )
@@ -39,25 +37,7 @@ class WithRate:
     tx: Any
 
     def __call__(self, rate: Any) -> Any:
-        return remade(self.tx, rate, [])
-
-
-def remade(tx: Any, rate: Any, found: list[Any]) -> Any:
-    """`tx` made again with `rate` wherever there is a learning rate; those that were there go to `found`."""
-    is_made = lambda x: isinstance(x, optax.GradientTransformation)
-    call = getattr(tx, "_call", None)
-    if not isinstance(call, Call):
-        return tx
-    bound = copy.copy(call.bound)
-    bound.arguments = dict(bound.arguments)
-    for name, value in bound.arguments.items():
-        if name == "learning_rate" and value is not None:
-            found.append(value)
-            bound.arguments[name] = rate
-        else:
-            again = lambda x: remade(x, rate, found) if is_made(x) else x
-            bound.arguments[name] = jax.tree.map(again, value, is_leaf=is_made)
-    return call.function(*bound.args, **bound.kwargs)
+        return remade(self.tx, {"learning_rate": rate})
 
 
 def with_hyperparams(state: Any, fresh: Any) -> Any:

@@ -13,9 +13,9 @@ from gradx.core import GradientTransformation, check_state, linked, widened
 from gradx.factory import factory
 from gradx.hyper import at, check_schedule, positive_integer
 from gradx.leafwise import leafwise, scalar_dtype, zero_slot
-from gradx.numerics import increment, total
+from gradx.numerics import increment
 from gradx.reports import apart, pass_on, report
-from gradx.tree import Tree
+from gradx.tree import Tree, all_finite, found_in
 
 __all__ = ["MicroBatches", "MultiStepsState", "accumulate", "has_updated"]
 
@@ -242,8 +242,7 @@ def has_updated(state: Any) -> jax.Array:
 
     Raises ValueError where there is no such state, or more than one.
     """
-    is_one = lambda x: isinstance(x, MultiStepsState)
-    found = [x for x in jax.tree.leaves(state, is_leaf=is_one) if is_one(x)]
+    found = found_in(state, MultiStepsState)
     if len(found) != 1:
         raise ValueError(
             f"has_updated needs the state of one accumulate or MultiSteps, and there are {len(found)}"
@@ -255,10 +254,3 @@ def has_updated(state: Any) -> jax.Array:
     if isinstance(skip_state, dict) and "should_skip" in skip_state:
         return updated & ~skip_state["should_skip"]
     return updated
-
-
-def all_finite(tree: Tree) -> jax.Array:
-    """Whether there is no inf and no NaN."""
-    # inf - inf is NaN. XLA:CPU does not fuse a sum of isfinite, which moves three times as much.
-    zeros = [jnp.sum(x - x) for x in jax.tree.leaves(widened(tree))]
-    return jnp.isfinite(total([x.real + x.imag for x in zeros], jnp.float32))

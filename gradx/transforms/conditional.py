@@ -13,9 +13,9 @@ from gradx.core import GradientTransformation, check_state, linked
 from gradx.factory import factory
 from gradx.hyper import check_number
 from gradx.keeping import update_if, zero_unless
-from gradx.numerics import increment, total
+from gradx.numerics import increment
 from gradx.reports import report
-from gradx.tree import Tree
+from gradx.tree import all_finite
 
 __all__ = [
     "ApplyIfFiniteState",
@@ -62,12 +62,6 @@ def apply_if_finite(
         return zero_unless(ok, updates), ApplyIfFiniteState(count, finite, errors, inner_state)
 
     return GradientTransformation(init, update)
-
-
-def all_finite(tree: Tree) -> jax.Array:
-    """Whether every element is finite: the largest of each array is, NaN being larger than all."""
-    largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
-    return total([~jnp.isfinite(x) for x in largest], jnp.float32) == 0
 
 
 @factory

@@ -6,14 +6,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import optax
-from jax.tree_util import tree_flatten_with_path
 
 from gradx.core import GradientTransformation, linked, set_to_zero
 from gradx.factory import factory, text
 from gradx.hyper import check_number, positive_integer
 from gradx.transforms.overrides import overridden, scaled
 from gradx.transforms.partition import Assignment, listed, parted
-from gradx.tree import is_missing, slash_path
+from gradx.tree import flatten, is_missing, slash_paths
 
 __all__ = ["frozen", "groups", "layerwise_decay"]
 
@@ -111,8 +110,8 @@ def matcher(pattern: Pattern) -> Callable[[str, Any], bool | None]:
 
 def assigned(matchers: dict[str, Callable], like: Any) -> Assignment:
     """Which group each leaf is in."""
-    pairs, treedef = tree_flatten_with_path(like, is_leaf=is_missing)
-    leaves = [(slash_path(path), x) for path, x in pairs]
+    arrays, treedef = flatten(like)
+    leaves = list(zip(slash_paths(like), arrays, strict=True))
     found = {name: [match(*leaf) for leaf in leaves] for name, match in matchers.items()}
     matching = [[name for name in matchers if found[name][i]] for i in range(len(leaves))]
     several = {

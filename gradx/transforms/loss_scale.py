@@ -12,6 +12,7 @@ from gradx.hyper import check_number, positive_integer
 from gradx.numerics import compute_dtype, increment
 from gradx.reports import report
 from gradx.transforms.skipping import SkipState, nonfinite, skip_if
+from gradx.tree import found_in
 
 __all__ = ["LossScaleState", "dynamic_loss_scale", "scale_loss"]
 
@@ -106,8 +107,7 @@ def scale_loss(loss: jax.Array, state: Any) -> jax.Array:
     >>> [f"{u:.0e}" for u in updates]
     ['-1e-10', '-1e-10']
     """
-    is_scale = lambda x: isinstance(x, LossScaleState)
-    scales = [s.scale for s in jax.tree.leaves(state, is_leaf=is_scale) if is_scale(s)]
+    scales = [found.scale for found in found_in(state, LossScaleState)]
     if len(scales) != 1:
         raise ValueError(
             f"scale_loss needs a state with one dynamic_loss_scale, and this one has {len(scales) or 'none'}"

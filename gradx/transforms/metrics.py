@@ -10,10 +10,9 @@ import optax
 from gradx.core import GradientTransformation, check_state, linked
 from gradx.factory import factory
 from gradx.hyper import one_of
-from gradx.leaves import leaf_names
 from gradx.numerics import increment, lerp
 from gradx.reports import Reports, listen, pass_on, report
-from gradx.tree import Tree, flatten, global_norm, is_missing
+from gradx.tree import Tree, flatten, found_in, global_norm, is_missing, slash_paths
 
 __all__ = ["MeasuredState", "measured", "metrics"]
 
@@ -106,12 +105,14 @@ def after(norm: Any, updates: Tree) -> Tree:
 def by_name(reports: Reports) -> dict[str, tuple[bool, Any, Any]]:
     """Whether a mean is wanted, the value, and whether it is news; of two of one name the second is `_2`."""
     found: dict[str, tuple[bool, Any, Any]] = {}
-    for (name, mean), *rest in zip(reports.names, reports.values, reports.news, strict=True):
+    for name, mean, value, news in zip(
+        reports.names, reports.means, reports.values, reports.news, strict=True
+    ):
         copy, full = 1, name
         while full in found:
             copy += 1
             full = f"{name}_{copy}"
-        found[full] = (mean, *rest)
+        found[full] = mean, value, news
     return found
 
 
@@ -120,8 +121,8 @@ def placed(value: Any, like: Tree, *, missing: bool = False) -> Any:
     if not isinstance(value, dict):
         return value
     leaves, treedef = flatten(like)
-    names = leaf_names(like, dict.fromkeys(range(len(leaves))))
-    return treedef.unflatten([value.get(names[i], None if missing else x) for i, x in enumerate(leaves)])
+    pairs = zip(slash_paths(like), leaves, strict=True)
+    return treedef.unflatten([value.get(path, None if missing else x) for path, x in pairs])
 
 
 def metrics(state: Tree) -> dict[str, jax.Array]:
@@ -131,8 +132,7 @@ def metrics(state: Tree) -> dict[str, jax.Array]:
     under jit return them, or the state, from the step. Raises ValueError if `measured` is nowhere in the
     state, or in two places.
     """
-    is_measured = lambda x: isinstance(x, MeasuredState)
-    found = [x for x in jax.tree.leaves(state, is_leaf=is_measured) if is_measured(x)]
+    found = found_in(state, MeasuredState)
     if len(found) != 1:
         where = "more than one place" if found else "no place"
         raise ValueError(
@@ -140,7 +140,6 @@ def metrics(state: Tree) -> dict[str, jax.Array]:
         )
     flat = {}
     for name, value in sorted(found[0].metrics.items()):  # as they come from under jit
-        leaves, _ = flatten(value)
-        here = {i: x for i, x in enumerate(leaves) if not is_missing(x)}
-        flat |= {f"{name}/{path}" if path else name: here[i] for i, path in leaf_names(value, here).items()}
+        pairs = zip(slash_paths(value), flatten(value)[0], strict=True)
+        flat |= {f"{name}/{path}" if path else name: x for path, x in pairs if not is_missing(x)}
     return flat

@@ -63,7 +63,7 @@ def links_in(value: Any) -> Iterator[optax.GradientTransformation]:
             yield from links_in(x)
 
 
-def calls_in(tx: optax.GradientTransformation) -> Iterator[Call]:
+def calls_in(tx: Any) -> Iterator[Call]:
     """The call that made a transformation, and then those that made what it was given."""
     call = getattr(tx, "_call", None)
     if call is not None:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.tree_util import tree_flatten_with_path
 from optax.transforms import PartitionState
 
 from gradx.core import HINT, GradientTransformation, check_state, linked, set_to_zero
@@ -22,7 +21,7 @@ from gradx.transforms.masking import (
     spread,
     update_part,
 )
-from gradx.tree import Tree, flatten, is_missing, slash_path
+from gradx.tree import Tree, flatten, is_missing, slash_paths
 
 __all__ = ["PartitionState", "freeze", "multi_transform", "partition", "selective_transform"]
 
@@ -138,7 +137,7 @@ def parted(
             )
         states = {}
         for label, here in parts(params).items():
-            with part(f"groups/{label}"):
+            with part(report_name(label)):
                 states[label] = init_part(here, params)
         return PartitionState(states)
 
@@ -151,7 +150,7 @@ def parted(
             )
         states = {}
         for label, here in parts(updates if params is None else params).items():
-            with part(f"groups/{label}"):
+            with part(report_name(label)):
                 updates, states[label] = update_part(
                     here, updates, state.inner_states[label], params, extra, mask_extra
                 )
@@ -162,12 +161,17 @@ def parted(
     return tx
 
 
+def report_name(label: Any) -> str:
+    """What reports of a part begin with: `groups/^head`, for the pattern "^head/"."""
+    return f"groups/{label}".rstrip("/")
+
+
 MOST_LISTED = 100
 
 
 def listed(tree: Tree, labels: dict[int, Any]) -> str:
     """The paths of some leaves, with their labels, one a line, for an error."""
-    pairs, _ = tree_flatten_with_path(tree, is_leaf=is_missing)
-    lines = [f"\n  {slash_path(pairs[i][0]) or 'the root'}: {label!r}" for i, label in labels.items()]
+    paths = slash_paths(tree)
+    lines = [f"\n  {paths[i] or 'the root'}: {label!r}" for i, label in labels.items()]
     left = len(lines) - MOST_LISTED
     return "".join(lines[:MOST_LISTED]) + (f"\n  ... and {left} more" if left > 0 else "")

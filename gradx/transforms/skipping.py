@@ -16,7 +16,7 @@ from gradx.hyper import check_number, one_of, positive_integer
 from gradx.keeping import update_if, zero_unless
 from gradx.numerics import increment
 from gradx.reports import report
-from gradx.tree import Tree, global_norm
+from gradx.tree import Tree, found_in, global_norm
 
 __all__ = ["Condition", "SkipState", "SpikeState", "check_skips", "nonfinite", "skip_if", "spike"]
 
@@ -223,8 +223,7 @@ def check_skips(state: Any) -> None:
     It waits for the state to be computed, so call it every hundred steps, not at each. The parameters
     are then still those of the last good step.
     """
-    is_skip = lambda x: isinstance(x, SkipState)
-    for s in filter(is_skip, jax.tree.leaves(state, is_leaf=is_skip)):
+    for s in found_in(state, SkipState):
         if np.any(s.exceeded):
             causes = ", ".join(f"{name} {np.max(n)}" for name, n in s.by_condition.items())
             raise RuntimeError(

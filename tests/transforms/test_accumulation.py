@@ -343,7 +343,7 @@ def test_reports_its_micro_step_and_passes_on_what_is_inside():
                 return state, reports
 
             state, reports = (jax.jit(call) if jitted else call)(state)
-            assert reports.names == first.names == ["dropped", "inner", "micro_step"]
+            assert reports.names == first.names == ("dropped", "inner", "micro_step")
             heard.append(([float(x) for x in reports.values], [bool(x) for x in reports.news]))
     assert heard == [([0, 0, 1], [True, False, True]), ([0, 7, 0], [True, True, True])] * 2
 

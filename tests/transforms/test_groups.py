@@ -413,7 +413,7 @@ def test_reports_carry_the_name_of_the_group():
         state = tx.init(P)
     with listen() as at_update:
         tx.update(P, state, P)
-    assert at_init.names == at_update.names == ["groups/default/value", "groups/bias$/value"]
+    assert at_init.names == at_update.names == ("groups/default/value", "groups/bias$/value")
     assert [float(v) for v in at_update.values] == [1.0, 2.0]
 
 

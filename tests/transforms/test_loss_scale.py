@@ -112,12 +112,12 @@ def test_an_endless_overflow_is_told_on_the_host():
 
 
 def test_reports_the_scale_of_the_step():
-    tx, g = gx.dynamic_loss_scale(gx.sgd(0.1), 8.0), jnp.array([jnp.inf])
+    tx, g = gx.dynamic_loss_scale(gx.scale(-0.1), 8.0), jnp.array([jnp.inf])
     with listen() as reports:
         state = tx.init(g)
         _, state = tx.update(g, state)
         tx.update(g, state)
-    assert reports.names == ["loss_scale", "skipped"] * 3
+    assert reports.names == ("loss_scale", "skipped") * 3
     assert [float(x) for x in reports.values] == [8.0, 0.0, 8.0, 1.0, 4.0, 2.0]
 
 

@@ -158,6 +158,6 @@ def test_what_is_reported_apart_can_be_passed_on():
     assert outer(jnp.ones(())) == 2
     with listen() as reports:
         outer(jnp.ones(()))
-    assert reports.names == (("groups/a/inner", True),)
+    assert reports.names == ("groups/a/inner",)
     assert (float(reports.values[0]), bool(reports.news[0])) == (1.0, False)
     assert not listening()
