@@ -22,6 +22,7 @@ from gradx.flax import eval_model, opt_state
 CLASSES, FEW = 5, 100  # images to finetune with
 MICRO_BATCH, EVERY = 10, 2  # a step is taken for two micro-batches
 LAYERS = ["^conv1/", "^conv2/", "^(hidden|norm)/", "^head/"]  # from the input to the output
+GROUPS = [layer.rstrip("/") for layer in LAYERS]  # as metrics call them
 
 
 class Network(nnx.Module):
@@ -79,12 +80,12 @@ class History(NamedTuple):
     rates: dict[str, list[float]]
 
 
-def train(name, model, tx, data, validation, epochs, batch_size, patience=10) -> History:
+def train(name, model, tx, data, validation, epochs, batch_size, groups=(), patience=10) -> History:
     """Until the average stops being better on the validation images; the model is then the best there was."""
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     stopping = gx.early_stopping(patience, mode="max")
     best = stopping.init(nnx.as_pure(nnx.state(model, nnx.Param)))
-    history, rng = History([], [], {}), np.random.default_rng(0)
+    history, rng = History([], [], {group: [] for group in groups}), np.random.default_rng(0)
     with gx.CSVWriter(f"finetune_{name}.csv") as writer:
         for _ in tqdm(range(epochs), desc=name, unit="epoch", leave=False):
             for images, labels in common.batches(data, batch_size, rng):
@@ -93,8 +94,8 @@ def train(name, model, tx, data, validation, epochs, batch_size, patience=10) ->
                 if gx.has_updated(state):
                     metrics = gx.metrics(state)
                     writer.write(len(history.losses), {"loss": history.losses[-1], **metrics})
-                    for key in (key for key in metrics if key.endswith("learning_rate")):
-                        history.rates.setdefault(key, []).append(float(metrics[key]))
+                    for group in history.rates:
+                        history.rates[group].append(float(metrics[f"groups/{group}/learning_rate"]))
             averaged = eval_model(optimizer, model)
             found = float(accuracy(averaged, *validation))
             history.accuracies.append((len(history.losses), found))
@@ -137,15 +138,17 @@ def main() -> None:
     decayed = gx.adamw(schedule, weight_decay=0.01, mask="no_bias_or_norm")
 
     pretraining = around(gx.adamw(3e-3, weight_decay=0.01, mask="no_bias_or_norm"))
-    head = around(gx.groups(gx.adamw(1e-2), {"^(conv|hidden|norm)": gx.frozen()}), EVERY)
-    layers = around(gx.layerwise_decay(decayed, LAYERS, decay=0.6), EVERY)
-    print(gx.explain(gx.layerwise_decay(gx.adamw(1.0), LAYERS, decay=0.6), nnx.state(model, nnx.Param)))
+    head_alone = gx.groups(gx.adamw(1e-2), {"^(conv|hidden|norm)": gx.frozen()})
+    layers = gx.layerwise_decay(decayed, LAYERS, decay=0.6)
+    print(gx.explain(head_alone, nnx.state(model, nnx.Param)))
 
     histories = {"pretrain": train("pretrain", model, pretraining, old, old_validation, 15, 64)}
     model.head = nnx.Linear(96, CLASSES, rngs=rngs)
-    histories["head"] = train("head", model, head, few, new_validation, 15, MICRO_BATCH)
+    histories["head"] = train("head", model, around(head_alone, EVERY), few, new_validation, 15, MICRO_BATCH)
     alone = float(accuracy(model, *test))
-    histories["all"] = train("all", model, layers, few, new_validation, epochs, MICRO_BATCH)
+    histories["all"] = train(
+        "all", model, around(layers, EVERY), few, new_validation, epochs, MICRO_BATCH, GROUPS
+    )
     draw(histories)
     print(f"head_accuracy={alone:.4f} test_accuracy={float(accuracy(model, *test)):.4f}")
 

@@ -58,6 +58,23 @@ def test_the_range_test_suggests_a_rate(tmp_path):
     assert (tmp_path / "range_test.png").stat().st_size > 10_000
 
 
+def test_finetuning_is_better_than_a_new_head_alone(tmp_path):
+    result = run("finetune.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    match = re.fullmatch(r"head_accuracy=(\S+) test_accuracy=(\S+)", result.stdout.splitlines()[-1])
+    assert match
+    assert 0.7 < float(match[1]) < float(match[2])
+    assert float(match[2]) > 0.85
+    assert (tmp_path / "finetune.png").stat().st_size > 10_000
+    header, *rows = (tmp_path / "finetune_all.csv").read_text().splitlines()
+    rates = dict(zip(header.split(","), rows[50].split(","), strict=True))
+    layers = ["^conv1", "^conv2", "^(hidden|norm)", "^head"]
+    found = [float(rates[f"groups/{layer}/learning_rate"]) for layer in layers]
+    assert [x / found[-1] for x in found] == pytest.approx([0.216, 0.36, 0.6, 1.0])
+    header, *rows = (tmp_path / "finetune_head.csv").read_text().splitlines()
+    assert len(rows) == 15 * 5  # steps, each of two micro-batches of ten of the hundred images
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])  # the others: test_every_optimizer_learns_the_digits
 def test_every_option(optimizer, tmp_path):
     args = ["--optimizer", optimizer, "--batch-size", 100, "--epochs", 3, "--learning-rate", 0.01]

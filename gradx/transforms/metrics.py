@@ -69,6 +69,7 @@ def measured(inner: optax.GradientTransformation, *, norms: Sequence[str] = NORM
             inner_state = inner.init(params)
             for norm in norms:
                 report(f"{norm}_norm", 0.0)
+        pass_on(reports)  # to one that is around this one
         named = by_name(reports)
         values = {name: placed(value, params, missing=True) for name, (_, value, _) in named.items()}
         values = jax.tree.map(jnp.zeros_like, values)
