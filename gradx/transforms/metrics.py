@@ -48,8 +48,9 @@ def measured(inner: optax.GradientTransformation, *, norms: Sequence[str] = NORM
 
     Arguments:
       inner: any transformation; foreign ones report nothing.
-      norms: which of the norms to take. On the CPU that of the gradients costs nothing beside clipping, that
-        of the parameters 4 bytes a parameter, that of the updates, which have to be kept for it, up to 24.
+      norms: which of the norms to take. On the CPU that of the gradients costs nothing beside clipping, and
+        else 12 bytes a parameter, that of the parameters 4, that of the updates, which have to be kept for
+        it, up to 24.
 
     Raises ValueError for an unknown norm.
 

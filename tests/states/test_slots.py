@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import gradx as gx
 from gradx.states.entries import entries, full_names
@@ -247,7 +248,6 @@ def test_errors(call, error, text):
 
 def test_the_slots_of_flax_nnx():
     """Whose parameters are boxes, and whose lists become states; `as_pure` opens those of an optimizer."""
-    nnx = pytest.importorskip("flax.nnx", reason="flax is in the extra 'flax'")
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     p = nnx.state(model, nnx.Param)
     assert [(s.name, s.path) for s in gx.slots(gx.sm3(0.1).init(p), p)] == [

@@ -31,7 +31,7 @@ OPTIMIZERS = [
     gx.masked(gx.scale_by_adam(), gx.matrices_only),
     gx.lookahead(gx.adam(1e-2), 2),
     optax.adamw(1e-2),
-    gx.noisy_sgd(1e-2, key=0),
+    pytest.param(gx.noisy_sgd(1e-2, key=0), marks=pytest.mark.slow, id="noisy_sgd"),  # 20 s for the compiler
 ]
 
 
