@@ -48,6 +48,9 @@ def masked(
 ) -> GradientTransformation:
     """Apply `inner` where the mask is True; elsewhere the updates pass as they are.
 
+    For a link among others. Around a whole optimizer, what passes is raw gradients, to be added to the
+    parameters: there take `selective_transform`, where what is left out stays, or `groups`.
+
     Arguments:
       inner: any transformation; it sees, and keeps state for, the masked-in leaves only.
       mask: a tree of bools with the structure of the parameters or a prefix of it; or a function
