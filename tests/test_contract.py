@@ -124,20 +124,8 @@ def test_slots_are_float32_unless_asked(tx, dtype):
 
 
 @each
-def test_jit_changes_nothing(tx, lenient):
-    p = params()
-    s = t = tx.init(p)
-    update = jax.jit(tx.update)
-    for i in range(3):
-        u, s = tx.update(grads(i, p), s, p)
-        v, t = update(grads(i, p), t, p)
-    close(u, v)
-    close(s, t)
-
-
-@each
-def test_scans(tx, lenient):
-    """A `lax.scan` over steps is the loop over steps."""
+def test_jit_and_scan_change_nothing(tx, lenient):
+    """A jitted `lax.scan` over steps is the loop over steps, outside of jit."""
     p = params()
     g = [grads(i, p) for i in range(3)]
 

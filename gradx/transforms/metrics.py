@@ -1,6 +1,6 @@
 """What an optimizer does, as scalars: rate, norms, clipping, trust ratios, skipped steps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +32,9 @@ NORMS = ("gradient", "update", "parameter")
 
 
 @factory
-def measured(inner: optax.GradientTransformation, *, norms: Sequence[str] = NORMS) -> GradientTransformation:
+def measured(
+    inner: optax.GradientTransformation, *, norms: str | Iterable[str] = NORMS
+) -> GradientTransformation:
     """Keep what a transformation and its links report in the state, where `metrics` finds it.
 
     The updates are those of `inner`. Where this is not used, none of it is computed; where it is, a norm
@@ -61,6 +63,7 @@ def measured(inner: optax.GradientTransformation, *, norms: Sequence[str] = NORM
     >>> {name: round(float(value), 2) for name, value in gradx.metrics(state).items()}
     {'clip_rate': 1.0, 'gradient_norm': 5.0, 'learning_rate': 0.1, 'parameter_norm': 5.0, 'update_norm': 0.1}
     """
+    norms = (norms,) if isinstance(norms, str) else tuple(norms)
     for norm in norms:
         one_of("measured", NORMS, norms=norm)
     inner_update = linked("the inner transformation of measured", inner)

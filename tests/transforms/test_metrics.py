@@ -136,6 +136,11 @@ def test_norms_cost_what_they_must(norms, most):
     assert gx.cost(tx, p, platform="cpu").moved_per_parameter <= most
 
 
+def test_one_norm_can_be_named_alone():
+    state = gx.measured(gx.scale(1.0), norms="update").init(jnp.ones(2))
+    assert gx.metrics(state).keys() == {"update_norm"}
+
+
 def test_an_unknown_norm_is_refused():
     message = "measured: norms must be 'gradient', 'update' or 'parameter', got 'loss'"
     with pytest.raises(ValueError, match=message):
