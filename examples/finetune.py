@@ -117,8 +117,9 @@ def draw(histories: dict[str, History]) -> None:
         at, found = zip(*history.accuracies, strict=True)
         axes[1].plot(start + np.asarray(at), found, style, label=name)
         start += len(losses)
-    for name, rates in histories["all"].rates.items():
-        axes[2].plot(rates, label=name)
+    for (name, rates), style in zip(histories["all"].rates.items(), ["-", "--", ":", "-."], strict=True):
+        axes[2].plot(rates, style, label=name)
+    axes[2].set_ylim(0, 1.5 * max(rates))  # the head's are the highest; above them is the legend
     titles = ["training loss", "validation accuracy of the average", "learning rates of the layers"]
     for ax, title, x in zip(axes, titles, ["micro-batch", "micro-batch", "step"], strict=True):
         ax.set(title=title, xlabel=x)
