@@ -145,10 +145,10 @@ def test_jit_and_scan_change_nothing(tx, lenient):
 @each
 def test_vmaps(tx, lenient):
     """Two models side by side are two models."""
-    p, q = params(), jax.tree.map(lambda x: 2 * x, params())
+    p, q, g = params(), jax.tree.map(lambda x: 2 * x, params()), grads(0, params())
     both = jax.tree.map(lambda *x: jnp.stack(x), p, q)
-    one = lambda p: tx.update(grads(0, p), tx.init(p), p)[0]
-    u = jax.jit(jax.vmap(lambda p: tx.update(grads(0, params()), tx.init(p), p)[0]))(both)
+    one = lambda p: tx.update(g, tx.init(p), p)[0]
+    u = jax.jit(jax.vmap(one))(both)
     close(jax.tree.map(lambda x: x[0], u), one(p))
     close(jax.tree.map(lambda x: x[1], u), one(q))
 

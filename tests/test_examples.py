@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -105,9 +106,15 @@ def test_every_option(optimizer, tmp_path):
     ],
     ids=lambda x: x[0] if isinstance(x, list) else "",
 )
-def test_a_bad_value_is_one_clear_line(args, message, tmp_path):
-    result = run("digits.py", *args, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"digits.py: {message}")
-    assert result.stderr.count("\n") == 1
-    assert not result.stdout
+def test_a_bad_value_is_one_clear_line(args, message, tmp_path, monkeypatch, capsys):
+    script = str(EXAMPLES / "digits.py")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *args])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(script, run_name="__main__")
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert err.startswith(f"digits.py: {message}")
+    assert err.count("\n") == 1
+    assert not out

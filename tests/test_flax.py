@@ -39,7 +39,12 @@ class Nnx(nnx.Module):
         return self.last(nnx.relu(self.norm(self.first(x))))
 
 
-@each_case
+# Linen's parameters are a dict, as everywhere else; those of NNX are tested for each optimizer.
+TYPICAL = {"sgd", "adamw", "adafactor", "lamb", "lars", "lbfgs", "noisy_sgd", "ranger", "sm3"}
+SLOW = [pytest.param(c, marks=[] if c.optimizer in TYPICAL else pytest.mark.slow) for c in FIRST]
+
+
+@pytest.mark.parametrize("case", SLOW, ids=str)
 def test_linen_with_a_train_state(case):
     """Ten donated steps are those of a loop by hand."""
     model = Linen()
