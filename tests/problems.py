@@ -1,7 +1,9 @@
-"""Parameters and gradients that more than one file uses."""
+"""Parameters, gradients and a probe that more than one file uses."""
 
 import jax
 import jax.numpy as jnp
+
+import gradx as gx
 
 
 def params(dtype=jnp.float32):
@@ -17,6 +19,17 @@ def grads(step, like, dtype=None):
     size = 3 * 0.9**step
     normal = lambda key, p: (size * jax.random.normal(key, p.shape, jnp.float32)).astype(dtype or p.dtype)
     return treedef.unflatten([normal(key, p) for key, p in zip(keys, leaves, strict=True)])
+
+
+def tag_reader():
+    """A transformation that needs the extra argument `tags`, and the list of what it was given."""
+    seen = []
+
+    def update(updates, state, params=None, *, tags, **extra):
+        seen.append(tags)
+        return updates, state
+
+    return gx.GradientTransformation(lambda params: (), update), seen
 
 
 def aval(tree):

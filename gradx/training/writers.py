@@ -1,5 +1,6 @@
 """Metrics into files: a CSV table, or TensorBoard."""
 
+import abc
 import contextlib
 import csv
 import pathlib
@@ -18,12 +19,13 @@ class Writer(contextlib.AbstractContextManager):
         values = jax.device_get(list(metrics.values()))
         self.put(int(step), {name: float(x) for name, x in zip(metrics, values, strict=True)})
 
+    @abc.abstractmethod
     def put(self, step: int, numbers: dict[str, float]) -> None:
-        raise NotImplementedError
+        """Write numbers, of which each kind of file has its own way."""
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Write what is left, and close the file."""
-        raise NotImplementedError
 
     def __exit__(self, *raised: object) -> None:
         self.close()

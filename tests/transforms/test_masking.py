@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import gradx as gx
+from tests.problems import tag_reader
 
 P = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}}
 ONLY_KERNEL = {"dense": {"kernel": True, "bias": False}, "norm": {"scale": False}}
@@ -76,13 +77,7 @@ def test_a_mask_without_params_goes_by_the_updates():
 
 
 def test_extra_arguments_are_masked_on_request():
-    seen = []
-
-    def update(updates, state, params=None, *, tags, **extra):
-        seen.append(tags)
-        return updates, state
-
-    inner = gx.GradientTransformation(lambda p: (), update)
+    inner, seen = tag_reader()
     tags = {"a": "x", "b": "y"}
     x = {"a": jnp.ones(1), "b": jnp.ones(1)}
     for compatible in (False, True):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import gradx as gx
-from tests.problems import aval, grads
+from tests.problems import aval, grads, tag_reader
 
 P = {"dense": {"kernel": jnp.linspace(-1, 1, 6).reshape(2, 3), "bias": jnp.ones(3)}, "head": jnp.ones(2)}
 TREE = {"dense": {"kernel": "a", "bias": "b"}, "head": "b"}
@@ -77,13 +77,7 @@ def test_none_leaves_need_no_label():
 
 
 def test_extra_arguments_reach_every_part_and_are_cut_on_request():
-    seen = []
-
-    def update(updates, state, params=None, *, tags, **extra):
-        seen.append(tags)
-        return updates, state
-
-    inner = gx.GradientTransformation(lambda p: (), update)
+    inner, seen = tag_reader()
     tags = {"a": "x", "b": "y"}
     x = {"a": jnp.ones(1), "b": jnp.ones(1)}
     for compatible in (False, True):
