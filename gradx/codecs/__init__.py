@@ -1,0 +1,1 @@
+"""Formats that hold an array in fewer bytes."""

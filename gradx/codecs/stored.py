@@ -1,0 +1,66 @@
+"""An array in a smaller format, as a pytree that knows how to read itself."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["Codec", "Stored", "decode_state"]
+
+
+class Codec:
+    """A format: how to write a floating-point array in fewer bytes, and how to read it. Plain data.
+
+    `encode` and `decode` are functions of one array, made of elementwise operations and reductions along the
+    last axis, so that XLA or one fused kernel runs them together with the rule between them. What was
+    decoded encodes to the same bits again. `positive` says that no element is below 0, as in an average
+    of squares; then one above 0 never decodes to 0, or a rule that divides by it would explode.
+    """
+
+    stochastic: bool  # whether `encode` needs random bits
+
+    def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
+        """What keeps an array from being stored, as a phrase with its mend; None if nothing does."""
+        raise NotImplementedError
+
+    def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
+        """The arrays that hold `x` (float32): its `codes`, and their `scales` if there are any.
+
+        `bits` are 32 random bits for each element, where the codec is stochastic.
+        """
+        raise NotImplementedError
+
+    def decode(self, arrays: dict[str, jax.Array], positive: bool) -> jax.Array:
+        """`x` in float32, or nearly so."""
+        raise NotImplementedError
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Stored:
+    """A slot in a smaller format. `slot.decode()` is the array."""
+
+    arrays: dict[str, jax.Array]
+    codec: Codec = dataclasses.field(metadata=dict(static=True))
+    positive: bool = dataclasses.field(metadata=dict(static=True))
+    dtype: Any = dataclasses.field(metadata=dict(static=True))  # the array's
+
+    def decode(self) -> jax.Array:
+        """The array, in the dtype that it would have."""
+        return self.codec.decode(self.arrays, self.positive).astype(self.dtype)
+
+    def encode(self, x: jax.Array, bits: jax.Array | None = None) -> "Stored":
+        """Another array in the same format."""
+        arrays = self.codec.encode(x.astype(jnp.float32), self.positive, bits)
+        return dataclasses.replace(self, arrays=arrays)
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{k}: {x.dtype}{list(x.shape)}" for k, x in self.arrays.items())
+        return f"Stored({self.codec!r}, {held})"
+
+
+def decode_state(state: Any) -> Any:
+    """A state with all that is stored in smaller formats as ordinary arrays."""
+    is_stored = lambda x: isinstance(x, Stored)
+    return jax.tree.map(lambda x: x.decode() if is_stored(x) else x, state, is_leaf=is_stored)
