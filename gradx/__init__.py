@@ -60,6 +60,7 @@ from gradx.states.migrate import *
 from gradx.states.slots import *
 from gradx.states.summary import *
 from gradx.states.torch_states import *
+from gradx.step import *
 from gradx.training.micro_batches import *
 from gradx.training.range_test import *
 from gradx.training.stopping import *

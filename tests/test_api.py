@@ -28,14 +28,15 @@ EXTRAS = {
 
 # Imports point down: a module imports from its own floor or from those below it.
 FLOORS = [
-    ["batches", "factory", "floor", "numerics", "reports", "targets"],
+    ["batches", "factory", "floor", "numerics", "reports", "rounding", "targets"],
+    ["codecs"],
     ["tree", "hyper"],
     ["keeping"],
     ["core", "schedules"],
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
-    ["minimize", "conventions", "cost", "states", "training"],
+    ["minimize", "step", "conventions", "cost", "states", "training", "low_precision"],
     ["torch", "keras", "flax"],
 ]
 
