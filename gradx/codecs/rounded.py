@@ -18,6 +18,7 @@ class Rounded(Codec):
 
     dtype: str = "bfloat16"
     rounding: Literal["stochastic", "nearest"] = "stochastic"
+    force: bool = False  # hold averages of squares too, where they stall
 
     @property
     def stochastic(self) -> bool:
