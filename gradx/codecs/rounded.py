@@ -12,7 +12,7 @@ from gradx.rounding import stochastic_round
 __all__ = ["Rounded"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Rounded(Codec):
     """Store an array in a smaller floating-point dtype."""
 

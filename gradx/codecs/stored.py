@@ -1,7 +1,7 @@
 """An array in a smaller format, as a pytree that knows how to read itself."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,21 @@ class Codec:
     def decode(self, arrays: dict[str, jax.Array], positive: bool) -> jax.Array:
         """`x` in float32, or nearly so."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """The call, without what is at its default."""
+        fields: Any = [(f, getattr(self, f.name)) for f in dataclasses.fields(cast(Any, self))]
+        shown = [f"{f.name}={value!r}" for f, value in fields if value != f.default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def one_of(codec: Codec, **allowed: tuple) -> None:
+    """Raise unless each field has one of the values allowed."""
+    for name, values in allowed.items():
+        value = getattr(codec, name)
+        if value not in values or isinstance(value, bool):
+            listed = " or ".join([", ".join(map(repr, values[:-1])), repr(values[-1])])
+            raise ValueError(f"{type(codec).__name__}: {name} must be {listed}, got {value!r}")
 
 
 @jax.tree_util.register_dataclass
