@@ -11,11 +11,15 @@ from optax import Updates as Updates
 
 from gradx import keras as keras
 from gradx import torch as torch
+from gradx.codecs.blockwise import *
+from gradx.codecs.rounded import *
+from gradx.codecs.stored import *
 from gradx.core import *
 from gradx.cost import *
 from gradx.factory import *
 from gradx.hyper import *
 from gradx.leafwise import *
+from gradx.low_precision.store import *
 from gradx.minimize import *
 from gradx.optimizers.adabelief import *
 from gradx.optimizers.adadelta import *

@@ -36,7 +36,8 @@ FLOORS = [
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
-    ["minimize", "step", "conventions", "cost", "states", "training", "low_precision"],
+    ["minimize", "step", "conventions", "cost", "states", "training"],
+    ["low_precision"],
     ["torch", "keras", "flax"],
 ]
 

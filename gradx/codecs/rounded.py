@@ -12,12 +12,13 @@ from gradx.rounding import stochastic_round
 __all__ = ["Rounded"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Rounded(Codec):
     """Store an array in a smaller floating-point dtype."""
 
     dtype: str = "bfloat16"
     rounding: Literal["stochastic", "nearest"] = "stochastic"
+    force: bool = False  # hold averages of squares too, where they stall
 
     @property
     def stochastic(self) -> bool:

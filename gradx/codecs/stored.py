@@ -1,7 +1,7 @@
 """An array in a smaller format, as a pytree that knows how to read itself."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,21 @@ class Codec:
         """`x` in float32, or nearly so."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        """The call, without what is at its default."""
+        fields: Any = [(f, getattr(self, f.name)) for f in dataclasses.fields(cast(Any, self))]
+        shown = [f"{f.name}={value!r}" for f, value in fields if value != f.default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def one_of(codec: Codec, **allowed: tuple) -> None:
+    """Raise unless each field has one of the values allowed."""
+    for name, values in allowed.items():
+        value = getattr(codec, name)
+        if value not in values or isinstance(value, bool):
+            listed = " or ".join([", ".join(map(repr, values[:-1])), repr(values[-1])])
+            raise ValueError(f"{type(codec).__name__}: {name} must be {listed}, got {value!r}")
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -46,6 +61,11 @@ class Stored:
     positive: bool = dataclasses.field(metadata={"static": True})
     dtype: Any = dataclasses.field(metadata={"static": True})  # the array's
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's, as its codes may be packed."""
+        return jax.eval_shape(self.decode).shape
+
     def decode(self) -> jax.Array:
         """The array, in the dtype that it would have."""
         return self.codec.decode(self.arrays, self.positive).astype(self.dtype)
@@ -56,11 +76,16 @@ class Stored:
         return dataclasses.replace(self, arrays=arrays)
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{k}: {x.dtype}{list(x.shape)}" for k, x in self.arrays.items())
-        return f"Stored({self.codec!r}, {held})"
+        is_array = lambda x: hasattr(x, "dtype") and hasattr(x, "shape")  # a tree may hold anything
+        shown = lambda x: f"{x.dtype}{list(x.shape)}" if is_array(x) else repr(x)
+        held = "".join(f", {k}: {shown(x)}" for k, x in self.arrays.items())
+        return f"Stored({self.codec!r}{held})"
+
+
+def is_stored(x: Any) -> bool:
+    return isinstance(x, Stored)
 
 
 def decode_state(state: Any) -> Any:
     """A state with all that is stored in smaller formats as ordinary arrays."""
-    is_stored = lambda x: isinstance(x, Stored)
     return jax.tree.map(lambda x: x.decode() if is_stored(x) else x, state, is_leaf=is_stored)

@@ -168,8 +168,14 @@ def reset(
 
 def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry], list[int]]:
     """What a state holds, and the positions of what has a name."""
-    found = entries(check_unpacked(owner, state), params)
+    found = entries(check_unpacked(owner, state), params, whole=True)
     names = short_names(found)
+    full = full_name(owner, names, name)
+    return found, [k for k, x in enumerate(names) if x == full]
+
+
+def full_name(owner: str, names: list[str], name: str) -> str:
+    """The one of some names that `name` is, or is the end of."""
     known = list(dict.fromkeys(names))
     ends = lambda x: x.endswith(f"/{name}") or re.fullmatch(rf"(.*/)?{re.escape(name)}\[\d+\]", x)
     candidates = [name] if name in known else [x for x in known if ends(x)]
@@ -177,7 +183,7 @@ def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry]
         raise KeyError(f"{owner}: no slot is named {name!r}; the state has {known}")
     if len(candidates) > 1:
         raise ValueError(f"{owner}: {name!r} may be any of {candidates}")
-    return found, [k for k, x in enumerate(names) if x == candidates[0]]
+    return candidates[0]
 
 
 def stored(place: str, value: Any, old: Any) -> Any:
