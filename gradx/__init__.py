@@ -19,6 +19,7 @@ from gradx.cost import *
 from gradx.factory import *
 from gradx.hyper import *
 from gradx.leafwise import *
+from gradx.low_precision.policies import *
 from gradx.low_precision.store import *
 from gradx.minimize import *
 from gradx.optimizers.adabelief import *
