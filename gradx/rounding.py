@@ -16,7 +16,13 @@ __all__ = []  # internal: what rounds the parameters and what stores slots use i
 
 def salts(key: jax.Array, count: jax.Array, n: int) -> jax.Array:
     """What makes the bits of `n` arrays at this step differ from all others: uint32, (n, 2)."""
-    return jax.random.bits(jax.random.fold_in(key, count), (n, 2), jnp.uint32)
+    # Not by jax.random, whose Threefry a TPU runs on so few numbers as hundreds of kernels.
+    words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    golden = jnp.uint32(0x9E3779B9)  # 2^32 over the golden ratio: its multiples are far from each other
+    salt = jnp.arange(1, 3, dtype=jnp.uint32) * golden
+    for word in (count.astype(jnp.uint32), *words):
+        salt = mixed(salt ^ word)
+    return mixed(salt + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
 
 
 @jax.jit  # for one, iota takes the sharding of a mesh only within a program
