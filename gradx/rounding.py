@@ -22,7 +22,7 @@ def salts(key: jax.Array, count: jax.Array, n: int) -> jax.Array:
     salt = jnp.arange(1, 3, dtype=jnp.uint32) * golden
     for word in (count.astype(jnp.uint32), *words):
         salt = mixed(salt ^ word)
-    return mixed(salt + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
+    return mixed(salt[None] + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
 
 
 @jax.jit  # for one, iota takes the sharding of a mesh only within a program
