@@ -163,8 +163,8 @@ def check_codecs(codecs: Any, seed: Any) -> None:
     given = list(codecs.values()) if is_dict else [codecs]
     if not given or not all(isinstance(codec, Codec) for codec in given):
         raise TypeError(
-            "store: codecs must be a codec, such as Rounded('bfloat16'), or a dict from the names of slots to "
-            f"codecs, got {text(codecs)}"
+            "store: codecs must be a codec, such as Rounded('bfloat16'), or a dict from the names of slots "
+            f"to codecs, got {text(codecs)}"
         )
     if seed is not None:
         check_key("store: seed", seed)
@@ -172,8 +172,8 @@ def check_codecs(codecs: Any, seed: Any) -> None:
     for codec in given:
         if codec.stochastic:
             raise TypeError(
-                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, and to each store "
-                "another"
+                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, and to each "
+                "store another"
             )
 
 
@@ -195,8 +195,8 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if named:
             raise TypeError(
-                f"{what} is {x.dtype}, and only real floating point can be stored: leave it out of codecs, or "
-                "leave out the parameter with where"
+                f"{what} is {x.dtype}, and only real floating point can be stored: leave the slot out of "
+                "codecs, or the parameter by where"
             )
         return False
     if x.ndim < 2 or x.size < min_size:
@@ -206,8 +206,8 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
         raise ValueError(f"{what}: {wrong}")
     if not wrong and positive and stalls(codec):
         raise ValueError(
-            f"{what} is an average of squares, which {codec!r} does not hold well: most of its steps are lost "
-            "in rounding. Take rounding='stochastic' in bfloat16, or 8 bits; force=True takes it all the same"
+            f"{what} is an average of squares, which would stall or underflow in {codec!r}: take "
+            "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to have it all the same"
         )
     return not wrong
 

@@ -122,6 +122,11 @@ def is_piece(x: Any) -> bool:
     return all(map(is_leaf, x)) if type(x) in (list, tuple) else is_leaf(x)
 
 
+def with_arrays(state: Any, arrays: list) -> Any:
+    """A state with other arrays in place of its own, in their order; stored slots as wholes."""
+    return jax.tree.unflatten(jax.tree.structure(state, is_leaf=is_stored), arrays)
+
+
 def full_names(found: list[Entry]) -> list[str]:
     """A name for each that is the same whatever other links there are: part, owner and field."""
     return numbered(found, ["/".join(filter(None, (e.part, e.owner, e.field))) for e in found])
