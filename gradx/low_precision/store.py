@@ -19,8 +19,7 @@ from gradx.states.entries import Entry, entries, short_names
 from gradx.states.slots import full_name
 from gradx.transforms.groups import Pattern, matcher
 from gradx.transforms.noise import check_key, is_typed
-from gradx.transforms.packing import PackedState
-from gradx.tree import Tree, aligned, flatten, found_in, slash_paths
+from gradx.tree import Tree, aligned, flatten, slash_paths
 
 __all__ = ["StoreState", "store"]
 
@@ -92,8 +91,6 @@ def store(
 
     def chosen(state, params):
         """What is stored, by its place among the leaves: each as a `Stored` without its arrays."""
-        if found_in(state, PackedState):
-            raise ValueError("store: the slots of a packed state share buffers: put packed around store")
         leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
         places = [k for k, x in enumerate(leaves) if not isinstance(x, StoreState)]
         found = entries(treedef.unflatten([x if k in places else () for k, x in enumerate(leaves)]), params)

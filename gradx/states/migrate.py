@@ -61,8 +61,9 @@ def migrate(
       params: the parameters as they are now, for both.
 
     Arrays are kept as they are, not copied, in the dtype that the new state has, or in the format if `store`
-    holds it: a run may go on with 8 bits, and back. One of another shape is dropped. Injected hyperparameters are kept too: `set_hyperparams` sets others. Raises ValueError if
-    `old_state` is not one of `old_tx`, or for `packed` within a chain.
+    holds it: a run may go on with 8 bits, and back. One of another shape is dropped. Injected
+    hyperparameters are kept too: `set_hyperparams` sets others. Raises ValueError if `old_state` is not one
+    of `old_tx`, or for `packed` within a chain.
 
     >>> import gradx, jax.numpy as jnp
     >>> params = {"w": jnp.ones(2)}

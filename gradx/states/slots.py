@@ -39,8 +39,8 @@ def slots(state: Any, params: Tree, *, scalars: bool = False) -> list[Slot]:
     A slot is a part of the state with the structure of the parameters, whatever the shapes; groups and masks
     may leave parameters out. Its name is its field, such as "mu", in whatever link, group or wrapper it is.
     Only where a parameter has two arrays of one name, the group or link and the class of the link's state
-    come before it, or a number after it: "fast/trace", "Trace/trace", "trace[0]". What `store` holds in another
-    format is listed by its arrays, "nu/codes" and "nu/scales"; elsewhere its name is "nu".
+    come before it, or a number after it: "fast/trace", "Trace/trace", "trace[0]". What `store` holds in
+    another format is listed by its arrays, "nu/codes" and "nu/scales"; elsewhere its name is "nu".
 
     Arguments:
       state: the state of any transformation for these parameters; for that of `packed`, ValueError: take

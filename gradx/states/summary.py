@@ -54,7 +54,7 @@ class Summary:
         return totals | {"rows": [dataclasses.asdict(row) for row in self.rows]}
 
     def cells(self) -> list[list[str]]:
-        """The table: a header, a line for each row, and the total; no column of parts or formats without any."""
+        """The table: a header, a line for each row, and the total; parts and formats if there are any."""
         lines = [["slot", "part", "dtype", "format", "arrays", "bytes", "B/parameter"]]
         for r in self.rows:
             share = f"{r.bytes / self.parameters:.2f}"
@@ -95,8 +95,8 @@ def summarize(tx: optax.GradientTransformation, params: Tree) -> Summary:
         `jax.eval_shape` gives.
 
     Nothing is allocated. A `part` is the name of a group, or of a link of `named_chain`. The slots of
-    `packed` are counted one by one, those of `store` by their arrays, with their format. Raises ValueError for no parameters, TypeError for what is not a
-    transformation.
+    `packed` are counted one by one, those of `store` by their arrays, with their format. Raises
+    ValueError for no parameters, TypeError for what is not a transformation.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")}
