@@ -18,7 +18,7 @@ from gradx.rounding import random_bits, salts
 from gradx.states.entries import Entry, entries, short_names
 from gradx.states.slots import full_name
 from gradx.transforms.groups import Pattern, matcher
-from gradx.transforms.noise import check_key, is_typed
+from gradx.transforms.noise import check_key, new_key
 from gradx.tree import Tree, aligned, flatten, slash_paths
 
 __all__ = ["StoreState", "store"]
@@ -149,8 +149,7 @@ def salts_for(slots: list[Stored], seed: Any, count: jax.Array) -> list[jax.Arra
     n = sum(slot.codec.stochastic for slot in slots)
     if not n:
         return [None] * len(slots)
-    key = jax.random.key(seed) if jnp.ndim(seed) == 0 and not is_typed(seed) else seed
-    rows = iter(salts(key, count, n))
+    rows = iter(salts(new_key(seed), count, n))
     return [next(rows) if slot.codec.stochastic else None for slot in slots]
 
 
@@ -164,7 +163,7 @@ def check_codecs(codecs: Any, seed: Any) -> None:
             f"to codecs, got {text(codecs)}"
         )
     if seed is not None:
-        check_key("store: seed", seed)
+        check_key("store", seed, "seed")
         return
     for codec in given:
         if codec.stochastic:
