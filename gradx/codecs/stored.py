@@ -64,7 +64,7 @@ class Stored:
     @property
     def shape(self) -> tuple[int, ...]:
         """The array's, as its codes may be packed."""
-        return jax.eval_shape(self.decode).shape
+        return jax.eval_shape(Stored.decode, self).shape
 
     def decode(self) -> jax.Array:
         """The array, in the dtype that it would have."""

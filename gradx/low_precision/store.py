@@ -18,9 +18,8 @@ from gradx.rounding import random_bits, salts
 from gradx.states.entries import Entry, entries, short_names
 from gradx.states.slots import full_name
 from gradx.transforms.groups import Pattern, matcher
-from gradx.transforms.noise import check_key, is_typed
-from gradx.transforms.packing import PackedState
-from gradx.tree import Tree, aligned, flatten, found_in, slash_paths
+from gradx.transforms.noise import check_key, new_key
+from gradx.tree import Tree, aligned, flatten, slash_paths
 
 __all__ = ["StoreState", "store"]
 
@@ -92,8 +91,6 @@ def store(
 
     def chosen(state, params):
         """What is stored, by its place among the leaves: each as a `Stored` without its arrays."""
-        if found_in(state, PackedState):
-            raise ValueError("store: the slots of a packed state share buffers: put packed around store")
         leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
         places = [k for k, x in enumerate(leaves) if not isinstance(x, StoreState)]
         found = entries(treedef.unflatten([x if k in places else () for k, x in enumerate(leaves)]), params)
@@ -152,8 +149,7 @@ def salts_for(slots: list[Stored], seed: Any, count: jax.Array) -> list[jax.Arra
     n = sum(slot.codec.stochastic for slot in slots)
     if not n:
         return [None] * len(slots)
-    key = jax.random.key(seed) if jnp.ndim(seed) == 0 and not is_typed(seed) else seed
-    rows = iter(salts(key, count, n))
+    rows = iter(salts(new_key(seed), count, n))
     return [next(rows) if slot.codec.stochastic else None for slot in slots]
 
 
@@ -163,17 +159,17 @@ def check_codecs(codecs: Any, seed: Any) -> None:
     given = list(codecs.values()) if is_dict else [codecs]
     if not given or not all(isinstance(codec, Codec) for codec in given):
         raise TypeError(
-            "store: codecs must be a codec, such as Rounded('bfloat16'), or a dict from the names of slots to "
-            f"codecs, got {text(codecs)}"
+            "store: codecs must be a codec, such as Rounded('bfloat16'), or a dict from the names of slots "
+            f"to codecs, got {text(codecs)}"
         )
     if seed is not None:
-        check_key("store: seed", seed)
+        check_key("store", seed, "seed")
         return
     for codec in given:
         if codec.stochastic:
             raise TypeError(
-                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, and to each store "
-                "another"
+                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, and to each "
+                "store another"
             )
 
 
@@ -195,8 +191,8 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if named:
             raise TypeError(
-                f"{what} is {x.dtype}, and only real floating point can be stored: leave it out of codecs, or "
-                "leave out the parameter with where"
+                f"{what} is {x.dtype}, and only real floating point can be stored: leave the slot out of "
+                "codecs, or the parameter by where"
             )
         return False
     if x.ndim < 2 or x.size < min_size:
@@ -206,8 +202,8 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
         raise ValueError(f"{what}: {wrong}")
     if not wrong and positive and stalls(codec):
         raise ValueError(
-            f"{what} is an average of squares, which {codec!r} does not hold well: most of its steps are lost "
-            "in rounding. Take rounding='stochastic' in bfloat16, or 8 bits; force=True takes it all the same"
+            f"{what} is an average of squares, which would stall or underflow in {codec!r}: take "
+            "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to have it all the same"
         )
     return not wrong
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import DictKey, GetAttrKey, all_leaves, keystr, tree_flatten_with_path
+from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_flatten_with_path
 
 from gradx.codecs.stored import is_stored
 from gradx.transforms.packing import Packed, PackedState, pack_state, unpack_state
@@ -48,8 +48,8 @@ def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
 
     def add(keys: tuple, owners: tuple, i: int | None, array: Any, codec: Any = None) -> None:
         if is_stored(array) and not whole:
-            for name, x in sorted(array.arrays.items()):
-                add((*keys, DictKey(name)), (*owners, ""), i, x, array.codec)
+            for key, x in tree_flatten_with_path(array.arrays)[0]:
+                add((*keys, *key), (*owners, ""), i, x, array.codec)
             return
         fields = [k for k, key in enumerate(keys) if isinstance(key, GetAttrKey)]
         last = fields[-1] if fields else 0
@@ -120,6 +120,11 @@ def is_piece(x: Any) -> bool:
     if isinstance(x, Mapping):
         x = list(x.values())
     return all(map(is_leaf, x)) if type(x) in (list, tuple) else is_leaf(x)
+
+
+def with_arrays(state: Any, arrays: list) -> Any:
+    """A state with other arrays in place of its own, in their order; stored slots as wholes."""
+    return jax.tree.unflatten(jax.tree.structure(state, is_leaf=is_stored), arrays)
 
 
 def full_names(found: list[Entry]) -> list[str]:

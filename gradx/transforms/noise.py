@@ -46,7 +46,7 @@ def add_noise(
         )
     given: Any = seed if key is None else key
     check("add_noise", eta=eta, gamma=gamma)
-    check_key("add_noise: key", given)
+    check_key("add_noise", given)
 
     def init(params):
         present(*flatten(params), "add_noise")
@@ -70,7 +70,7 @@ def add_noise(
     return GradientTransformation(init, update)
 
 
-def check_key(what: str, key: Any) -> None:
+def check_key(owner: str, key: Any, name: str = "key") -> None:
     """Raise unless `key` is an integer or one random key."""
     ndim, dtype = np.ndim(key), getattr(key, "dtype", None)
     if is_typed(key):
@@ -80,7 +80,7 @@ def check_key(what: str, key: Any) -> None:
     else:
         valid = jnp.issubdtype(dtype, jnp.integer) if ndim == 0 else ndim == 1 and dtype == np.uint32
     if not valid:
-        raise TypeError(f"{what} must be an integer or one random key, got {key!r}")
+        raise TypeError(f"{owner}: {name} must be an integer or one random key, got {key!r}")
 
 
 def new_key(given: Any) -> jax.Array:

@@ -75,7 +75,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
     """
     if key is None:
         raise TypeError("stochastic_rounding: give a key, say key=0 or key=jax.random.key(0)")
-    check_key("stochastic_rounding: key", key)
+    check_key("stochastic_rounding", key)
 
     def init(params):
         present(*flatten(params), "stochastic_rounding")
