@@ -219,6 +219,20 @@ def test_what_lamb_of_optax_costs_on_an_h100(lenient):
     assert theirs.kernels > 700
 
 
+@needs("jax_cuda12_plugin")
+@pytest.mark.parametrize(
+    ("policy", "most_bytes", "most_temporary", "most_kernels_a_leaf"),
+    [("bf16-stochastic", 14.1, 0.05, 1.1), ("split", 24.1, 0.05, 1.1), ("8-bit", 33.0, 1.0, 7.0)],
+)
+def test_low_precision_on_an_h100(policy, most_bytes, most_temporary, most_kernels_a_leaf, lenient):
+    """The floats of 16 bits at the floor, in one kernel a leaf; blocks are read twice, once for their scales."""
+    shapes = trees.gpt2(dtype=jnp.bfloat16)
+    found = gx.cost(gx.precision(gx.adamw(1e-3), policy), shapes, platform="cuda")
+    assert found.moved_per_parameter <= most_bytes
+    assert found.temporary_per_parameter <= most_temporary
+    assert found.kernels <= most_kernels_a_leaf * found.leaves
+
+
 @needs("libtpu")
 def test_lamb_on_a_v5e_moves_half_of_optax(lenient):
     before = dict(os.environ)

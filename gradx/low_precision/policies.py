@@ -54,15 +54,15 @@ def precision(
 
     Arguments:
       tx: any optimizer of gradx or Optax, whole: what it returns is added to the parameters.
-      policy: one of the above. It is `chain(store(tx, ...), ...)` of `store` and one of `stochastic_rounding`,
-        `kahan`, `split_weights` and `master_weights`, which can be combined in other ways too.
-      where: which parameters' slots are stored, as in `store`; None for all matrices of 4096 elements or more.
-      seed: an integer of at least 0, for the random bits.
+      policy: one of the above: a chain of `store` and of `stochastic_rounding`, `kahan`, `split_weights` or
+        `master_weights`, which can be combined in other ways too.
+      where: which parameters have their slots stored, as in `store`; None for all. Vectors and small arrays
+        never have.
+      seed: an integer, for the random bits.
 
-    Parameters keep their dtypes: cast them to bfloat16 for what says "16-bit"; those in float32 are updated as
-    ever, and may stand beside. `summarize` tells the bytes of the state. Raises ValueError, with the names that
-    there are, for an unknown policy, and for `where` with one
-    that stores no slots.
+    Parameters keep their dtypes: cast to bfloat16 those that are to be in 16 bits; float32 ones may stand
+    beside them, and are updated as ever. `summarize` tells the bytes of the state. Raises ValueError for an
+    unknown policy, with the names that there are, and for `where` with a policy that stores no slots.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((1024, 1024), "bfloat16")}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gradx.core import GradientTransformation, check_state, widened
 from gradx.factory import factory
 from gradx.leafwise import copy_slot, leafwise, zero_slot
-from gradx.leaves import Place, beside, present, promotion
+from gradx.leaves import beside, present, promotion
 from gradx.numerics import increment
 from gradx.rounding import half_step, on_grid, random_bits, salts
 from gradx.transforms.noise import check_key, new_key
@@ -84,9 +84,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
     def update(updates, state, params=None, **extra):
         check_state("stochastic_rounding", StochasticRoundingState, state)
         if params is None:
-            raise ValueError(
-                "stochastic_rounding needs the parameters: call update(updates, state, params)"
-            )
+            raise ValueError("stochastic_rounding needs the parameters: call update(updates, state, params)")
         leaves, treedef = flatten(updates)
         gs = present(leaves, treedef, "stochastic_rounding")
         ps = beside(gs, params, treedef, "stochastic_rounding")

@@ -8,7 +8,6 @@ import functools
 import pathlib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 import gradx as gx
@@ -66,7 +65,8 @@ def table(found: dict[str, dict[str, gx.Cost]], samples: dict[str, list[float]])
         cost = {p: found[p][name] for p in platforms}
         cells = [name, f"{cost['cpu'].state_per_parameter:.2f}"]
         cells += [
-            f"{c.moved_per_parameter:.1f}, {c.temporary_per_parameter:.2f}, {c.kernels}" for c in cost.values()
+            f"{c.moved_per_parameter:.1f}, {c.temporary_per_parameter:.2f}, {c.kernels}"
+            for c in cost.values()
         ]
         cells += [quartiles(over(other, name)) for other in (PLAIN, BF16)]
         lines.append("| " + " | ".join(cells) + " |")
@@ -88,9 +88,9 @@ def main(argv: list[str] | None = None) -> None:
     text = table(found, times(shapes, Limits(args.seconds)))
     m = describe()
     head = (
-        f"What AdamW costs in the formats of low precision: {args.tree}, parameters and gradients in bfloat16.\n"
-        "Bytes are for each parameter; time is of a step on this CPU, as a ratio to that of another row in the "
-        f"same round (median and quartiles).\ngradx {m['gradx']}, jax {m['jax']}; {m['device']}, {m['cpus']} "
+        f"AdamW in the formats of low precision: {args.tree}, parameters and gradients in bfloat16.\n"
+        "Bytes are for each parameter; time is that of a step on this CPU, over that of another row in the\n"
+        f"same round (median and quartiles). gradx {m['gradx']}, jax {m['jax']}; {m['device']}, {m['cpus']}\n"
         f"cores; {m['date']}. `make bench-formats` makes it."
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,9 @@ def trained(tx, dtype, steps=300):
         updates, state = tx.update(jax.grad(loss)(w, rows), state, w)
         return (gx.apply_updates(w, updates), state), None
 
-    run = jax.jit(lambda w: jax.lax.scan(step, (w, tx.init(w)), jax.random.split(jax.random.key(1), steps))[0])
+    run = jax.jit(
+        lambda w: jax.lax.scan(step, (w, tx.init(w)), jax.random.split(jax.random.key(1), steps))[0]
+    )
     w, state = run(w)
     return float(loss(w, jnp.arange(256))), state
 
@@ -62,7 +64,9 @@ def optimizer():
 def test_trains_16_bit_parameters_as_float32_does(policy, float32_loss):
     """What remains is what rounding the last parameters to bf16 leaves, where the policy keeps no more."""
     found, _ = trained(gx.precision(optimizer(), policy), jnp.bfloat16)
-    plain, _ = trained(gx.store(optimizer(), gx.Rounded("bfloat16", rounding="nearest", force=True)), jnp.bfloat16)
+    plain, _ = trained(
+        gx.store(optimizer(), gx.Rounded("bfloat16", rounding="nearest", force=True)), jnp.bfloat16
+    )
     print(policy, found, float32_loss, plain)
 
 
@@ -114,7 +118,9 @@ def test_prints_compares_and_pickles_by_the_call():
 
 
 def test_what_is_no_policy():
-    with pytest.raises(ValueError, match=r"no policy is named 'bf16'; the names are \['4-bit', '8-bit', 'bf16-k"):
+    with pytest.raises(
+        ValueError, match=r"no policy is named 'bf16'; the names are \['4-bit', '8-bit', 'bf16-k"
+    ):
         gx.precision(gx.adamw(1e-3), "bf16")
     with pytest.raises(ValueError, match="where chooses the slots that are stored, and 'master' stores none"):
         gx.precision(gx.adamw(1e-3), "master", where="dense")
