@@ -1,4 +1,4 @@
-"""Round an array to fewer bits, to the nearest or by chance: unbiased, so that many small changes are not lost.
+"""Round an array to fewer bits, to the nearest or by chance: unbiased, so that small changes add up.
 
 The random bits are a hash of the element's place, salted anew for every array and step. A generator such as
 Threefry would take several times as long as the optimizer itself; this hash hides behind the memory traffic.
@@ -45,7 +45,7 @@ def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
     What `dtype` can hold stays as it is, with the sign of a zero; inf and NaN too. What is too large becomes
     what `astype` makes of it, inf for one. `bits` are 32 random bits for each element.
     """
-    x = on_grid(x, dtype, bits)
+    x = jnp.where(jnp.isnan(x), jnp.nan, on_grid(x, dtype, bits))
     if x.dtype == jnp.float32 and jnp.dtype(dtype) == jnp.bfloat16:
         # By shifts and not by astype, which on the CPU takes longer than the rest.
         y = lax.bitcast_convert_type(x, jnp.uint32)
@@ -56,7 +56,8 @@ def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
 def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Array:
     """`x` as `dtype` would hold it, in the dtype that it has: the nearest; with bits, as `stochastic_round`.
 
-    XLA may take `x.astype(dtype).astype(x.dtype)` for `x`; this it computes. Too large numbers stay.
+    XLA may take `x.astype(dtype).astype(x.dtype)` for `x`; this it computes. What is too large stays, inf
+    too; what becomes of NaN means nothing, as to keep it here took longer than all the rest.
     """
     own, its = jnp.finfo(x.dtype), jnp.finfo(dtype)
     dropped = own.nmant - its.nmant
@@ -70,8 +71,10 @@ def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Arra
         more = bits.astype(y.dtype) << jnp.asarray(dropped - 32, y.dtype)
     out = lax.bitcast_convert_type(((y + more) >> n) << n, x.dtype)  # inf stays
     if its.minexp > own.minexp:  # numbers so small that the steps of `dtype` do not become smaller
-        out = jnp.where(jnp.abs(x) < float(its.tiny), at_equal_steps(x, 2.0 ** (its.minexp - its.nmant), bits), out)
-    return jnp.where(jnp.isnan(x), jnp.nan, out)
+        out = jnp.where(
+            jnp.abs(x) < float(its.tiny), at_equal_steps(x, 2.0 ** (its.minexp - its.nmant), bits), out
+        )
+    return out
 
 
 def at_equal_steps(x: jax.Array, step: float, bits: jax.Array | None) -> jax.Array:

@@ -5,7 +5,6 @@ rounds the sum makes it exactly that. A parameter in float32 or better needs non
 it is, and its slot is the empty tuple.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 from gradx.core import GradientTransformation, check_state, widened
 from gradx.factory import factory
 from gradx.leafwise import copy_slot, leafwise, zero_slot
-from gradx.leaves import Place, beside, present, promotion
+from gradx.leaves import beside, present, promotion
 from gradx.numerics import increment
 from gradx.rounding import half_step, on_grid, random_bits, salts
 from gradx.transforms.noise import check_key, new_key
@@ -69,8 +68,8 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
     Arguments:
       key: a `jax.random.key`, a raw key (uint32), or an integer to make a key of.
 
-    The chances depend on the key, the step, the parameter and the element's place in it, not on how jit shards
-    it; within `shard_map`, which sees a shard alone, each shard draws the same. Parameters in float32 or
+    The chances depend on the key, the step, the parameter and the element's place in it, but not on how jit
+    shards it; within `shard_map`, which sees one shard, all shards draw the same. Parameters in float32 or
     better pass. Raises TypeError without a key, ValueError if `update` is called without parameters.
     """
     if key is None:
@@ -84,9 +83,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
     def update(updates, state, params=None, **extra):
         check_state("stochastic_rounding", StochasticRoundingState, state)
         if params is None:
-            raise ValueError(
-                "stochastic_rounding needs the parameters: call update(updates, state, params)"
-            )
+            raise ValueError("stochastic_rounding needs the parameters: call update(updates, state, params)")
         leaves, treedef = flatten(updates)
         gs = present(leaves, treedef, "stochastic_rounding")
         ps = beside(gs, params, treedef, "stochastic_rounding")
@@ -103,9 +100,9 @@ def by_chance(g: jax.Array, p: jax.Array, salt: jax.Array) -> jax.Array:
     g, wide = widened((g, p))
     if is_wide(p.dtype):
         return g
-    check_real(g)
     with promotion((g, wide)):
-        return toward(wide, on_grid(wide + g, p.dtype, random_bits(salt, p)))
+        w = wide + real(g)
+        return toward(wide, w, on_grid(w, p.dtype, random_bits(salt, p)))
 
 
 @factory
@@ -123,8 +120,11 @@ def kahan() -> GradientTransformation:
     """
 
     def rule(g, p, compensation, dtype):
-        read = lambda p, compensation: p + compensation
-        return with_rest(g, p, compensation, dtype, read, lambda rest, p: rest)
+        if is_wide(dtype):
+            return g, compensation
+        u, new, rest = split(p, p + compensation, g, dtype)
+        most = half_step(new, dtype) * (1 - 2**-8)  # half of a step itself might be rounded to the other side
+        return u, jnp.clip(rest, -most, most)
 
     start = zero_slot(jnp.bfloat16)
     return leafwise(KahanState, rule, slots={"compensation": lambda p: () if is_wide(p.dtype) else start(p)})
@@ -145,9 +145,11 @@ def split_weights() -> GradientTransformation:
     """
 
     def rule(g, p, correction, dtype):
-        half = lambda p: half_step(p, dtype)
-        read = lambda p, correction: p + correction.astype(p.dtype) * (half(p) * (1 / 127))
-        return with_rest(g, p, correction, dtype, read, lambda rest, p: jnp.round(rest / half(p) * 127))
+        if is_wide(dtype):
+            return g, correction
+        unit = lambda p: half_step(p, dtype) * 2**-7
+        u, new, rest = split(p, p + correction.astype(p.dtype) * unit(p), g, dtype)
+        return u, jnp.clip(jnp.round(rest / unit(new)), -127, 127)
 
     start = lambda p: () if is_wide(p.dtype) else jnp.zeros_like(p, dtype=jnp.int8)
     return leafwise(SplitWeightsState, rule, slots={"correction": start})
@@ -181,9 +183,8 @@ def master_weights(dtype: Any = jnp.float32) -> GradientTransformation:
     def rule(g, p, master, dtype):
         if isinstance(master, tuple):
             return g, master
-        check_real(g)
-        master = master + g
-        return toward(p, on_grid(master, dtype)), master
+        master = master + real(g).astype(master.dtype)
+        return toward(p, master, on_grid(master, dtype)), master
 
     return leafwise(MasterWeightsState, rule, slots={"master": start})
 
@@ -193,28 +194,24 @@ def is_wide(dtype: Any, bits: int = 32) -> bool:
     return jnp.finfo(dtype).bits >= bits
 
 
-def with_rest(
-    g: jax.Array, p: jax.Array, slot: Any, dtype: Any, read: Callable, write: Callable
-) -> tuple[jax.Array, Any]:
-    """The update that makes `p` the nearest to `read(p, slot) + g` in its dtype; the slot for the rest of it.
-
-    An element whose update is 0 stays bitwise as it is, and so does its slot.
-    """
-    if isinstance(slot, tuple):
-        return g, slot
-    check_real(g)
-    w = read(p, slot) + g
+def split(p: jax.Array, full: jax.Array, g: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`full + g` as the nearest in `dtype` and the rest; first the update that makes `p` the former."""
+    w = full + real(g).astype(full.dtype)
     new = on_grid(w, dtype)
-    rest = jnp.where(jnp.isfinite(new), w - new, 0.0)
-    stays = g == 0
-    return jnp.where(stays, -0.0, toward(p, new)), jnp.where(stays, slot, write(rest, new))
+    rest = w - new
+    return toward(p, w, new), new, jnp.where(jnp.isfinite(rest), rest, 0.0)
 
 
-def toward(p: jax.Array, new: jax.Array) -> jax.Array:
-    """The update that makes `p` another; -0 where it is that already, as 0 added to -0 is 0."""
-    return jnp.where(new == p, -0.0, new - p)
+def toward(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
+    """The update that makes `p` what `w` was rounded to, `new`, or not finite where `w` is not.
+
+    -0 where `p` is that already, as 0 added to -0 is 0.
+    """
+    return jnp.where(jnp.isfinite(w), -(p - new), w)
 
 
-def check_real(g: jax.Array) -> None:
+def real(g: jax.Array) -> jax.Array:
+    """The update of a real parameter; an error if it is complex."""
     if jnp.iscomplexobj(g):
         raise TypeError("the update is complex, and its parameter is real")
+    return g
