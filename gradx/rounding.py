@@ -5,6 +5,7 @@ Threefry would take several times as long as the optimizer itself; this hash hid
 As the place is that in the whole array, the bits do not depend on how jit shards the array.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ def salts(key: jax.Array, count: jax.Array, n: int) -> jax.Array:
     return jax.random.bits(jax.random.fold_in(key, count), (n, 2), jnp.uint32)
 
 
-@jax.jit  # for one, iota takes the sharding of a mesh only within a program
+@functools.partial(jax.jit, keep_unused=True)  # a program, on the devices of `like`, for iota's sharding
 def random_bits(salt: jax.Array, like: jax.Array) -> jax.Array:
     """32 random bits, as uint32, for each element of an array."""
     sharding = jax.typeof(like).sharding
