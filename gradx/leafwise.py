@@ -217,7 +217,7 @@ class Lifted:
                 out = self.leaves([inputs[i] for i in run], *scalars(g.dtype), listening())
             except (TypeError, ValueError) as e:
                 for k, slot in slots.items():  # the likely cause: a state of other parameters
-                    check_fit(jax.eval_shape(self.starts[k], g), slot, k, place)
+                    check_fit(jax.eval_shape(self.starts[k], ps.get(run[0], g)), slot, k, place)
                 e.add_note(f"(in {place})")
                 raise
             for i, ((u, new), told) in zip(run, out, strict=True):

@@ -207,7 +207,8 @@ def toward(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
 
     -0 where `p` is that already, as 0 added to -0 is 0.
     """
-    return jnp.where(jnp.isfinite(w), -(p - new), w)
+    is_finite = jnp.isfinite(w)
+    return jnp.where(is_finite & (new != p), new - p, jnp.where(is_finite, -0.0, w))
 
 
 def real(g: jax.Array) -> jax.Array:
