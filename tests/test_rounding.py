@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gradx.rounding import half_step, mixed, on_grid, random_bits, salts, stochastic_round
 
 DTYPES = [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn, jnp.float8_e5m2]
+each_width = pytest.mark.parametrize("wide", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
 
 
@@ -51,7 +52,7 @@ def test_every_nan_stays_one():
 
 
 @each_dtype
-@pytest.mark.parametrize("wide", ["float32", "float64"])
+@each_width
 def test_the_mean_of_10000_roundings(dtype, wide):
     """Within 3 standard errors, but for one value of a hundred, as it must be; only the two neighbours."""
     rng = np.random.default_rng(0)
@@ -84,7 +85,7 @@ def test_the_same_bits_keep_the_order(dtype, a, b, bits):
 
 
 @each_dtype
-@pytest.mark.parametrize("wide", ["float32", "float64"])
+@each_width
 def test_the_nearest_is_that_of_numpy(dtype, wide):
     """Ties go to the even neighbour; numbers too small for full precision and the powers of two are there."""
     finite = every(dtype).astype(np.float64)

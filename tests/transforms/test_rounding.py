@@ -19,6 +19,10 @@ LINKS = [gx.stochastic_rounding(0), gx.kahan(), gx.master_weights(), gx.split_we
 RESTS = LINKS[1:]
 SLOT = {"kahan()": "compensation", "master_weights()": "master", "split_weights()": "correction"}
 each = pytest.mark.parametrize("link", LINKS, ids=repr)
+slow = lambda link: pytest.param(link, marks=pytest.mark.slow)
+each_at_length = pytest.mark.parametrize(
+    "link", [LINKS[0], slow(gx.kahan()), slow(gx.master_weights()), LINKS[3]], ids=repr
+)
 each_rest = pytest.mark.parametrize("link", RESTS, ids=repr)
 each_dtype = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 BF16 = {"w": jnp.linspace(-2.0, 2.0, 24).reshape(4, 6).astype(jnp.bfloat16), "b": jnp.ones(4, jnp.bfloat16)}
@@ -209,7 +213,7 @@ def test_numbers_at_the_edges(link, dtype):
     np.testing.assert_allclose(np.asarray(p[4:], np.float32), [3 * tiny, 4 * tiny, 2 * tiny], rtol=0.02)
 
 
-@each
+@each_at_length
 def test_resumes_bitwise(link, tmp_path):
     tx = gx.chain(gx.adamw(1e-3), link)
     gs = gradients(10, MIXED)
@@ -222,7 +226,7 @@ def test_resumes_bitwise(link, tmp_path):
     assert jax.tree.structure(whole[1]) == jax.tree.structure(tx.init(MIXED))
 
 
-@each
+@each_at_length
 def test_donated_steps_are_their_scan(link):
     tx = gx.chain(gx.sgd(1e-3, momentum=0.9), link)
     gs = gradients(4, MIXED, 1.0)
@@ -233,7 +237,7 @@ def test_donated_steps_are_their_scan(link):
     bitwise(carry, ran(tx, MIXED, gs))
 
 
-@each
+@each_at_length
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_shards_are_bitwise_one_device(link, kind):
     tx = gx.chain(gx.sgd(1e-2), link)
@@ -248,7 +252,7 @@ def test_shards_are_bitwise_one_device(link, kind):
     bitwise(jax.device_get(carry), jax.device_get(ran(tx, BF16, gs)))
 
 
-@each
+@each_at_length
 def test_inside_of_others(link):
     """What is left out stays: by masks, groups, waiting for more batches and skipping."""
     gs = gradients(4, BF16, 0.1)
