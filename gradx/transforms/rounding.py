@@ -45,7 +45,7 @@ class KahanState(NamedTuple):
 
 
 class SplitWeightsState(NamedTuple):
-    """The same in 127ths of the most that it can be, int8."""
+    """The same in 128ths of half a step between the neighbours of a parameter, int8."""
 
     correction: Any
 
@@ -123,7 +123,7 @@ def kahan() -> GradientTransformation:
         if is_wide(dtype):
             return g, compensation
         u, new, rest = split(p, p + compensation, g, dtype)
-        most = half_step(new, dtype) * (1 - 2**-8)  # half of a step itself might be rounded to the other side
+        most = half_step(new, dtype) * (1 - 2**-8)  # half of one might be rounded away from p
         return u, jnp.clip(rest, -most, most)
 
     start = zero_slot(jnp.bfloat16)
@@ -134,12 +134,13 @@ def kahan() -> GradientTransformation:
 def split_weights() -> GradientTransformation:
     """Keep 8 more bits of the parameters, beside them; the last link of a chain.
 
-        w          = p + correction * h + g      for h = ulp(p) / 2 / 127
+        w          = p + correction * h + g      with h = ulp(p) / 256
         p          = w in its dtype
-        correction = round((w - p) / h) in int8, for the new h
+        correction = round((w - p) / h) in int8, at most 127, with the new h
 
     One byte a parameter, with which a bf16 one has 16 significant bits in place of 8: weights of 24 bits in 3
-    bytes (FlashOptim, 2026, arXiv:2602.23349). A parameter that was changed from outside goes on from there,
+    bytes (FlashOptim, 2026, arXiv:2602.23349, with 254 for 256: then 127 is a tie, and an update of 0 might
+    change the parameter). A parameter that was changed from outside goes on from there,
     with a correction too small to matter. Parameters in float32 or better pass. Raises ValueError if `update`
     is called without parameters.
     """
