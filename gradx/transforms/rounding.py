@@ -117,6 +117,16 @@ def kahan() -> GradientTransformation:
     17 significant bits in place of 8. A parameter that was changed from outside goes on from there, with a
     compensation too small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is
     called without parameters.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> p = jnp.ones((), jnp.bfloat16)
+    >>> tx = gradx.chain(gradx.sgd(0.001), gradx.kahan())
+    >>> state = tx.init(p)
+    >>> for _ in range(100):  # each of which bf16 alone would round away
+    ...     updates, state = tx.update(jnp.ones(()), state, p)
+    ...     p = gradx.apply_updates(p, updates)
+    >>> round(float(p), 2)
+    0.9
     """
 
     def rule(g, p, compensation, dtype):
@@ -140,9 +150,9 @@ def split_weights() -> GradientTransformation:
 
     One byte a parameter, with which a bf16 one has 16 significant bits in place of 8: weights of 24 bits in 3
     bytes (FlashOptim, 2026, arXiv:2602.23349, with 254 for 256: then 127 is a tie, and an update of 0 might
-    change the parameter). A parameter that was changed from outside goes on from there,
-    with a correction too small to matter. Parameters in float32 or better pass. Raises ValueError if `update`
-    is called without parameters.
+    change the parameter). A parameter that was changed from outside goes on from there, with a correction too
+    small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is called without
+    parameters.
     """
 
     def rule(g, p, correction, dtype):
