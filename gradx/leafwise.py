@@ -167,15 +167,8 @@ class Lifted:
         needs_count = "t" in self.scalars_ask or any(map(callable, hyper.values()))
         needs_count |= not set(corrections.values()) <= set(self.weighted)
         self.scheduled = needs_count and not self.counts
-        taken = (hyper.keys() | corrections.keys()) & {
-            "g",
-            "p",
-            "dtype",
-            "t",
-            "updates",
-            "params",
-            *self.fields,
-        }
+        meant = {"g", "p", "dtype", "t", "updates", "params", *self.fields}
+        taken = (hyper.keys() | corrections.keys()) & meant
         if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
@@ -217,7 +210,7 @@ class Lifted:
                 out = self.leaves([inputs[i] for i in run], *scalars(g.dtype), listening())
             except (TypeError, ValueError) as e:
                 for k, slot in slots.items():  # the likely cause: a state of other parameters
-                    check_fit(jax.eval_shape(self.starts[k], g), slot, k, place)
+                    check_fit(jax.eval_shape(self.starts[k], ps.get(run[0], g)), slot, k, place)
                 e.add_note(f"(in {place})")
                 raise
             for i, ((u, new), told) in zip(run, out, strict=True):

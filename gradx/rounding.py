@@ -1,10 +1,11 @@
-"""Round an array to fewer bits, to the nearest or by chance: unbiased, so that many small changes are not lost.
+"""Round an array to fewer bits, to the nearest or by chance: unbiased, so that small changes add up.
 
 The random bits are a hash of the element's place, salted anew for every array and step. A generator such as
 Threefry would take several times as long as the optimizer itself; this hash hides behind the memory traffic.
 As the place is that in the whole array, the bits do not depend on how jit shards the array.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ def salts(key: jax.Array, count: jax.Array, n: int) -> jax.Array:
     return mixed(salt[None] + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
 
 
-@jax.jit  # for one, iota takes the sharding of a mesh only within a program
+@functools.partial(jax.jit, keep_unused=True)  # a program, on the devices of `like`, for iota's sharding
 def random_bits(salt: jax.Array, like: jax.Array) -> jax.Array:
     """32 random bits, as uint32, for each element of an array."""
     sharding = jax.typeof(like).sharding
@@ -51,7 +52,7 @@ def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
     What `dtype` can hold stays as it is, with the sign of a zero; inf and NaN too. What is too large becomes
     what `astype` makes of it, inf for one. `bits` are 32 random bits for each element.
     """
-    x = on_grid(x, dtype, bits)
+    x = jnp.where(jnp.isnan(x), jnp.nan, on_grid(x, dtype, bits))
     if x.dtype == jnp.float32 and jnp.dtype(dtype) == jnp.bfloat16:
         # By shifts and not by astype, which on the CPU takes longer than the rest.
         y = lax.bitcast_convert_type(x, jnp.uint32)
@@ -62,7 +63,8 @@ def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
 def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Array:
     """`x` as `dtype` would hold it, in the dtype that it has: the nearest; with bits, as `stochastic_round`.
 
-    XLA may take `x.astype(dtype).astype(x.dtype)` for `x`; this it computes. Too large numbers stay.
+    XLA may take `x.astype(dtype).astype(x.dtype)` for `x`; this it computes. What is too large stays, inf
+    too; what becomes of NaN means nothing, as to keep it here took longer than all the rest.
     """
     own, its = jnp.finfo(x.dtype), jnp.finfo(dtype)
     dropped = own.nmant - its.nmant
@@ -79,7 +81,7 @@ def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Arra
         out = jnp.where(
             jnp.abs(x) < float(its.tiny), at_equal_steps(x, 2.0 ** (its.minexp - its.nmant), bits), out
         )
-    return jnp.where(jnp.isnan(x), jnp.nan, out)
+    return out
 
 
 def at_equal_steps(x: jax.Array, step: float, bits: jax.Array | None) -> jax.Array:

@@ -162,6 +162,31 @@ def test_what_optax_has_not_costs_no_copy(tx, most_bytes, lenient):
     assert found.temporary_per_parameter <= 0.1
 
 
+# What ends a chain of AdamW on bf16 parameters: bytes, temporaries, kernels for each leaf beyond the plain
+# step's. A kernel of the CPU has one result, so parameter and rest are made by two, from copies of both; an
+# H100 has one kernel for all of a leaf, without temporaries: 22, 22, 30, 26 and 24 bytes.
+ROUNDED = [
+    (gx.identity(), 32.1, 0.1, 0),
+    (gx.stochastic_rounding(0), 32.1, 0.1, 0),
+    (gx.master_weights(), 46.1, 0.1, 1),
+    (gx.kahan(), 60.1, 6.2, 4),
+    (gx.split_weights(), 55.1, 4.5, 4),
+]
+
+
+@pytest.mark.parametrize(("last", "most_bytes", "most_temporary", "more_kernels"), ROUNDED, ids=repr)
+def test_rounding_of_bf16_parameters_is_part_of_the_step(last, most_bytes, most_temporary, more_kernels):
+    params = jax.tree.map(lambda p: p.update(dtype=jnp.bfloat16), PARAMS)
+    plain, found = (
+        gx.cost(gx.chain(gx.adamw(1e-3), link), params, platform="cpu") for link in (gx.identity(), last)
+    )
+    assert found.moved_per_parameter <= most_bytes
+    assert found.temporary_per_parameter <= most_temporary
+    assert found.kernels <= plain.kernels + more_kernels * found.leaves + 20  # scalars
+    state = {"kahan()": 10, "master_weights()": 12, "split_weights()": 9}.get(repr(last), 8)
+    assert abs(found.state_per_parameter - state) < 0.01
+
+
 def test_a_mask_costs_no_copy(lenient):
     masked = cost(gx.adamw(1e-3, weight_decay=0.1, mask="matrices_only"))
     assert masked.moved_per_parameter <= 40.5

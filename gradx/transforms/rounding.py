@@ -5,7 +5,6 @@ rounds the sum makes it exactly that. A parameter in float32 or better needs non
 it is, and its slot is the empty tuple.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +45,7 @@ class KahanState(NamedTuple):
 
 
 class SplitWeightsState(NamedTuple):
-    """The same in 127ths of the most that it can be, int8."""
+    """The same in 128ths of half a step between the neighbours of a parameter, int8."""
 
     correction: Any
 
@@ -69,8 +68,8 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
     Arguments:
       key: a `jax.random.key`, a raw key (uint32), or an integer to make a key of.
 
-    The chances depend on the key, the step, the parameter and the element's place in it, not on how jit shards
-    it; within `shard_map`, which sees a shard alone, each shard draws the same. Parameters in float32 or
+    The chances depend on the key, the step, the parameter and the element's place in it, but not on how jit
+    shards it; within `shard_map`, which sees one shard, all shards draw the same. Parameters in float32 or
     better pass. Raises TypeError without a key, ValueError if `update` is called without parameters.
     """
     if key is None:
@@ -101,9 +100,9 @@ def by_chance(g: jax.Array, p: jax.Array, salt: jax.Array) -> jax.Array:
     g, wide = widened((g, p))
     if is_wide(p.dtype):
         return g
-    check_real(g)
     with promotion((g, wide)):
-        return toward(wide, on_grid(wide + g, p.dtype, random_bits(salt, p)))
+        w = wide + real(g)
+        return toward(wide, w, on_grid(w, p.dtype, random_bits(salt, p)))
 
 
 @factory
@@ -118,11 +117,24 @@ def kahan() -> GradientTransformation:
     17 significant bits in place of 8. A parameter that was changed from outside goes on from there, with a
     compensation too small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is
     called without parameters.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> p = jnp.ones((), jnp.bfloat16)
+    >>> tx = gradx.chain(gradx.sgd(0.001), gradx.kahan())
+    >>> state = tx.init(p)
+    >>> for _ in range(100):  # each of which bf16 alone would round away
+    ...     updates, state = tx.update(jnp.ones(()), state, p)
+    ...     p = gradx.apply_updates(p, updates)
+    >>> round(float(p), 2)
+    0.9
     """
 
     def rule(g, p, compensation, dtype):
-        read = lambda p, compensation: p + compensation
-        return with_rest(g, p, compensation, dtype, read, lambda rest, p: rest)
+        if is_wide(dtype):
+            return g, compensation
+        u, new, rest = split(p, p + compensation, g, dtype)
+        most = half_step(new, dtype) * (1 - 2**-8)  # half of one might be rounded away from p
+        return u, jnp.clip(rest, -most, most)
 
     start = zero_slot(jnp.bfloat16)
     return leafwise(KahanState, rule, slots={"compensation": lambda p: () if is_wide(p.dtype) else start(p)})
@@ -132,20 +144,23 @@ def kahan() -> GradientTransformation:
 def split_weights() -> GradientTransformation:
     """Keep 8 more bits of the parameters, beside them; the last link of a chain.
 
-        w          = p + correction * h + g      for h = ulp(p) / 2 / 127
+        w          = p + correction * h + g      with h = ulp(p) / 256
         p          = w in its dtype
-        correction = round((w - p) / h) in int8, for the new h
+        correction = round((w - p) / h) in int8, at most 127, with the new h
 
     One byte a parameter, with which a bf16 one has 16 significant bits in place of 8: weights of 24 bits in 3
-    bytes (FlashOptim, 2026, arXiv:2602.23349). A parameter that was changed from outside goes on from there,
-    with a correction too small to matter. Parameters in float32 or better pass. Raises ValueError if `update`
-    is called without parameters.
+    bytes (FlashOptim, 2026, arXiv:2602.23349, with 254 for 256: then 127 is a tie, and an update of 0 might
+    change the parameter). A parameter that was changed from outside goes on from there, with a correction too
+    small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is called without
+    parameters.
     """
 
     def rule(g, p, correction, dtype):
-        half = lambda p: half_step(p, dtype)
-        read = lambda p, correction: p + correction.astype(p.dtype) * (half(p) * (1 / 127))
-        return with_rest(g, p, correction, dtype, read, lambda rest, p: jnp.round(rest / half(p) * 127))
+        if is_wide(dtype):
+            return g, correction
+        unit = lambda p: half_step(p, dtype) * 2**-7
+        u, new, rest = split(p, p + correction.astype(p.dtype) * unit(p), g, dtype)
+        return u, jnp.clip(jnp.round(rest / unit(new)), -127, 127)
 
     start = lambda p: () if is_wide(p.dtype) else jnp.zeros_like(p, dtype=jnp.int8)
     return leafwise(SplitWeightsState, rule, slots={"correction": start})
@@ -179,9 +194,8 @@ def master_weights(dtype: Any = jnp.float32) -> GradientTransformation:
     def rule(g, p, master, dtype):
         if isinstance(master, tuple):
             return g, master
-        check_real(g)
-        master = master + g
-        return toward(p, on_grid(master, dtype)), master
+        master = master + real(g).astype(master.dtype)
+        return toward(p, master, on_grid(master, dtype)), master
 
     return leafwise(MasterWeightsState, rule, slots={"master": start})
 
@@ -191,28 +205,25 @@ def is_wide(dtype: Any, bits: int = 32) -> bool:
     return jnp.finfo(dtype).bits >= bits
 
 
-def with_rest(
-    g: jax.Array, p: jax.Array, slot: Any, dtype: Any, read: Callable, write: Callable
-) -> tuple[jax.Array, Any]:
-    """The update that makes `p` the nearest to `read(p, slot) + g` in its dtype; the slot for the rest of it.
-
-    An element whose update is 0 stays bitwise as it is, and so does its slot.
-    """
-    if isinstance(slot, tuple):
-        return g, slot
-    check_real(g)
-    w = read(p, slot) + g
+def split(p: jax.Array, full: jax.Array, g: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`full + g` as the nearest in `dtype` and the rest; first the update that makes `p` the former."""
+    w = full + real(g).astype(full.dtype)
     new = on_grid(w, dtype)
-    rest = jnp.where(jnp.isfinite(new), w - new, 0.0)
-    stays = g == 0
-    return jnp.where(stays, -0.0, toward(p, new)), jnp.where(stays, slot, write(rest, new))
+    rest = w - new
+    return toward(p, w, new), new, jnp.where(jnp.isfinite(rest), rest, 0.0)
 
 
-def toward(p: jax.Array, new: jax.Array) -> jax.Array:
-    """The update that makes `p` another; -0 where it is that already, as 0 added to -0 is 0."""
-    return jnp.where(new == p, -0.0, new - p)
+def toward(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
+    """The update that makes `p` what `w` was rounded to, `new`, or not finite where `w` is not.
+
+    -0 where `p` is that already, as 0 added to -0 is 0.
+    """
+    is_finite = jnp.isfinite(w)
+    return jnp.where(is_finite & (new != p), new - p, jnp.where(is_finite, -0.0, w))
 
 
-def check_real(g: jax.Array) -> None:
+def real(g: jax.Array) -> jax.Array:
+    """The update of a real parameter; an error if it is complex."""
     if jnp.iscomplexobj(g):
         raise TypeError("the update is complex, and its parameter is real")
+    return g
