@@ -20,6 +20,7 @@ from gradx.cost import *
 from gradx.factory import *
 from gradx.hyper import *
 from gradx.leafwise import *
+from gradx.low_precision.store import *
 from gradx.minimize import *
 from gradx.optimizers.adabelief import *
 from gradx.optimizers.adadelta import *
@@ -82,7 +83,6 @@ from gradx.transforms.linesearch import *
 from gradx.transforms.lookahead import *
 from gradx.transforms.loss_scale import *
 from gradx.transforms.masking import *
-from gradx.transforms.master import *
 from gradx.transforms.metrics import *
 from gradx.transforms.momentum import *
 from gradx.transforms.multi_steps import *
@@ -91,6 +91,7 @@ from gradx.transforms.norms import *
 from gradx.transforms.overrides import *
 from gradx.transforms.packing import *
 from gradx.transforms.partition import *
+from gradx.transforms.rounding import *
 from gradx.transforms.scale import *
 from gradx.transforms.skipping import *
 from gradx.transforms.trust_ratio import *

@@ -6,6 +6,7 @@ step's scalars, all asked for by name:
 
     g         the gradient (or the update from the link before)
     p         the parameter; asking for it makes `params` required in `update`
+    dtype     the parameter's own, which `p` is widened from
     <slot>    a field of the state
     <hyper>   a hyperparameter, resolved at this step
     <scalar>  what the `scalars` function gave, such as a norm over all parameters; a bias correction
@@ -159,14 +160,14 @@ class Lifted:
         self.fields = [renamed.get(name, name) for name in State._fields]
         self.starts = {name: slots.get(name, zero_slot()) for name in self.fields if name != "count"}
         self.rule_asks, self.scalars_ask = asked(rule), asked(scalars)
-        self.needs_params = "p" in self.rule_asks or "params" in self.scalars_ask
+        self.needs_params = bool({"p", "dtype"} & self.rule_asks.keys()) or "params" in self.scalars_ask
         self.corrections = corrections
         self.weighted = sorted({k for k in corrections.values() if varies(hyper[k])})
         self.counts = "count" in self.fields
         needs_count = "t" in self.scalars_ask or any(map(callable, hyper.values()))
         needs_count |= not set(corrections.values()) <= set(self.weighted)
         self.scheduled = needs_count and not self.counts
-        taken = (hyper.keys() | corrections.keys()) & {"g", "p", "t", "updates", "params", *self.fields}
+        taken = (hyper.keys() | corrections.keys()) & {"g", "p", "dtype", "t", "updates", "params", *self.fields}
         if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
@@ -248,7 +249,7 @@ class Lifted:
 
     def at_dtype(self, known: dict, dtype: Any) -> tuple[dict, tuple]:
         """What the rule asks for of the scalars, for leaves of one dtype: arrays; Python numbers."""
-        asked_for = pick(self.owner, self.rule_asks, known | dict.fromkeys(["g", "p", *self.starts]))
+        asked_for = pick(self.owner, self.rule_asks, known | dict.fromkeys(["g", "p", "dtype", *self.starts]))
         dtype = real_dtype(compute_dtype(dtype))
         scalars = {k: cast(known[k], dtype) for k in asked_for if k in known}
         numbers = {k: v for k, v in scalars.items() if isinstance(v, float)}
@@ -257,7 +258,8 @@ class Lifted:
     def at_leaf(self, g: Any, p: Any, slots: dict, scalars: dict, numbers: tuple) -> tuple[Any, dict]:
         """The rule on one parameter: its update and its slots."""
         arrays = widened({"g": g, "p": p} | slots)
-        given = pick(self.owner, self.rule_asks, dict(numbers) | scalars | arrays)
+        own = {} if p is None else {"dtype": p.dtype}
+        given = pick(self.owner, self.rule_asks, dict(numbers) | scalars | arrays | own)
         with promotion(arrays):
             out = self.rule(**given)
         u, *new = out if isinstance(out, tuple) else (out,)

@@ -1,8 +1,8 @@
-"""Round an array to fewer bits by chance: unbiased, so that many small changes are not lost.
+"""Round an array to fewer bits, to the nearest or by chance: unbiased, so that many small changes are not lost.
 
 The random bits are a hash of the element's place, salted anew for every array and step. A generator such as
 Threefry would take several times as long as the optimizer itself; this hash hides behind the memory traffic.
-As the place is that in the whole array, the bits do not depend on how the array is sharded.
+As the place is that in the whole array, the bits do not depend on how jit shards the array.
 """
 
 from typing import Any
@@ -19,11 +19,15 @@ def salts(key: jax.Array, count: jax.Array, n: int) -> jax.Array:
     return jax.random.bits(jax.random.fold_in(key, count), (n, 2), jnp.uint32)
 
 
+@jax.jit  # for one, iota takes the sharding of a mesh only within a program
 def random_bits(salt: jax.Array, like: jax.Array) -> jax.Array:
     """32 random bits, as uint32, for each element of an array."""
-    place = jnp.zeros(like.shape, jnp.uint32)
-    for axis, n in enumerate(like.shape):
-        place = place * jnp.uint32(n & 0xFFFFFFFF) + lax.broadcasted_iota(jnp.uint32, like.shape, axis)
+    sharding = jax.typeof(like).sharding
+    place, stride = jnp.uint32(0), 1
+    for axis in reversed(range(like.ndim)):
+        along = lax.broadcasted_iota(jnp.uint32, like.shape, axis, out_sharding=sharding)
+        place = place + along * jnp.uint32(stride & 0xFFFFFFFF)
+        stride *= like.shape[axis]
     # A factor of its own for each salt: with an offset alone, two arrays would share one shifted sequence.
     return mixed(place * (salt[1] | 1) + salt[0])
 
@@ -36,16 +40,60 @@ def mixed(x: jax.Array) -> jax.Array:
 
 
 def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
-    """`x` (float32) as one of its two neighbours in `dtype`, the nearer the likelier: its mean is `x`.
+    """`x` as one of its two neighbours in a smaller `dtype`, the nearer the likelier: its mean is `x`.
 
-    What `dtype` can hold stays as it is; inf and NaN too. Of `bits` the low ones are used: 16 for bfloat16.
+    What `dtype` can hold stays as it is, with the sign of a zero; inf and NaN too. What is too large becomes
+    what `astype` makes of it, inf for one. `bits` are 32 random bits for each element.
     """
-    assert jnp.dtype(dtype) == jnp.bfloat16  # the other dtypes: to come
-    y = lax.bitcast_convert_type(x, jnp.uint32)
-    is_finite = (y & jnp.uint32(0x7F800000)) != jnp.uint32(0x7F800000)
-    y = y + jnp.where(is_finite, bits & jnp.uint32(0xFFFF), jnp.uint32(0))
-    # By shifts and not by astype, which on the CPU takes longer than the rest.
-    return lax.bitcast_convert_type((y >> 16).astype(jnp.uint16), jnp.bfloat16)
+    x = on_grid(x, dtype, bits)
+    if x.dtype == jnp.float32 and jnp.dtype(dtype) == jnp.bfloat16:
+        # By shifts and not by astype, which on the CPU takes longer than the rest.
+        y = lax.bitcast_convert_type(x, jnp.uint32)
+        return lax.bitcast_convert_type((y >> 16).astype(jnp.uint16), jnp.bfloat16)
+    return x.astype(dtype)
+
+
+def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Array:
+    """`x` as `dtype` would hold it, in the dtype that it has: the nearest; with bits, as `stochastic_round`.
+
+    XLA may take `x.astype(dtype).astype(x.dtype)` for `x`; this it computes. Too large numbers stay.
+    """
+    own, its = jnp.finfo(x.dtype), jnp.finfo(dtype)
+    dropped = own.nmant - its.nmant
+    y: Any = lax.bitcast_convert_type(x, f"uint{own.bits}")
+    one, n = jnp.ones((), y.dtype), jnp.asarray(dropped, y.dtype)
+    if bits is None:
+        more = (one << (n - 1)) - one + ((y >> n) & one)  # ties go to the even neighbour
+    elif dropped <= 32:
+        more = (bits >> jnp.uint32(32 - dropped)).astype(y.dtype)
+    else:
+        more = bits.astype(y.dtype) << jnp.asarray(dropped - 32, y.dtype)
+    out = lax.bitcast_convert_type(((y + more) >> n) << n, x.dtype)  # inf stays
+    if its.minexp > own.minexp:  # numbers so small that the steps of `dtype` do not become smaller
+        out = jnp.where(jnp.abs(x) < float(its.tiny), at_equal_steps(x, 2.0 ** (its.minexp - its.nmant), bits), out)
+    return jnp.where(jnp.isnan(x), jnp.nan, out)
+
+
+def at_equal_steps(x: jax.Array, step: float, bits: jax.Array | None) -> jax.Array:
+    """A multiple of `step`, a power of two: the nearest; with bits, one of the two around `x`."""
+    x = x * (1 / step)
+    below = jnp.floor(x)
+    if bits is None:
+        return jnp.round(x) * step
+    chance = (bits >> jnp.uint32(8)).astype(x.dtype) * 2.0**-24
+    return jnp.where(chance < x - below, below + 1, below) * step
+
+
+def half_step(x: jax.Array, dtype: Any) -> jax.Array:
+    """Half of the distance between neighbours of `x` in `dtype`, above it; `x` in float32 or better.
+
+    At least so large that a 128th of it is no subnormal number, which XLA:CPU takes for 0.
+    """
+    own, its = jnp.finfo(x.dtype), jnp.finfo(dtype)
+    y: Any = lax.bitcast_convert_type(x, f"uint{own.bits}")
+    n = jnp.asarray(own.nmant, y.dtype)
+    power = lax.bitcast_convert_type((y << jnp.ones((), y.dtype) >> (n + 1)) << n, x.dtype)  # 2^⌊log2 |x|⌋
+    return jnp.maximum(power, 2.0 ** max(its.minexp, -126 + 8 + its.nmant)) * 2.0 ** -(its.nmant + 1)
 
 
 def dither(salt: jax.Array, count: jax.Array, like: jax.Array) -> jax.Array:

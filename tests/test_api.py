@@ -37,6 +37,7 @@ FLOORS = [
     ["transforms"],
     ["optimizers"],
     ["minimize", "conventions", "cost", "states", "training"],
+    ["low_precision"],
     ["torch", "keras", "flax"],
 ]
 

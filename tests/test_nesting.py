@@ -53,6 +53,7 @@ AROUND = {
     "named": lambda tx: gx.named_chain(("inner", tx), ("clip", gx.clip(1.0))),
     "packed": gx.packed,
     "partition": lambda tx: gx.partition({"all": tx}, "all"),
+    "store": lambda tx: gx.store(tx, gx.Rounded(), min_size=1, seed=0),
     "skip_if": lambda tx: gx.skip_if(tx, gx.nonfinite(), gx.spike("gradient_norm", warmup=2)),
 }
 

@@ -71,6 +71,11 @@ class Stored:
     positive: bool = dataclasses.field(metadata=dict(static=True))
     dtype: Any = dataclasses.field(metadata=dict(static=True))  # the array's
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's, as its codes may be packed."""
+        return jax.eval_shape(self.decode).shape
+
     def decode(self) -> jax.Array:
         """The array, in the dtype that it would have."""
         return self.codec.decode(self.arrays, self.positive).astype(self.dtype)
@@ -81,11 +86,16 @@ class Stored:
         return dataclasses.replace(self, arrays=arrays)
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{k}: {x.dtype}{list(x.shape)}" for k, x in self.arrays.items())
-        return f"Stored({self.codec!r}, {held})"
+        is_array = lambda x: hasattr(x, "dtype") and hasattr(x, "shape")  # a tree may hold anything
+        shown = lambda x: f"{x.dtype}{list(x.shape)}" if is_array(x) else repr(x)
+        held = "".join(f", {k}: {shown(x)}" for k, x in self.arrays.items())
+        return f"Stored({self.codec!r}{held})"
+
+
+def is_stored(x: Any) -> bool:
+    return isinstance(x, Stored)
 
 
 def decode_state(state: Any) -> Any:
     """A state with all that is stored in smaller formats as ordinary arrays."""
-    is_stored = lambda x: isinstance(x, Stored)
     return jax.tree.map(lambda x: x.decode() if is_stored(x) else x, state, is_leaf=is_stored)

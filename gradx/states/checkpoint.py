@@ -1,5 +1,6 @@
 """Parameters and state on disk, through Orbax: by name, whole or not at all."""
 
+import contextlib
 import pathlib
 import re
 import shutil
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 
 from gradx.core import linked
-from gradx.states.entries import entries, full_names
+from gradx.states.entries import Entry, entries, full_names
 from gradx.tree import Tree, flatten, is_missing, slash_paths
 
 __all__ = ["Checkpoint", "latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
@@ -72,7 +73,7 @@ def save_checkpoint(
         tidy(folder)
     args = ocp.args.Composite(
         arrays=ocp.args.PyTreeSave({name: raw(x) for name, x in arrays.items() if x.size}),
-        manifest=ocp.args.JsonSave({name: described(x) for name, x in arrays.items()}),
+        manifest=ocp.args.JsonSave(manifest_of(arrays, params, state)),
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(folder / str(step), args=args)
@@ -128,7 +129,8 @@ def restore_checkpoint(
         raise ValueError(f"restore_checkpoint: {folder / str(step)} was not made by save_checkpoint")
     state = abstract_state(tx, params)
     likes = named(params, state, extra)
-    arrays = read(ocp, folder / str(step), likes, with_extra=extra is not None)
+    asked = manifest_of(likes, params, state)
+    arrays = read(ocp, folder / str(step), likes, asked, with_extra=extra is not None)
     leaves = iter([like_given(arrays[k] if k in arrays else empty(x), x) for k, x in likes.items()])
     return Checkpoint(step, *(jax.tree.map(lambda _: next(leaves), tree) for tree in (params, state, extra)))
 
@@ -160,11 +162,9 @@ def tidy(folder: pathlib.Path) -> None:
 
 def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
     """All arrays by name, in the order of the leaves."""
-    found = entries(state, params)
     ps, qs = ((slash_paths(tree), flatten(tree)[0]) for tree in (params, extra))
     pairs = [(f"params/{path}", x) for path, x in zip(*ps, strict=True) if not is_missing(x)]
-    for name, e in zip(full_names(found), found, strict=True):
-        pairs.append((f"state/{name}" + ("" if e.path is None else f"/{e.path}"), e.array))
+    pairs += [(name, e.array) for name, e in of_state(params, state)]
     pairs += [(f"extra/{path}", x) for path, x in zip(*qs, strict=True) if not is_missing(x)]
     out = dict(pairs)
     if len(out) < len(pairs):
@@ -174,14 +174,29 @@ def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
     return out
 
 
-def read(ocp: Any, folder: pathlib.Path, likes: dict[str, Any], with_extra: bool) -> dict[str, Any]:
+def of_state(params: Tree, state: Any) -> list[tuple[str, Entry]]:
+    """What a state holds, by name."""
+    found = entries(state, params)
+    tail = lambda e: "" if e.path is None else f"/{e.path}"
+    return [(f"state/{name}{tail(e)}", e) for name, e in zip(full_names(found), found, strict=True)]
+
+
+def manifest_of(arrays: dict[str, Any], params: Tree, state: Any) -> dict[str, str]:
+    """What each array is: its dtype and shape, and the codec without which its bits mean nothing."""
+    codecs = {name: f" of {e.codec!r}" for name, e in of_state(params, state) if e.codec is not None}
+    return {name: described(array_of(name, x)) + codecs.get(name, "") for name, x in arrays.items()}
+
+
+def read(
+    ocp: Any, folder: pathlib.Path, likes: dict[str, Any], asked: dict[str, str], with_extra: bool
+) -> dict[str, Any]:
     """The arrays of a checkpoint that has all that is asked for, and nothing else."""
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restore = lambda **args: checkpointer.restore(folder, args=ocp.args.Composite(**args))
         manifest = restore(manifest=ocp.args.JsonRestore())["manifest"]
         if not with_extra:
             manifest = {name: x for name, x in manifest.items() if not name.startswith("extra/")}
-        check(f"restore_checkpoint: {folder}", manifest, likes)
+        check(f"restore_checkpoint: {folder}", manifest, asked)
         targets = {}
         for name, x in likes.items():
             at = placement(x)
@@ -215,9 +230,8 @@ def described(x: Any) -> str:
     return f"{x.dtype}{list(x.shape)}"
 
 
-def check(what: str, saved: dict[str, str], likes: dict[str, Any]) -> None:
-    """Raise unless the names, dtypes and shapes that were saved are those asked for."""
-    asked = {name: described(array_of(name, x)) for name, x in likes.items()}
+def check(what: str, saved: dict[str, str], asked: dict[str, str]) -> None:
+    """Raise unless the names, dtypes, shapes and formats that were saved are those asked for."""
     both = [name for name in asked if name in saved and asked[name] != saved[name]]
     wrong = {
         "missing from it": [name for name in asked if name not in saved],
@@ -239,9 +253,16 @@ def abstract_state(tx: Any, params: Tree) -> Any:
     state, shapes = jax.eval_shape(tx.init, params) if is_abstract else tx.init(params), []
     for e in entries(state, params):
         p = e.array if e.i is None or not is_abstract else ps[e.i]
-        sharding = placement(p if p.shape == e.array.shape else e.array)
+        sharding = placement(p if p.shape == e.array.shape or follows(e, p) else e.array)
         shapes.append(jax.ShapeDtypeStruct(e.array.shape, e.array.dtype, sharding=sharding))
     return jax.tree.unflatten(jax.tree.structure(state), shapes)
+
+
+def follows(e: Entry, p: Any) -> bool:
+    """Whether the codes or scales of a slot can be divided among devices as the parameter is."""
+    with contextlib.suppress(AttributeError, ValueError):  # an axis that does not divide
+        return e.codec is not None and p.sharding.shard_shape(e.array.shape) is not None
+    return False
 
 
 def placement(x: Any) -> Any:

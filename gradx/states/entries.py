@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_flatten_with_path
 
+from gradx.codecs.stored import is_stored
 from gradx.transforms.packing import Packed, PackedState, pack_state, unpack_state
 from gradx.tree import MaskedNode, Tree, flatten, is_missing, slash_paths
 
@@ -22,7 +23,7 @@ class Entry(NamedTuple):
 
     `owner` is the class of the link's state, `field` the array's place in it, and `part` the names of the
     groups and links around it. `link` is where that state is, by keys. `i` and `path` are the parameter's, or
-    None.
+    None. `codec` is how a stored slot holds it.
     """
 
     part: str
@@ -32,18 +33,24 @@ class Entry(NamedTuple):
     i: int | None
     path: str | None
     array: Any
+    codec: Any = None
 
 
-def entries(state: Any, params: Tree) -> list[Entry]:
+def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
     """What a state holds, in the order of its leaves.
 
     Where a part of it has the structure of the parameters, its arrays are theirs, whatever their shapes. What
-    is there for one parameter may be a container of arrays, as in SM3.
+    is there for one parameter may be a container of arrays, as in SM3. A stored slot is its arrays, such as
+    its codes and scales; or, if `whole`, one entry, whose array is the `Stored`.
     """
     paths = slash_paths(params)
     found: list[Entry] = []
 
-    def add(keys: tuple, owners: tuple, i: int | None, array: Any) -> None:
+    def add(keys: tuple, owners: tuple, i: int | None, array: Any, codec: Any = None) -> None:
+        if is_stored(array) and not whole:
+            for key, x in tree_flatten_with_path(array.arrays)[0]:
+                add((*keys, *key), (*owners, ""), i, x, array.codec)
+            return
         fields = [k for k, key in enumerate(keys) if isinstance(key, GetAttrKey)]
         last = fields[-1] if fields else 0
         names = [keystr((key,), simple=True) for key in keys]
@@ -51,13 +58,13 @@ def entries(state: Any, params: Tree) -> list[Entry]:
         owner = owners[last] if fields else ""
         field = "/".join(names[last:]) or "state"
         path = None if i is None else paths[i]
-        found.append(Entry("/".join(outside), owner, field, keys[:last], i, path, array))
+        found.append(Entry("/".join(outside), owner, field, keys[:last], i, path, array, codec))
 
     def walk(node: Any, keys: tuple, owners: tuple) -> None:
         is_number = any(isinstance(k, GetAttrKey) and k.name in NUMBERS for k in keys)
         pieces = None if is_number else pieces_of(node, params)
         for i, piece in enumerate(pieces or []):
-            for below, x in tree_flatten_with_path(piece)[0]:
+            for below, x in tree_flatten_with_path(piece, is_leaf=is_stored)[0]:
                 add((*keys, *below), (*owners, *[""] * len(below)), i, x)
         if pieces is None:
             if is_leaf(node):
@@ -105,14 +112,19 @@ def one_level(node: Any) -> tuple[list, Any]:
 
 
 def is_leaf(x: Any) -> bool:
-    return all_leaves([x])
+    return is_stored(x) or all_leaves([x])
 
 
 def is_piece(x: Any) -> bool:
     """An array, or a plain container of arrays."""
     if isinstance(x, Mapping):
         x = list(x.values())
-    return all_leaves(x) if type(x) in (list, tuple) else is_leaf(x)
+    return all(map(is_leaf, x)) if type(x) in (list, tuple) else is_leaf(x)
+
+
+def with_arrays(state: Any, arrays: list) -> Any:
+    """A state with other arrays in place of its own, in their order; stored slots as wholes."""
+    return jax.tree.unflatten(jax.tree.structure(state, is_leaf=is_stored), arrays)
 
 
 def full_names(found: list[Entry]) -> list[str]:

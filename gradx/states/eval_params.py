@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
+from gradx.codecs.stored import decode_state
 from gradx.core import HINT, widened
 from gradx.transforms.averages import AverageParamsState
 from gradx.transforms.lookahead import LookaheadState
@@ -73,7 +74,7 @@ class Average(NamedTuple):
 
     def by_path(self, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """The average of each parameter that has one. By paths, as Flax NNX has other classes in a state."""
-        slot = getattr(self.state, FIELDS[type(self.state)])
+        slot = decode_state(getattr(self.state, FIELDS[type(self.state)]))
         leaves = {keystr(path): x for path, x in tree_flatten_with_path(slot, is_leaf=is_missing)[0]}
         slot = {path: x for path, x in leaves.items() if not is_missing(x)}
         missing = leaves.keys() - slot.keys()

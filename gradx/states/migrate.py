@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradx.codecs.stored import is_stored
 from gradx.core import linked
-from gradx.states.entries import Entry, entries, repacked, short_names, unpacked
+from gradx.states.entries import Entry, entries, repacked, short_names, unpacked, with_arrays
 from gradx.states.slots import can_hold
 from gradx.tree import Tree, aligned
 
@@ -59,9 +60,10 @@ def migrate(
       old_tx, new_tx: any transformations, of Optax too; `packed` around the whole of one is seen through.
       params: the parameters as they are now, for both.
 
-    Arrays are kept as they are, not copied, in the dtype that the new state has; one of another shape is
-    dropped. Injected hyperparameters are kept too: `set_hyperparams` sets others. Raises ValueError if
-    `old_state` is not one of `old_tx`, or for `packed` within a chain.
+    Arrays are kept as they are, not copied, in the dtype that the new state has, or in the format if `store`
+    holds it: a run may go on with 8 bits, and back. One of another shape is dropped. Injected
+    hyperparameters are kept too: `set_hyperparams` sets others. Raises ValueError if `old_state` is not one
+    of `old_tx`, or for `packed` within a chain.
 
     >>> import gradx, jax.numpy as jnp
     >>> params = {"w": jnp.ones(2)}
@@ -79,14 +81,14 @@ def migrate(
     shape = jax.tree.structure(jax.eval_shape(old_tx.init, params))
     aligned(shape, old_state, ("the state that old_tx makes", "old_state"))
     fresh = unpacked("migrate", new_tx, new_tx.init(params), params)
-    old, new = entries(unpacked("migrate", old_tx, old_state, params), params), entries(fresh, params)
+    ordinary = unpacked("migrate", old_tx, old_state, params)
+    old, new = (entries(state, params, whole=True) for state in (ordinary, fresh))
     sources = matched(old, new)
     leaves = [e.array for e in new]
     for k, j in sources.items():
-        x = old[j].array
-        leaves[k] = x if x.dtype == leaves[k].dtype else x.astype(leaves[k].dtype)
+        leaves[k] = converted(old[j].array, leaves[k])
     carried = set(sources) | set(going_on(old, new, sources, leaves))
-    state = repacked(new_tx, jax.tree.unflatten(jax.tree.structure(fresh), leaves), params)
+    state = repacked(new_tx, with_arrays(fresh, leaves), params)
     names = [(name, e.path) for name, e in zip(short_names(new), new, strict=True)]
     olds = [(name, e.path) for name, e in zip(short_names(old), old, strict=True)]
     return Migration(
@@ -123,6 +125,16 @@ def fits(old: Any, new: Any) -> bool:
     if old.dtype != new.dtype and jnp.issubdtype(new.dtype, jax.dtypes.extended):
         return False
     return old.shape == new.shape and (old.dtype == new.dtype or can_hold(new.dtype, old.dtype))
+
+
+def converted(x: Any, like: Any) -> Any:
+    """An array in the dtype or format of another; the same one where it has that already."""
+    if jax.tree.structure(x) == jax.tree.structure(like) and is_stored(x):
+        return x
+    x = x.decode() if is_stored(x) else x
+    if is_stored(like):
+        return like.encode(x)
+    return x if x.dtype == like.dtype else x.astype(like.dtype)
 
 
 def going_on(old: list[Entry], new: list[Entry], sources: dict[int, int], leaves: list) -> list[int]:

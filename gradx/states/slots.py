@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from gradx.codecs.stored import is_stored
 from gradx.states.entries import (
     Entry,
     check_unpacked,
@@ -17,6 +18,7 @@ from gradx.states.entries import (
     repacked,
     short_names,
     unpacked,
+    with_arrays,
 )
 from gradx.tree import MaskedNode, Tree, aligned, flatten, is_missing, slash_paths
 
@@ -37,7 +39,8 @@ def slots(state: Any, params: Tree, *, scalars: bool = False) -> list[Slot]:
     A slot is a part of the state with the structure of the parameters, whatever the shapes; groups and masks
     may leave parameters out. Its name is its field, such as "mu", in whatever link, group or wrapper it is.
     Only where a parameter has two arrays of one name, the group or link and the class of the link's state
-    come before it, or a number after it: "fast/trace", "Trace/trace", "trace[0]".
+    come before it, or a number after it: "fast/trace", "Trace/trace", "trace[0]". What `store` holds in
+    another format is listed by its arrays, "nu/codes" and "nu/scales"; elsewhere its name is "nu".
 
     Arguments:
       state: the state of any transformation for these parameters; for that of `packed`, ValueError: take
@@ -63,7 +66,7 @@ def slots(state: Any, params: Tree, *, scalars: bool = False) -> list[Slot]:
 def get_slot(state: Any, params: Tree, name: str) -> Any:
     """A slot by its name, as a tree like the parameters; what is of no parameter, such as a count, as it is.
 
-    Where a parameter has no such array, there is a `MaskedNode`.
+    Where a parameter has no such array, there is a `MaskedNode`. What is stored in another format is decoded.
 
     Arguments:
       state, params: as in `slots`.
@@ -78,7 +81,7 @@ def get_slot(state: Any, params: Tree, name: str) -> Any:
     ([0.0, 0.0], 0)
     """
     found, chosen = choose("get_slot", state, params, name)
-    arrays = {found[k].i: found[k].array for k in chosen}
+    arrays = {e.i: e.array.decode() if is_stored(e.array) else e.array for e in (found[k] for k in chosen)}
     if None in arrays:
         return arrays[None]
     leaves, treedef = flatten(params)
@@ -92,7 +95,7 @@ def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
     Arguments:
       state, params, name: as in `get_slot`.
       value: a tree like what `get_slot` returns, with the same shapes. It is copied, into the dtype that
-        is there.
+        is there, or into the format, by the nearest rounding.
 
     Raises KeyError and ValueError as `get_slot` does, ValueError for another structure or shape, TypeError
     for what the dtype cannot hold.
@@ -101,7 +104,7 @@ def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
     arrays = [e.array for e in found]
     if found[chosen[0]].i is None:
         arrays[chosen[0]] = stored(f"set_slot: {name}", value, arrays[chosen[0]])
-        return jax.tree.unflatten(jax.tree.structure(state), arrays)
+        return with_arrays(state, arrays)
     values = aligned(flatten(params)[1], value, ("the parameters", f"the value for {name}"))
     at = {found[k].i: k for k in chosen}
     for i, (x, path) in enumerate(zip(values, slash_paths(params), strict=True)):
@@ -110,7 +113,7 @@ def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
             raise ValueError(f"set_slot: {name}, at {path}, {what}")
         if i in at:
             arrays[at[i]] = stored(f"set_slot: {name}, at {path},", x, arrays[at[i]])
-    return jax.tree.unflatten(jax.tree.structure(state), arrays)
+    return with_arrays(state, arrays)
 
 
 def reset(
@@ -147,8 +150,8 @@ def reset(
     if where is None and names is None:
         raise TypeError("reset: say what, by where or names; all of it is tx.init(params)")
     old, new = (unpacked("reset", tx, s, params) for s in (state, tx.init(params)))
-    leaves = aligned(jax.tree.structure(new), old, ("the state that init makes", "the one given"))
-    found, fresh = entries(old, params), jax.tree.leaves(new)
+    aligned(jax.tree.structure(new), old, ("the state that init makes", "the one given"))  # raises if not
+    found, fresh = (entries(s, params, whole=True) for s in (old, new))
     chosen = set(range(len(found)))
     if names is not None:
         wanted = [names] if isinstance(names, str) else names
@@ -162,14 +165,20 @@ def reset(
         chosen = {k for k in chosen if found[k].i in kept}
     if not chosen:
         raise ValueError(f"reset: no slot is named {names!r} where {where!r} matches")
-    leaves = [fresh[k] if k in chosen else x for k, x in enumerate(leaves)]
-    return repacked(tx, jax.tree.unflatten(jax.tree.structure(old), leaves), params)
+    arrays = [(fresh if k in chosen else found)[k].array for k in range(len(found))]
+    return repacked(tx, with_arrays(old, arrays), params)
 
 
 def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry], list[int]]:
     """What a state holds, and the positions of what has a name."""
-    found = entries(check_unpacked(owner, state), params)
+    found = entries(check_unpacked(owner, state), params, whole=True)
     names = short_names(found)
+    full = full_name(owner, names, name)
+    return found, [k for k, x in enumerate(names) if x == full]
+
+
+def full_name(owner: str, names: list[str], name: str) -> str:
+    """The one of some names that `name` is, or is the end of."""
     known = list(dict.fromkeys(names))
     ends = lambda x: x.endswith(f"/{name}") or re.fullmatch(rf"(.*/)?{re.escape(name)}\[\d+\]", x)
     candidates = [name] if name in known else [x for x in known if ends(x)]
@@ -177,11 +186,14 @@ def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry]
         raise KeyError(f"{owner}: no slot is named {name!r}; the state has {known}")
     if len(candidates) > 1:
         raise ValueError(f"{owner}: {name!r} may be any of {candidates}")
-    return found, [k for k, x in enumerate(names) if x == candidates[0]]
+    return candidates[0]
 
 
 def stored(place: str, value: Any, old: Any) -> Any:
-    """A copy of a value, for the place of an array: of its shape, in its dtype, on its devices."""
+    """A copy of a value, for the place of an array: of its shape, in its dtype or format, on its devices."""
+    if is_stored(old):
+        new = old.encode(stored(place, value, old.decode()))
+        return jax.tree.map(placed, new, old)
     is_key = jnp.issubdtype(old.dtype, jax.dtypes.extended)
     dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
     if dtype != old.dtype and (is_key or not can_hold(old.dtype, dtype)):
@@ -189,6 +201,11 @@ def stored(place: str, value: Any, old: Any) -> Any:
     if jnp.shape(value) != old.shape:
         raise ValueError(f"{place} has shape {old.shape}, and was given {jnp.shape(value)}")
     new = jnp.copy(value) if is_key else jnp.array(value, old.dtype)
+    return placed(new, old)
+
+
+def placed(new: Any, old: Any) -> Any:
+    """An array on the devices of another."""
     traced = isinstance(old, Tracer) or isinstance(new, Tracer)
     return new if traced or not isinstance(old, jax.Array) else jax.device_put(new, old.sharding)
 

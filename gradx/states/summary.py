@@ -18,11 +18,15 @@ __all__ = ["Summary", "summarize"]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One slot in one dtype, in one group or named link: how many arrays it has, and how many bytes."""
+    """One slot in one dtype, in one group or named link: how many arrays it has, and how many bytes.
+
+    `format` is the codec of a slot that is stored, else empty.
+    """
 
     slot: str
     part: str
     dtype: str
+    format: str
     arrays: int
     bytes: int
 
@@ -50,15 +54,20 @@ class Summary:
         return totals | {"rows": [dataclasses.asdict(row) for row in self.rows]}
 
     def cells(self) -> list[list[str]]:
-        """The table: a header, a line for each row, and the total; without parts if there are none."""
-        lines = [["slot", "part", "dtype", "arrays", "bytes", "B/parameter"]]
+        """The table: a header, a line for each row, and the total; parts and formats if there are any."""
+        lines = [["slot", "part", "dtype", "format", "arrays", "bytes", "B/parameter"]]
         for r in self.rows:
             share = f"{r.bytes / self.parameters:.2f}"
-            lines.append([r.slot, r.part, r.dtype, f"{r.arrays:,}", f"{r.bytes:,}", share])
+            lines.append([r.slot, r.part, r.dtype, r.format, f"{r.arrays:,}", f"{r.bytes:,}", share])
         arrays = sum(r.arrays for r in self.rows)
-        lines.append(["total", "", "", f"{arrays:,}", f"{self.bytes:,}", f"{self.bytes_per_parameter:.2f}"])
-        has_parts = any(r.part for r in self.rows)
-        return lines if has_parts else [[line[0], *line[2:]] for line in lines]
+        total = f"{self.bytes:,}", f"{self.bytes_per_parameter:.2f}"
+        lines.append(["total", "", "", "", f"{arrays:,}", *total])
+        columns = [
+            column
+            for column in zip(*lines, strict=True)
+            if column[0] not in ("part", "format") or any(column[1:])
+        ]
+        return [list(line) for line in zip(*columns, strict=True)]
 
     def __str__(self) -> str:
         lines = self.cells()
@@ -86,8 +95,8 @@ def summarize(tx: optax.GradientTransformation, params: Tree) -> Summary:
         `jax.eval_shape` gives.
 
     Nothing is allocated. A `part` is the name of a group, or of a link of `named_chain`. The slots of
-    `packed` are counted one by one. Raises ValueError for no parameters, TypeError for what is not a
-    transformation.
+    `packed` are counted one by one, those of `store` by their arrays, with their format. Raises
+    ValueError for no parameters, TypeError for what is not a transformation.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")}
@@ -107,7 +116,7 @@ def summarize(tx: optax.GradientTransformation, params: Tree) -> Summary:
         state = jax.eval_shape(tx.layout_of(params).unpack, state)
     found, sums = entries(state, params), defaultdict(lambda: [0, 0])
     for name, e in zip(short_names(found), found, strict=True):
-        total = sums[name, e.part, str(e.array.dtype)]
+        total = sums[name, e.part, str(e.array.dtype), "" if e.codec is None else repr(e.codec)]
         total[0] += 1
         total[1] += e.array.size * e.array.dtype.itemsize
     return Summary([Row(*key, *total) for key, total in sums.items()], parameters)

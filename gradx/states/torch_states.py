@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 
 from gradx.core import linked
-from gradx.states.entries import Entry, entries, repacked, unpacked
+from gradx.states.entries import Entry, entries, repacked, unpacked, with_arrays
 from gradx.states.slots import stored
 from gradx.tree import Tree, flatten, is_missing, slash_paths
 
@@ -71,7 +70,7 @@ def import_torch_state(
     linked("tx of import_torch_state", tx)  # raises if it is none
     theirs = by_path(state_dict, params, paths, convert)
     fresh = unpacked("import_torch_state", tx, tx.init(params), params)
-    found, leaves, wrong = entries(fresh, params), [], []
+    found, leaves, wrong = entries(fresh, params, whole=True), [], []
     used = {(path, name) for path, arrays in theirs.items() for name in arrays if name in DERIVED}
     for e in found:
         value, names = e.array, []
@@ -93,7 +92,7 @@ def import_torch_state(
     wrong += [f"torch's {name} of {path} has no slot" for path, name in left]
     if wrong:
         raise ValueError(f"import_torch_state: the states do not fit: {'; '.join(dict.fromkeys(wrong))}")
-    return repacked(tx, jax.tree.unflatten(jax.tree.structure(fresh), leaves), params)
+    return repacked(tx, with_arrays(fresh, leaves), params)
 
 
 def by_path(state_dict: Any, params: Tree, paths: Any, convert: Any) -> dict[str, dict[str, np.ndarray]]:

@@ -57,7 +57,7 @@ def groups(default: optax.GradientTransformation, rules: dict[Pattern, Rule]) ->
         name = name_of(pattern)
         if name in transforms:
             raise ValueError(f"groups: two groups are named {name!r}, and their states would be one")
-        matchers[name] = matcher(pattern)
+        matchers[name] = matcher("groups", pattern)
         transforms[name] = (
             overridden(f"groups, for {name!r}", default, rule) if isinstance(rule, dict) else rule
         )
@@ -82,17 +82,17 @@ def name_of(pattern: Pattern) -> str:
     return pattern.pattern if isinstance(pattern, re.Pattern) else text(pattern)
 
 
-def matcher(pattern: Pattern) -> Callable[[str, Any], bool | None]:
+def matcher(owner: str, pattern: Pattern) -> Callable[[str, Any], bool | None]:
     """A pattern as a function of path and leaf; None where it cannot tell, as the array is not there."""
     if isinstance(pattern, str | re.Pattern):
         try:
             search = re.compile(pattern).search
         except re.error as e:
-            raise ValueError(f"groups: {pattern!r} is not a regular expression: {e}") from e
+            raise ValueError(f"{owner}: {pattern!r} is not a regular expression: {e}") from e
         return lambda path, x: search(path) is not None
     if not callable(pattern):
         raise TypeError(
-            f"groups: a pattern is a regular expression or a function (path, array) -> bool, got {pattern!r}"
+            f"{owner}: a pattern is a regular expression or a function (path, array) -> bool, got {pattern!r}"
         )
 
     def match(path, x):
@@ -101,7 +101,7 @@ def matcher(pattern: Pattern) -> Callable[[str, Any], bool | None]:
         found = pattern(path, x)
         if not isinstance(found, bool | np.bool_):
             raise TypeError(
-                f"groups: {text(pattern)} must give True or False, and gave {found!r} for {path!r}"
+                f"{owner}: {text(pattern)} must give True or False, and gave {found!r} for {path!r}"
             )
         return bool(found)
 

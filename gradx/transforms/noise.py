@@ -46,13 +46,11 @@ def add_noise(
         )
     given: Any = seed if key is None else key
     check("add_noise", eta=eta, gamma=gamma)
-    check_key(given)
+    check_key("add_noise", given)
 
     def init(params):
         present(*flatten(params), "add_noise")
-        is_seed = np.ndim(given) == 0 and not is_typed(given)
-        # A copy: the state may be donated, and this key is needed for the next `init`.
-        return AddNoiseState(jnp.zeros((), jnp.int32), jax.random.key(given) if is_seed else jnp.copy(given))
+        return AddNoiseState(jnp.zeros((), jnp.int32), new_key(given))
 
     def update(updates, state, params=None, **extra):
         check_state("add_noise", AddNoiseState, state)
@@ -72,7 +70,7 @@ def add_noise(
     return GradientTransformation(init, update)
 
 
-def check_key(key: Any) -> None:
+def check_key(owner: str, key: Any, name: str = "key") -> None:
     """Raise unless `key` is an integer or one random key."""
     ndim, dtype = np.ndim(key), getattr(key, "dtype", None)
     if is_typed(key):
@@ -82,7 +80,14 @@ def check_key(key: Any) -> None:
     else:
         valid = jnp.issubdtype(dtype, jnp.integer) if ndim == 0 else ndim == 1 and dtype == np.uint32
     if not valid:
-        raise TypeError(f"add_noise: key must be an integer or one random key, got {key!r}")
+        raise TypeError(f"{owner}: {name} must be an integer or one random key, got {key!r}")
+
+
+def new_key(given: Any) -> jax.Array:
+    """The key for a state: made of an integer, or a copy of one that was given."""
+    is_seed = np.ndim(given) == 0 and not is_typed(given)
+    # A copy: the state may be donated, and this key is needed for the next `init`.
+    return jax.random.key(given) if is_seed else jnp.copy(given)
 
 
 def is_typed(key: Any) -> bool:

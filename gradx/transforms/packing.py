@@ -13,6 +13,7 @@ from jax.core import Tracer
 from optax import MaskedNode
 
 from gradx.batches import alike, together
+from gradx.codecs.stored import is_stored
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory
 from gradx.hyper import positive_integer
@@ -144,7 +145,8 @@ class Layout:
     def __init__(self, state: Any, params: Any, max_size: int) -> None:
         self.avals, self.treedef = jax.tree.flatten(state)
         position = itertools.count()
-        trees = jax.tree.leaves(state, is_leaf=lambda x: jax.tree.structure(x) == params)
+        is_slot = lambda x: jax.tree.structure(x, is_leaf=is_stored) == params
+        trees = jax.tree.leaves(state, is_leaf=is_slot)
         slots = [{next(position): x for x in jax.tree.leaves(tree)} for tree in trees]
         self.groups = grouped(slots, max_size)
 

@@ -72,6 +72,7 @@ def test_it_prints_as_a_table_and_is_a_dict():
         "slot": "mu",
         "part": "adam",
         "dtype": "float32",
+        "format": "",
         "arrays": 2,
         "bytes": 4_004_000,
     }

@@ -1,0 +1,230 @@
+"""Slots in smaller formats, for any transformation."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.extend.core import Var
+
+from gradx.codecs.rounded import Rounded
+from gradx.codecs.stored import Codec, Stored, is_stored
+from gradx.core import HINT, GradientTransformation, check_state, linked
+from gradx.factory import factory, text
+from gradx.hyper import positive_integer
+from gradx.numerics import increment
+from gradx.reports import unheard
+from gradx.rounding import random_bits, salts
+from gradx.states.entries import Entry, entries, short_names
+from gradx.states.slots import full_name
+from gradx.transforms.groups import Pattern, matcher
+from gradx.transforms.noise import check_key, new_key
+from gradx.tree import Tree, aligned, flatten, slash_paths
+
+__all__ = ["StoreState", "store"]
+
+
+class StoreState(NamedTuple):
+    """The step count, which the random bits follow, and the inner state with a `Stored` for some arrays."""
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
+    inner_state: Any
+
+
+@factory
+def store(
+    tx: optax.GradientTransformation,
+    codecs: Codec | dict[str, Codec],
+    *,
+    where: Pattern | None = None,
+    min_size: int = 4096,
+    seed: jax.Array | int | None = None,
+) -> GradientTransformation:
+    """Hold the slots of a transformation in fewer bytes: 16, 8 or 4 bits for each element.
+
+        slots    = decode(stored)
+        u, slots = tx(g, slots)
+        stored   = encode(slots)
+
+    Under jit the three are one pass over memory, and `tx` computes in float32 as before. Put it around the
+    optimizer, and accumulation, skipping, `packed` and the like around it.
+
+    Arguments:
+      tx: any transformation, of Optax too.
+      codecs: the format of all slots, or formats by name, `{"nu": Rounded("bfloat16")}`: names are those of
+        `slots`; the end of one will do, where that says which.
+      where: which parameters have their slots stored: a regular expression that is searched for in the
+        path, or a function (path, array) -> bool; None for all. "^(?!embed/)" leaves embeddings out, whose
+        rare and large gradients are the hardest to hold in few bits.
+      min_size: the fewest elements of an array that is stored, at least 1.
+      seed: an integer or a random key, for codecs that round by chance.
+
+    Smaller arrays and vectors stay as they are. So do, with one codec for all, integers and complex numbers,
+    what the codec cannot hold, and copies of the parameters, such as averages of them: these are stored
+    where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
+
+    Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
+    there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for what is
+    named and the codec cannot hold, and for averages of squares in float16, or in bfloat16 by nearest
+    rounding, where they stall: give `rounding="stochastic"`, 8 bits, or `force=True`.
+
+    >>> import gradx, jax
+    >>> params = {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")}
+    >>> tx = gradx.store(gradx.adamw(1e-3), gradx.Rounded("bfloat16"), seed=0)
+    >>> round(gradx.summarize(tx, params).bytes_per_parameter, 2)
+    4.0
+    """
+    inner_update = linked("the inner transformation of store", tx)
+    positive_integer("store", min_size=min_size)
+    check_codecs(codecs, seed)
+    named = isinstance(codecs, dict)
+    matches = matcher("store: where", every if where is None else where)
+
+    def init(params):
+        state = tx.init(params)
+        if jax.tree.leaves(params):  # else nothing to store; optax.tree_map_params comes this way
+            leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
+            for k, like in chosen(state, params).items():
+                leaves[k] = encoded(like, leaves[k], None)
+            state = treedef.unflatten(leaves)
+        return StoreState(jnp.zeros((), jnp.int32), state)
+
+    def chosen(state, params):
+        """What is stored, by its place among the leaves: each as a `Stored` without its arrays."""
+        leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
+        places = [k for k, x in enumerate(leaves) if not isinstance(x, StoreState)]
+        found = entries(treedef.unflatten([x if k in places else () for k, x in enumerate(leaves)]), params)
+        copies = set() if named else copied(tx.init, params)
+        theirs, out = selected(params), {}
+        for k, e, (name, codec) in zip(places, found, assigned(codecs, found), strict=True):
+            if codec is not None and e.i in theirs and k not in copies:
+                positive = is_positive(e.field)
+                if is_held(f"store: {name} of {e.path}", codec, e.array, positive, min_size, named):
+                    out[k] = Stored({}, codec, positive, e.array.dtype)
+        return out
+
+    def selected(params):
+        """The positions of the parameters whose slots are stored."""
+        paths, ps = slash_paths(params), flatten(params)[0]
+        found = {i: matches(path, p) for i, (path, p) in enumerate(zip(paths, ps, strict=True))}
+        if all(m is False for m in found.values()):  # None: it cannot tell, as the parameter is missing
+            raise ValueError(f"store: where={text(where)} matches none of the parameters {paths}")
+        return {i for i, m in found.items() if m}
+
+    def update(updates, state, params=None, **extra):
+        check_state("store", StoreState, state)
+        old, treedef = jax.tree.flatten(state.inner_state, is_leaf=is_own)
+        inner = treedef.unflatten([decoded(x) if is_stored(x) else x for x in old])
+        updates, inner = inner_update(updates, inner, params, **extra)
+        new = aligned(treedef, inner, ("the inner state that was given", "the one returned"), HINT)
+        places = [k for k, x in enumerate(old) if is_stored(x)]
+        for k, salt in zip(places, salts_for([old[k] for k in places], seed, state.count), strict=True):
+            new[k] = encoded(old[k], new[k], salt)
+        return updates, StoreState(increment(state.count), treedef.unflatten(new))
+
+    return GradientTransformation(init, update)
+
+
+def every(path: str, array: Any) -> bool:
+    return True
+
+
+def is_own(x: Any) -> bool:
+    """Whether a node is to be taken whole: an array that is stored here, or all that another store holds."""
+    return is_stored(x) or isinstance(x, StoreState)
+
+
+@jax.jit  # traced once for all slots of a shape and format
+def decoded(slot: Stored) -> jax.Array:
+    return slot.decode()
+
+
+@jax.jit
+def encoded(like: Stored, x: jax.Array, salt: jax.Array | None) -> Stored:
+    return like.encode(x, None if salt is None else random_bits(salt, x))
+
+
+def salts_for(slots: list[Stored], seed: Any, count: jax.Array) -> list[jax.Array | None]:
+    """A salt for each slot whose codec rounds by chance."""
+    n = sum(slot.codec.stochastic for slot in slots)
+    if not n:
+        return [None] * len(slots)
+    rows = iter(salts(new_key(seed), count, n))
+    return [next(rows) if slot.codec.stochastic else None for slot in slots]
+
+
+def check_codecs(codecs: Any, seed: Any) -> None:
+    """Raise unless there are formats, and a seed if one needs it."""
+    is_dict = isinstance(codecs, dict)
+    given = list(codecs.values()) if is_dict else [codecs]
+    if not given or not all(isinstance(codec, Codec) for codec in given):
+        raise TypeError(
+            "store: codecs must be a codec, such as Rounded('bfloat16'), or a dict from the names of slots "
+            f"to codecs, got {text(codecs)}"
+        )
+    if seed is not None:
+        check_key("store", seed, "seed")
+        return
+    for codec in given:
+        if codec.stochastic:
+            raise TypeError(
+                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, and to each "
+                "store another"
+            )
+
+
+def assigned(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
+    """The name of each array of a state, and its codec; that of what is of no parameter is None."""
+    names = short_names(found)
+    slots = [e.i is not None for e in found]
+    if isinstance(codecs, dict):
+        known = [name for name, is_slot in zip(names, slots, strict=True) if is_slot]
+        codecs = {full_name("store", known, name): codec for name, codec in codecs.items()}
+        return [
+            (name, codecs.get(name) if is_slot else None) for name, is_slot in zip(names, slots, strict=True)
+        ]
+    return [(name, codecs if is_slot else None) for name, is_slot in zip(names, slots, strict=True)]
+
+
+def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named: bool) -> bool:
+    """Whether an array is stored; an error where it is meant to be, and cannot."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        if named:
+            raise TypeError(
+                f"{what} is {x.dtype}, and only real floating point can be stored: leave the slot out of "
+                "codecs, or the parameter by where"
+            )
+        return False
+    if x.ndim < 2 or x.size < min_size:
+        return False
+    wrong = codec.check(x.shape, x.dtype)
+    if wrong and named:
+        raise ValueError(f"{what}: {wrong}")
+    if not wrong and positive and stalls(codec):
+        raise ValueError(
+            f"{what} is an average of squares, which would stall or underflow in {codec!r}: take "
+            "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to have it all the same"
+        )
+    return not wrong
+
+
+def stalls(codec: Codec) -> bool:
+    """Whether an average of squares would not move in this format, or fall out of its range."""
+    coarse = isinstance(codec, Rounded) and jnp.finfo(codec.dtype).bits < 32 and not codec.force
+    return coarse and (codec.rounding == "nearest" or codec.dtype == "float16")
+
+
+def copied(init: Any, params: Tree) -> set[int]:
+    """Which leaves of a fresh state depend on the values of the parameters, as copies do and zeros do not."""
+    program, state = jax.make_jaxpr(unheard(init), return_shape=True)(params)
+    reached = set(program.jaxpr.invars)
+    for eqn in program.jaxpr.eqns:
+        if any(isinstance(v, Var) and v in reached for v in eqn.invars):
+            reached.update(eqn.outvars)
+    flags = [isinstance(v, Var) and v in reached for v in program.jaxpr.outvars]
+    leaves = jax.tree.leaves(jax.tree.unflatten(jax.tree.structure(state), flags), is_leaf=is_own)
+    return {k for k, flag in enumerate(leaves) if flag is True}
+
+
+def is_positive(field: str) -> bool:
+    return field == "nu"
