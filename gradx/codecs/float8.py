@@ -52,7 +52,9 @@ class Float8(Codec):
         one_of(self, format=tuple(TOP), rounding=("stochastic", "nearest"))
         check_block(self, self.block)
         if not hasattr(jnp, DTYPES[self.format]):
-            raise RuntimeError(f"Float8: JAX {jax.__version__} has no {DTYPES[self.format]}: take Blockwise()")
+            raise RuntimeError(
+                f"Float8: JAX {jax.__version__} has no {DTYPES[self.format]}: take Blockwise()"
+            )
 
     @property
     def stochastic(self) -> bool:

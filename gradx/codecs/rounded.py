@@ -37,7 +37,12 @@ class Rounded(Codec):
     force: bool = False
 
     def __post_init__(self) -> None:
-        one_of(self, dtype=("bfloat16", "float16", "float32"), rounding=("stochastic", "nearest"), force=(False, True))
+        one_of(
+            self,
+            dtype=("bfloat16", "float16", "float32"),
+            rounding=("stochastic", "nearest"),
+            force=(False, True),
+        )
 
     @property
     def stochastic(self) -> bool:

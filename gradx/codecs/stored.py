@@ -67,9 +67,9 @@ class Stored:
     """A slot in a smaller format. `slot.decode()` is the array."""
 
     arrays: dict[str, jax.Array]
-    codec: Codec = dataclasses.field(metadata=dict(static=True))
-    positive: bool = dataclasses.field(metadata=dict(static=True))
-    dtype: Any = dataclasses.field(metadata=dict(static=True))  # the array's
+    codec: Codec = dataclasses.field(metadata={"static": True})
+    positive: bool = dataclasses.field(metadata={"static": True})
+    dtype: Any = dataclasses.field(metadata={"static": True})  # the array's
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,5 +1,9 @@
 """The formats that the tests go through, and what an array becomes in them, in NumPy."""
 
+import functools
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -44,7 +48,7 @@ def dynamic(bits, positive):
     values = []
     for i in range(bits - 1):
         edges = np.linspace(0.1, 1, 2 ** (i + positive) + 1)
-        values += [10.0 ** (i - (bits - 2)) * (a + b) / 2 for a, b in zip(edges, edges[1:])]
+        values += [10.0 ** (i - (bits - 2)) * (a + b) / 2 for a, b in itertools.pairwise(edges)]
     return [*values, 1.0]
 
 
@@ -66,13 +70,25 @@ def codes_of(codec, arrays, positive):
     return nibbles.reshape(*codes.shape[:-1], -1)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def encode(codec, x, positive, bits):
+    return codec.encode(x, positive, bits)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def decoded(codec, arrays, positive):
+    return codec.decode(arrays, positive)
+
+
 def encoded(codec, x, positive, bits=None):
     """As the `Stored` of a slot does it, with bits of some seed if it needs them."""
     if codec.stochastic and bits is None:
         bits = np.random.default_rng(0).integers(0, 2**32, x.shape, np.uint32)
-    return codec.encode(jnp.asarray(x), positive, None if bits is None else jnp.asarray(bits))
+    return encode(codec, x, positive, bits)
 
 
 def same(a, b):
     """Whether two encoded arrays are bitwise equal."""
-    return all(np.asarray(a[k]).tobytes() == np.asarray(b[k]).tobytes() for k in ("codes", "scales") if k in a)
+    return all(
+        np.asarray(a[k]).tobytes() == np.asarray(b[k]).tobytes() for k in ("codes", "scales") if k in a
+    )
