@@ -1,4 +1,4 @@
-"""Which slots hold averages or sums of squares, and so nothing below 0."""
+"""Which slots hold averages or sums of squares (or step sizes, in Rprop), and so nothing below 0."""
 
 __all__ = []  # internal: `store` asks
 
@@ -15,5 +15,5 @@ OF_LINK = {
 
 
 def is_positive(link: str, field: str) -> bool:
-    """Whether a field of a link's state has no element below 0: links and fields as `states.entries` has them."""
+    """Whether a field of a link's state has no element below 0; both named as `states.entries` has them."""
     return field.split("/")[0] in OF_LINK.get(link, SQUARES)

@@ -1,8 +1,8 @@
 """What Adam's updates become when its averages are held in fewer bytes, where that is hard.
 
-8192 coordinates in rows of 256, 600 steps, b1=0.9, b2=0.999 and a negligible eps. Each coordinate has a scale of
-its own, lognormal, and its gradients are normal; half way they become 3.3 times smaller. Two figures for each
-format, of all coordinates: the error, the root mean square of the updates' differences from those of float32 by
+8192 coordinates in rows of 256, 600 steps, b1=0.9, b2=0.999 and a negligible eps. Each coordinate has a scale
+of its own, lognormal, and its gradients are normal; half way they become 3.3 times smaller. Two figures for
+each format: the error, which is the root mean square of the updates' differences from those of float32 by
 that of the updates, in the second half; and the largest update by the largest of float32.
 
 `python -m tests.codecs.test_robustness` prints the table.
@@ -38,7 +38,7 @@ def problem():
         "outliers": (np.exp(3 * z), all_drop),
         "tiny": (1e-8 * np.exp(z), all_drop),
         "zeros": (np.exp(z), all_drop * seen),
-        # The hardest for an average that goes down by 0.1 % a step: its block's scale does not go down with it.
+        # Hard for an average that goes down by 0.1 % a step: its block's scale does not go down with it.
         "half drop": (np.exp(z), np.where(rng.random((ROWS, BLOCK)) < 0.5, drop, 1.0)),
     }
     scales, factors = zip(*(columns[name] for name in COLUMNS), strict=True)
@@ -75,7 +75,7 @@ def simulate(mu_codec, nu_codec, scales, factors, noise):
     def step(carry, now):
         arrays, exact, count = carry
         factor, z = now
-        g = scales * factor.astype(jnp.float32) * z
+        g = scales * factor.astype(jnp.float32) * z[None]
         state = {name: codec.decode(arrays[name], name == "nu") for name, codec in codecs.items()}
         (u, state), (wanted, exact) = (adam(g, s, count + 1) for s in (state, exact))
         axes = (1, 2)
@@ -125,6 +125,39 @@ FORMATS = {
     "4 bits, dynamic": (gx.Blockwise(4, "dynamic"), gx.Blockwise(4, "dynamic")),
     "int8 of equal steps, squares may become 0": (Unguarded(), Unguarded()),
 }
+
+
+def bars(name, most, largest=2.0, at_least=0.0, slow=True):
+    """A row of the test: the most that each column's error may be (one number for all), and the least."""
+    return pytest.param(name, most, largest, at_least, id=name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "largest", "at_least"),
+    [
+        bars("8 bits, log2", [0.12, 0.5, 0.12, 0.12, 0.12], 1.25, slow=False),
+        bars("bfloat16", 0.02, 1.05, slow=False),
+        # What stalls, and why this is not the default: squares that grow but do not fall.
+        bars("bfloat16, nearest", 0.11, 1.05, at_least=0.02, slow=False),
+        bars("8 bits, log2, nearest", [0.12, 0.5, 0.12, 0.25, 0.25], 1.5, at_least=[0, 0, 0, 0.18, 0.18]),
+        bars("float32", 0.0, 1.0),
+        bars("bfloat16 mu, nearest; float32 nu", 0.005, 1.05),
+        bars("8 bits, dynamic", [0.15, 0.75, 0.15, 0.25, 0.15]),
+        bars("8 bits, companded", [0.17, 0.85, 0.17, 0.3, 0.17], 2.5),
+        bars("8 bits, linear", [0.45, 1.2, 0.45, 0.5, 0.45], 3.0),
+        bars("float8 e4m3", [0.18, 0.45, 0.18, 0.18, 0.18], 2.5),
+        bars("float8 e5m2", 0.28, 2.0),
+        bars("4 bits, log2", [0.8, 1.0, 0.8, 0.8, 0.8], 3.0),
+        bars("4 bits, dynamic", [0.9, 1.0, 0.9, 0.9, 0.9], 4.0),
+        bars("int8 of equal steps, squares may become 0", np.inf, np.inf, at_least=100.0),
+    ],
+)
+def test_the_error_of_an_update_and_the_largest(name, most, largest, at_least):
+    found = simulated(*FORMATS[name])
+    assert np.all(found.error <= most), found
+    assert np.all(found.error >= at_least), found
+    assert np.all(found.largest <= largest), found
+
 
 def table():
     rows = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
