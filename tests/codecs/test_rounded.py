@@ -2,11 +2,13 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gradx as gx
+from gradx.rounding import dither
 from tests.codecs.formats import ROUNDED, decoded, encoded, same
 
 SIXTEEN = [codec for codec in ROUNDED if codec.dtype != "float32"]
@@ -78,3 +80,12 @@ def test_what_is_left_as_it_is():
         codec.check((3,), jnp.int32)
         == "it is int32, and only real floating point can be stored: leave it out"
     )
+
+
+def test_bits_spread_over_the_steps_lose_no_change():
+    """A share of 1 % is rounded up in 1 % of the steps, within two, at every element; each in other steps."""
+    salt, like = jnp.array([3, 5], jnp.uint32), jnp.zeros(256)
+    bits = jax.vmap(lambda t: dither(salt, t, like))(jnp.arange(1000))
+    is_up = np.asarray(bits >= 2**32 // 100 * 99)
+    assert np.all(np.abs(is_up.sum(0) - 10) <= 2)
+    assert np.all(np.abs(is_up.mean(1) - 0.01) <= 0.05)
