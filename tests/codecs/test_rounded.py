@@ -86,6 +86,6 @@ def test_bits_spread_over_the_steps_lose_no_change():
     """A share of 1 % is rounded up in 1 % of the steps, within two, at every element; each in other steps."""
     salt, like = jnp.array([3, 5], jnp.uint32), jnp.zeros(256)
     bits = jax.vmap(lambda t: dither(salt, t, like))(jnp.arange(1000))
-    is_up = np.asarray(bits >= 2**32 // 100 * 99)
+    is_up = np.asarray(bits) >= 2**32 * 0.99
     assert np.all(np.abs(is_up.sum(0) - 10) <= 2)
     assert np.all(np.abs(is_up.mean(1) - 0.01) <= 0.05)
