@@ -167,7 +167,15 @@ class Lifted:
         needs_count = "t" in self.scalars_ask or any(map(callable, hyper.values()))
         needs_count |= not set(corrections.values()) <= set(self.weighted)
         self.scheduled = needs_count and not self.counts
-        taken = (hyper.keys() | corrections.keys()) & {"g", "p", "dtype", "t", "updates", "params", *self.fields}
+        taken = (hyper.keys() | corrections.keys()) & {
+            "g",
+            "p",
+            "dtype",
+            "t",
+            "updates",
+            "params",
+            *self.fields,
+        }
         if taken:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)

@@ -70,7 +70,9 @@ def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Arra
         more = bits.astype(y.dtype) << jnp.asarray(dropped - 32, y.dtype)
     out = lax.bitcast_convert_type(((y + more) >> n) << n, x.dtype)  # inf stays
     if its.minexp > own.minexp:  # numbers so small that the steps of `dtype` do not become smaller
-        out = jnp.where(jnp.abs(x) < float(its.tiny), at_equal_steps(x, 2.0 ** (its.minexp - its.nmant), bits), out)
+        out = jnp.where(
+            jnp.abs(x) < float(its.tiny), at_equal_steps(x, 2.0 ** (its.minexp - its.nmant), bits), out
+        )
     return jnp.where(jnp.isnan(x), jnp.nan, out)
 
 

@@ -60,8 +60,8 @@ def store(
       seed: an integer or a random key, for codecs that round by chance.
 
     Smaller arrays and vectors stay as they are. So do, with one codec for all, integers and complex numbers,
-    what the codec cannot hold, and copies of the parameters, such as averages of them: these are stored
-    where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
+    what the codec cannot hold, and copies of the parameters, such as averages of them or L-BFGS's: these are
+    stored where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
 
     Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
     there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for what is
@@ -85,7 +85,8 @@ def store(
         if jax.tree.leaves(params):  # else nothing to store; optax.tree_map_params comes this way
             leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
             for k, like in chosen(state, params).items():
-                leaves[k] = encoded(like, leaves[k], None)
+                # The barrier keeps XLA from encoding zeros when it compiles, which takes it minutes.
+                leaves[k] = encoded(like, jax.lax.optimization_barrier(leaves[k]), None)
             state = treedef.unflatten(leaves)
         return StoreState(jnp.zeros((), jnp.int32), state)
 
@@ -93,12 +94,14 @@ def store(
         """What is stored, by its place among the leaves: each as a `Stored` without its arrays."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
         places = [k for k, x in enumerate(leaves) if not isinstance(x, StoreState)]
-        found = entries(treedef.unflatten([x if k in places else () for k, x in enumerate(leaves)]), params)
-        copies = set() if named else copied(tx.init, params)
+        without = [() if isinstance(x, StoreState) else x for x in leaves]
+        found = entries(treedef.unflatten(without), params)
+        exact = set() if named else copied(tx.init, params)
         theirs, out = selected(params), {}
         for k, e, (name, codec) in zip(places, found, assigned(codecs, found), strict=True):
-            if codec is not None and e.i in theirs and k not in copies:
-                positive = is_positive(e.field)
+            is_exact = k in exact or (not named and e.field in SUBTRACTED.get(e.owner, ()))
+            if codec is not None and e.i in theirs and not is_exact:
+                positive = e.field in SQUARES_OF.get(e.owner, SQUARES)
                 if is_held(f"store: {name} of {e.path}", codec, e.array, positive, min_size, named):
                     out[k] = Stored({}, codec, positive, e.array.dtype)
         return out
@@ -123,6 +126,13 @@ def store(
         return updates, StoreState(increment(state.count), treedef.unflatten(new))
 
     return GradientTransformation(init, update)
+
+
+# Slots that hold squares, by field; and by the class of the state, where a name means something else in others.
+SQUARES = {"nu", "nu_max", "sum_of_squares", "e_g", "e_x", "exp_avg_sq"}
+SQUARES_OF = {"Factored": {"v", "v_row", "v_col"}, "ScaleByAdan": {"n"}, "ScaleBySM3": set()}
+# Slots from which the next are subtracted: the difference would be that of two roundings.
+SUBTRACTED = {"ScaleByLBFGS": {"params", "updates"}}
 
 
 def every(path: str, array: Any) -> bool:
@@ -224,7 +234,3 @@ def copied(init: Any, params: Tree) -> set[int]:
     flags = [isinstance(v, Var) and v in reached for v in program.jaxpr.outvars]
     leaves = jax.tree.leaves(jax.tree.unflatten(jax.tree.structure(state), flags), is_leaf=is_own)
     return {k for k, flag in enumerate(leaves) if flag is True}
-
-
-def is_positive(field: str) -> bool:
-    return field == "nu"

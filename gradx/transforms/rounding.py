@@ -84,9 +84,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
     def update(updates, state, params=None, **extra):
         check_state("stochastic_rounding", StochasticRoundingState, state)
         if params is None:
-            raise ValueError(
-                "stochastic_rounding needs the parameters: call update(updates, state, params)"
-            )
+            raise ValueError("stochastic_rounding needs the parameters: call update(updates, state, params)")
         leaves, treedef = flatten(updates)
         gs = present(leaves, treedef, "stochastic_rounding")
         ps = beside(gs, params, treedef, "stochastic_rounding")
