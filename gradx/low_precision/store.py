@@ -128,7 +128,7 @@ def store(
     return GradientTransformation(init, update)
 
 
-# Slots that hold squares, by field; and by the class of the state, where a name means something else in others.
+# Slots that hold squares, by field; and by the class of the state where a name means something else.
 SQUARES = {"nu", "nu_max", "sum_of_squares", "e_g", "e_x", "exp_avg_sq"}
 SQUARES_OF = {"Factored": {"v", "v_row", "v_col"}, "ScaleByAdan": {"n"}, "ScaleBySM3": set()}
 # Slots from which the next are subtracted: the difference would be that of two roundings.

@@ -20,18 +20,24 @@ from tests.problems import aval
 ADAMW = gx.adamw(0.1)
 MOMENTUM = gx.sgd(0.1, momentum=0.9)
 EIGHT, HALF, NEAREST = gx.Blockwise(), gx.Rounded(), gx.Rounded(rounding="nearest")
-OPTAX = {
-    f.__name__: f(0.1)
-    for f in [
-        optax.adabelief, optax.adadelta, optax.adafactor, optax.adagrad, optax.adam, optax.adamax,
-        optax.adamw, optax.adan, optax.amsgrad, optax.lamb, optax.lion, optax.nadam, optax.novograd, optax.radam,
-        optax.rmsprop, optax.rprop, optax.sm3, optax.yogi,
-    ]
-} | {
+NAMES = [
+    "adabelief",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "adan",
+    "amsgrad",
+    "lamb",
+]
+NAMES += ["lion", "nadam", "novograd", "radam", "rmsprop", "rprop", "sm3", "yogi"]
+OPTAX = {name: getattr(optax, name)(0.1) for name in NAMES} | {
     "momentum": optax.sgd(0.1, momentum=0.9),
     "MultiSteps": optax.MultiSteps(optax.adamw(0.1), 2).gradient_transformation(),
     "schedule_free": optax.contrib.schedule_free_adamw(0.1),
-}  # fmt: skip
+}
 each_format = pytest.mark.parametrize("codec", FORMATS, ids=repr)
 
 
