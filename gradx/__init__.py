@@ -12,6 +12,7 @@ from optax import Updates as Updates
 from gradx import keras as keras
 from gradx import torch as torch
 from gradx.codecs.blockwise import *
+from gradx.codecs.float8 import *
 from gradx.codecs.rounded import *
 from gradx.codecs.stored import *
 from gradx.core import *

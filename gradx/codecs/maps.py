@@ -16,7 +16,7 @@ import numpy as np
 __all__ = []  # internal: `Blockwise` has them by name
 
 # Of log2: how many times the ratio may be halved, by bits, for signed slots and for squares.
-OCTAVES = {8: (16.0, 32.0), 4: (7.0, 15.0)}
+OCTAVES = {8: (18.0, 28.0), 4: (5.0, 14.0)}
 
 
 class Map(NamedTuple):

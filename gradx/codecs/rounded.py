@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from gradx.codecs.stored import Codec
+from gradx.codecs.stored import Codec, not_real, one_of
 from gradx.rounding import stochastic_round
 
 __all__ = ["Rounded"]
@@ -14,21 +14,48 @@ __all__ = ["Rounded"]
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Rounded(Codec):
-    """Store an array in a smaller floating-point dtype."""
+    """Store an array in a smaller floating-point dtype; 2 bytes for each element.
 
-    dtype: str = "bfloat16"
+    Arguments:
+      dtype: "bfloat16"; "float16", which has more digits, but takes numbers beyond 65504 for inf, and holds
+        none but 0 below 6e-8, so a positive one becomes that; or "float32", to leave a slot as it is.
+      rounding: "stochastic", to one of the two neighbours, the nearer the likelier; or "nearest", with which
+        an average that changes by less than half a step, 0.4 % in bfloat16, stands still: one of squares
+        with b2=0.999 does.
+      force: hold averages of squares too, where they stall.
+
+    Raises ValueError for other arguments.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> codec = gradx.Rounded("bfloat16", "nearest")
+    >>> codec.decode(codec.encode(jnp.array([1.001, 3.0]), False, None), False).tolist()
+    [1.0, 3.0]
+    """
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     rounding: Literal["stochastic", "nearest"] = "stochastic"
-    force: bool = False  # hold averages of squares too, where they stall
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        one_of(
+            self,
+            dtype=("bfloat16", "float16", "float32"),
+            rounding=("stochastic", "nearest"),
+            force=(False, True),
+        )
 
     @property
     def stochastic(self) -> bool:
-        return self.rounding == "stochastic"
+        return self.rounding == "stochastic" and self.dtype != "float32"
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        return None
+        return not_real(dtype)
 
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
         codes = x.astype(self.dtype) if bits is None else stochastic_round(x, self.dtype, bits)
+        if positive and self.dtype == "float16":
+            least = jnp.finfo(self.dtype).smallest_subnormal
+            codes = jnp.where((x > 0) & (codes == 0), least, codes)
         return {"codes": codes}
 
     def decode(self, arrays: dict[str, jax.Array], positive: bool) -> jax.Array:

@@ -18,7 +18,10 @@ class Codec:
     of squares; then one above 0 never decodes to 0, or a rule that divides by it would explode.
     """
 
-    stochastic: bool  # whether `encode` needs random bits
+    @property
+    def stochastic(self) -> bool:
+        """Whether `encode` needs random bits."""
+        raise NotImplementedError
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
         """What keeps an array from being stored, as a phrase with its mend; None if nothing does."""
@@ -46,9 +49,16 @@ def one_of(codec: Codec, **allowed: tuple) -> None:
     """Raise unless each field has one of the values allowed."""
     for name, values in allowed.items():
         value = getattr(codec, name)
-        if value not in values or isinstance(value, bool):
+        if not any(value is x or (type(value) is type(x) and value == x) for x in values):
             listed = " or ".join([", ".join(map(repr, values[:-1])), repr(values[-1])])
             raise ValueError(f"{type(codec).__name__}: {name} must be {listed}, got {value!r}")
+
+
+def not_real(dtype: Any) -> str | None:
+    """Why an array of this dtype cannot be stored, and the mend; None if it can."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return None
+    return f"it is {jnp.dtype(dtype)}, and only real floating point can be stored: leave it out"
 
 
 @jax.tree_util.register_dataclass
@@ -57,9 +67,9 @@ class Stored:
     """A slot in a smaller format. `slot.decode()` is the array."""
 
     arrays: dict[str, jax.Array]
-    codec: Codec = dataclasses.field(metadata=dict(static=True))
-    positive: bool = dataclasses.field(metadata=dict(static=True))
-    dtype: Any = dataclasses.field(metadata=dict(static=True))  # the array's
+    codec: Codec = dataclasses.field(metadata={"static": True})
+    positive: bool = dataclasses.field(metadata={"static": True})
+    dtype: Any = dataclasses.field(metadata={"static": True})  # the array's
 
     @property
     def shape(self) -> tuple[int, ...]:
