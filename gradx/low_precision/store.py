@@ -8,6 +8,7 @@ import optax
 from jax.extend.core import Var
 
 from gradx.codecs.rounded import Rounded
+from gradx.codecs.squares import is_positive
 from gradx.codecs.stored import Codec, Stored, is_stored
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory, text
@@ -101,7 +102,7 @@ def store(
         for k, e, (name, codec) in zip(places, found, assigned(codecs, found), strict=True):
             is_exact = k in exact or (not named and e.field in SUBTRACTED.get(e.owner, ()))
             if codec is not None and e.i in theirs and not is_exact:
-                positive = e.field in SQUARES_OF.get(e.owner, SQUARES)
+                positive = is_positive(e.owner, e.field)
                 if is_held(f"store: {name} of {e.path}", codec, e.array, positive, min_size, named):
                     out[k] = Stored({}, codec, positive, e.array.dtype)
         return out
@@ -128,9 +129,6 @@ def store(
     return GradientTransformation(init, update)
 
 
-# Slots that hold squares, by field; and by the class of the state where a name means something else.
-SQUARES = {"nu", "nu_max", "sum_of_squares", "e_g", "e_x", "exp_avg_sq"}
-SQUARES_OF = {"Factored": {"v", "v_row", "v_col"}, "ScaleByAdan": {"n"}, "ScaleBySM3": set()}
 # Slots from which the next are subtracted: the difference would be that of two roundings.
 SUBTRACTED = {"ScaleByLBFGS": {"params", "updates"}}
 

@@ -1,6 +1,7 @@
 """A tree of which some is large enough to be stored, and a loss on it."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +26,14 @@ def loss(p):
     return sum(jnp.mean(WEIGHT[k] * (p[k] - TARGET[k]) ** 2) for k in TARGET)
 
 
-def trained(tx, steps, p=None, state=None):
+def trained(tx, steps, p=None, state=None) -> Any:
     """Parameters and state after some steps."""
     p = start() if p is None else p
     return steps_of(tx, steps)((p, tx.init(p) if state is None else state))
 
 
 @functools.cache
-def steps_of(tx, steps):
+def steps_of(tx, steps) -> Any:
     def step(carry, _):
         p, state = carry
         updates, state = tx.update(jax.grad(loss)(p), state, p)
