@@ -26,14 +26,15 @@ class Blockwise(Codec):
 
     Arguments:
       bits: 8 or 4, which packs two codes in a byte, and suits few runs.
-      map: where the magnitudes are. "log2": each a fixed factor below the next, over a range of 2^18 (2^28
-        for squares). "dynamic": the tree of bitsandbytes (Dettmers et al. 2022, arXiv:2110.02861).
-        "companded": that of FlashOptim (arXiv:2602.23349). "linear": equal steps, as of the root for
-        squares in lpmm (Li et al. 2023, arXiv:2309.01507).
+      map: where the magnitudes are. "log2": each about a tenth below the next, over a range of 2^18 (for
+        squares 2^28; of 4 bits 2^5 and 2^14). "dynamic": the tree of bitsandbytes (Dettmers et al. 2022,
+        arXiv:2110.02861). "companded": that of FlashOptim (arXiv:2602.23349). "linear": equal steps; of the
+        root for squares, where lpmm (Li et al. 2023, arXiv:2309.01507) has them of the square.
       block: elements that share a scale, at least 16, which must divide the last axis; None for its largest
         divisor up to 256 (128 of 4 bits, 32 companded). An array that has none from 16 on is left as it is.
       rounding: "stochastic", to one of the two neighbours, the nearer the likelier; or "nearest", with which
-        an average that changes by less than half a code's step, 5 % of "log2", stands still.
+        an average that changes by less than half of the way to the next code stands still, as one of squares
+        with b2=0.999 does: it could fall only as its block's scale falls.
 
     Scales are float32, always: float16 has too few exponents for squares, and in bfloat16 an average's
     largest element would stand still. Raises ValueError for other arguments.
@@ -73,7 +74,7 @@ class Blockwise(Codec):
         n, mapped = largest_code(self.bits, positive), MAPS[self.map](self.bits, positive)
         block = self.block or block_of(x.shape[-1], self.largest_block, even=self.bits == 4)
         x, r = in_blocks(x, block), 0.5 if bits is None else thresholds(in_blocks(bits, block))
-        size = jnp.abs(x)
+        size = x if positive else jnp.abs(x)
         scales = scales_of(size, mapped.least)
         codes = jnp.floor(n - n * mapped.depth(share(size, scales)) + r)
         codes = jnp.clip(codes, 1.0 if positive else 0.0, n)

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 __all__ = []  # internal: `Blockwise` has them by name
 
 # Of log2: how many times the ratio may be halved, by bits, for signed slots and for squares.
-OCTAVES = {8: (18.0, 28.0), 4: (5.0, 14.0)}
+OCTAVES = {8: (18, 28), 4: (5, 14)}
 
 
 class Map(NamedTuple):
@@ -28,9 +29,21 @@ class Map(NamedTuple):
 
 
 def log2(bits: int, positive: bool) -> Map:
-    """Each code stands for a fixed factor."""
+    """Each code stands for about a fixed factor: the logarithm, straight between powers of two.
+
+    That is what the bits of a float are, read as an integer. XLA would not copy a true one into each of the
+    kernels that need it, and keep the array in memory instead.
+    """
     octaves = OCTAVES[bits][positive]
-    return Map(lambda y: jnp.log2(y) * (-1 / octaves), lambda d: jnp.exp2(d * -octaves), 2**-octaves)
+    unit, one = octaves * 2**23, np.int32(0x3F800000)  # the bits of 1.0
+
+    def depth(y: jax.Array) -> jax.Array:
+        return (one - lax.bitcast_convert_type(y, jnp.int32)).astype(jnp.float32) * (1 / unit)
+
+    def ratio(d: jax.Array) -> jax.Array:
+        return lax.bitcast_convert_type(one - (d * unit).astype(jnp.int32), jnp.float32)
+
+    return Map(depth, ratio, 2**-octaves)
 
 
 def linear(bits: int, positive: bool) -> Map:

@@ -35,7 +35,9 @@ def magnitudes(codec, positive):
         return np.array([0.0, *dynamic(codec.bits, positive)[-n:]])
     if codec.map == "log2":
         octaves = {(8, False): 18, (8, True): 28, (4, False): 5, (4, True): 14}[codec.bits, positive]
-        values = 2.0 ** (octaves * (k - 1))
+        depth = octaves * (1 - k)
+        below = np.ceil(depth)  # the power of two below, between which and the next it is straight
+        values = 2.0**-below * (1 + below - depth)
     elif positive:
         values = k**2
     else:

@@ -147,7 +147,7 @@ def bars(name, most, largest=2.0, at_least=0.0, slow=True):
         bars("8 bits, linear", [0.45, 1.2, 0.45, 0.5, 0.45], 3.0),
         bars("float8 e4m3", [0.18, 0.45, 0.18, 0.18, 0.18], 2.5),
         bars("float8 e5m2", 0.28, 2.0),
-        bars("4 bits, log2", [0.8, 1.0, 0.8, 0.8, 0.8], 3.0),
+        bars("4 bits, log2", [0.8, 1.0, 0.8, 0.8, 0.8], 4.0),
         bars("4 bits, dynamic", [0.9, 1.0, 0.9, 0.9, 0.9], 4.0),
         bars("int8 of equal steps, squares may become 0", np.inf, np.inf, at_least=100.0),
     ],
