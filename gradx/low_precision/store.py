@@ -61,7 +61,7 @@ def store(
       seed: an integer or a random key, for codecs that round by chance.
 
     Smaller arrays and vectors stay as they are. So do, with one codec for all, integers and complex numbers,
-    what the codec cannot hold, and copies of the parameters, such as averages of them or L-BFGS's: these are
+    what the codec cannot hold (but for a `block` that does not divide, a mistake), and copies of the parameters, such as averages of them or L-BFGS's: these are
     stored where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
 
     Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
@@ -205,12 +205,15 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
         return False
     if x.ndim < 2 or x.size < min_size:
         return False
-    wrong = codec.check(x.shape, x.dtype)
+    try:
+        wrong = codec.check(x.shape, x.dtype)
+    except ValueError as e:  # a mistake in the codec, whatever the array
+        raise ValueError(f"{what}: {e}") from e
     if wrong and named:
         raise ValueError(f"{what}: {wrong}")
     if not wrong and positive and stalls(codec):
         raise ValueError(
-            f"{what} is an average of squares, which would stall or underflow in {codec!r}: take "
+            f"{what} holds no numbers below 0: averages of squares stall or underflow in {codec!r}; take "
             "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to have it all the same"
         )
     return not wrong
@@ -218,8 +221,9 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
 
 def stalls(codec: Codec) -> bool:
     """Whether an average of squares would not move in this format, or fall out of its range."""
-    coarse = isinstance(codec, Rounded) and jnp.finfo(codec.dtype).bits < 32 and not codec.force
-    return coarse and (codec.rounding == "nearest" or codec.dtype == "float16")
+    if not isinstance(codec, Rounded) or codec.force or codec.dtype == "float32":
+        return False
+    return codec.rounding == "nearest" or codec.dtype == "float16"
 
 
 def copied(init: Any, params: Tree) -> set[int]:

@@ -13,9 +13,9 @@ from tests.low_precision.problem import MODEL, TARGET, same, start, trained
 from tests.problems import aval
 
 ADAMW = gx.adamw(0.1)
-EIGHT, HALF = gx.Blockwise(), gx.Rounded()
+EIGHT, HALF = gx.Blockwise(rounding="nearest"), gx.Rounded()
 STORED = gx.store(ADAMW, EIGHT)
-FORMATS = [STORED, gx.store(ADAMW, HALF, seed=0), gx.store(ADAMW, gx.Blockwise(4))]
+FORMATS = [STORED, gx.store(ADAMW, HALF, seed=0), gx.store(ADAMW, gx.Blockwise(4), seed=0)]
 each = pytest.mark.parametrize("tx", FORMATS, ids=repr)
 
 
@@ -58,7 +58,7 @@ def test_reset_starts_some_anew(tx):
 
 
 def test_the_summary_has_bytes_and_format():
-    table = str(gx.summarize(gx.store(ADAMW, {"nu": EIGHT}), {"w": MODEL["matrix"]}))
+    table = str(gx.summarize(gx.store(ADAMW, {"nu": gx.Blockwise()}, seed=0), {"w": MODEL["matrix"]}))
     assert table.splitlines() == [
         "slot               dtype    format       arrays   bytes  B/parameter",
         "Store/count        int32                      1       4         0.00",
@@ -71,9 +71,11 @@ def test_the_summary_has_bytes_and_format():
 
 
 def test_explain_lists_it_before_what_it_holds():
-    assert str(gx.explain(gx.store(gx.trace(0.9), EIGHT), {"w": MODEL["matrix"]})).splitlines() == [
+    assert str(
+        gx.explain(gx.store(gx.trace(0.9), gx.Blockwise(), seed=0), {"w": MODEL["matrix"]})
+    ).splitlines() == [
         "parameter  shape      dtype    link   hyperparameters",
-        "w          (64, 128)  float32  store  codecs=Blockwise(), min_size=4096",
+        "w          (64, 128)  float32  store  codecs=Blockwise(), min_size=4096, seed=0",
         "                               trace  decay=0.9",
     ]
 
@@ -91,9 +93,10 @@ def test_a_checkpoint_restores_every_bit(tx, tmp_path):
 def test_a_checkpoint_in_another_format_is_refused_by_both_names(tmp_path):
     p = {"w": TARGET["matrix"]}
     gx.save_checkpoint(tmp_path, 1, p, STORED.init(p))
-    text = "(int8[64, 128] of Blockwise() in it, int8[64, 128] of Blockwise(map='dynamic') asked for)"
+    dynamic = gx.Blockwise(map="dynamic")
+    text = f"(int8[64, 128] of {EIGHT!r} in it, int8[64, 128] of {dynamic!r} asked for)"
     with pytest.raises(ValueError, match=re.escape(f"different: state/ScaleByAdam/mu/codes/w {text}")):
-        gx.restore_checkpoint(tmp_path, gx.store(ADAMW, gx.Blockwise(map="dynamic")), p)
+        gx.restore_checkpoint(tmp_path, gx.store(ADAMW, dynamic, seed=0), p)
     with pytest.raises(
         ValueError, match=r"missing from it: state/ScaleByAdam/mu/w, .*take migrate for another"
     ):
@@ -104,7 +107,7 @@ def test_a_checkpoint_goes_onto_the_shardings_of_abstract_parameters(tmp_path):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     p = {"w": TARGET["matrix"]}
-    tx = gx.store(ADAMW, gx.Blockwise(4))
+    tx = gx.store(ADAMW, gx.Blockwise(4), seed=0)
     gx.save_checkpoint(tmp_path, 1, p, tx.init(p))
     like = {"w": jax.ShapeDtypeStruct((64, 128), jnp.float32, sharding=sharding)}
     for name, _, x in gx.slots(gx.restore_checkpoint(tmp_path, tx, like).state, p):
@@ -121,7 +124,7 @@ def test_a_run_goes_on_with_fewer_bits_and_back(tx):
     assert int(there.state.count) == 3
     nu = gx.get_slot(there.state, p, "nu")
     expected = state[0].nu["matrix"]  # 4 bits have a range of 15 octaves
-    np.testing.assert_allclose(nu["matrix"], expected, rtol=0.5, atol=1e-4 * jnp.max(expected))
+    np.testing.assert_allclose(nu["matrix"], expected, rtol=0.5, atol=2e-3 * jnp.max(expected))
     same(nu["vector"], state[0].nu["vector"])
     back = gx.migrate(there.state, tx, ADAMW, p)
     same(back.state, gx.decode_state(there.state.inner_state))
