@@ -61,12 +61,13 @@ def store(
       seed: an integer or a random key, for codecs that round by chance.
 
     Smaller arrays and vectors stay as they are. So do, with one codec for all, integers and complex numbers,
-    what the codec cannot hold (but for a `block` that does not divide, a mistake), and copies of the parameters, such as averages of them or L-BFGS's: these are
+    what the codec cannot hold, and copies of the parameters, such as averages of them or L-BFGS's: these are
     stored where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
+    An inner `store` keeps what it has, and what is around it stores nothing of its transformation.
 
     Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
-    there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for what is
-    named and the codec cannot hold, and for averages of squares in float16, or in bfloat16 by nearest
+    there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for a block
+    that does not divide, for what is named and the codec cannot hold, and for averages of squares in float16, or in bfloat16 by nearest
     rounding, where they stall: give `rounding="stochastic"`, 8 bits, or `force=True`.
 
     >>> import gradx, jax
