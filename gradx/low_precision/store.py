@@ -8,6 +8,7 @@ import optax
 from jax.extend.core import Var
 
 from gradx.codecs.rounded import Rounded
+from gradx.codecs.squares import is_positive
 from gradx.codecs.stored import Codec, Stored, is_stored
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory, text
@@ -60,12 +61,13 @@ def store(
       seed: an integer or a random key, for codecs that round by chance.
 
     Smaller arrays and vectors stay as they are. So do, with one codec for all, integers and complex numbers,
-    what the codec cannot hold, and copies of the parameters, such as averages of them: these are stored
-    where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
+    what the codec cannot hold, and copies of the parameters, such as averages of them or L-BFGS's: these are
+    stored where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
+    An inner `store` keeps what it has, and what is around it stores nothing of its transformation.
 
     Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
-    there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for what is
-    named and the codec cannot hold, and for averages of squares in float16, or in bfloat16 by nearest
+    there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for a block
+    that does not divide, for what is named and the codec cannot hold, and for averages of squares in float16, or in bfloat16 by nearest
     rounding, where they stall: give `rounding="stochastic"`, 8 bits, or `force=True`.
 
     >>> import gradx, jax
@@ -85,7 +87,8 @@ def store(
         if jax.tree.leaves(params):  # else nothing to store; optax.tree_map_params comes this way
             leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
             for k, like in chosen(state, params).items():
-                leaves[k] = encoded(like, leaves[k], None)
+                # The barrier keeps XLA from encoding zeros when it compiles, which takes it minutes.
+                leaves[k] = encoded(like, jax.lax.optimization_barrier(leaves[k]), None)
             state = treedef.unflatten(leaves)
         return StoreState(jnp.zeros((), jnp.int32), state)
 
@@ -93,12 +96,14 @@ def store(
         """What is stored, by its place among the leaves: each as a `Stored` without its arrays."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
         places = [k for k, x in enumerate(leaves) if not isinstance(x, StoreState)]
-        found = entries(treedef.unflatten([x if k in places else () for k, x in enumerate(leaves)]), params)
-        copies = set() if named else copied(tx.init, params)
+        without = [() if isinstance(x, StoreState) else x for x in leaves]
+        found = entries(treedef.unflatten(without), params)
+        exact = set() if named else copied(tx.init, params)
         theirs, out = selected(params), {}
         for k, e, (name, codec) in zip(places, found, assigned(codecs, found), strict=True):
-            if codec is not None and e.i in theirs and k not in copies:
-                positive = is_positive(e.field)
+            is_exact = k in exact or (not named and e.field in SUBTRACTED.get(e.owner, ()))
+            if codec is not None and e.i in theirs and not is_exact:
+                positive = is_positive(e.owner, e.field)
                 if is_held(f"store: {name} of {e.path}", codec, e.array, positive, min_size, named):
                     out[k] = Stored({}, codec, positive, e.array.dtype)
         return out
@@ -123,6 +128,10 @@ def store(
         return updates, StoreState(increment(state.count), treedef.unflatten(new))
 
     return GradientTransformation(init, update)
+
+
+# Slots from which the next are subtracted: the difference would be that of two roundings.
+SUBTRACTED = {"ScaleByLBFGS": {"params", "updates"}}
 
 
 def every(path: str, array: Any) -> bool:
@@ -197,12 +206,15 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
         return False
     if x.ndim < 2 or x.size < min_size:
         return False
-    wrong = codec.check(x.shape, x.dtype)
+    try:
+        wrong = codec.check(x.shape, x.dtype)
+    except ValueError as e:  # a mistake in the codec, whatever the array
+        raise ValueError(f"{what}: {e}") from e
     if wrong and named:
         raise ValueError(f"{what}: {wrong}")
     if not wrong and positive and stalls(codec):
         raise ValueError(
-            f"{what} is an average of squares, which would stall or underflow in {codec!r}: take "
+            f"{what} holds no numbers below 0: averages of squares stall or underflow in {codec!r}; take "
             "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to have it all the same"
         )
     return not wrong
@@ -210,8 +222,9 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
 
 def stalls(codec: Codec) -> bool:
     """Whether an average of squares would not move in this format, or fall out of its range."""
-    coarse = isinstance(codec, Rounded) and jnp.finfo(codec.dtype).bits < 32 and not codec.force
-    return coarse and (codec.rounding == "nearest" or codec.dtype == "float16")
+    if not isinstance(codec, Rounded) or codec.force or codec.dtype == "float32":
+        return False
+    return codec.rounding == "nearest" or codec.dtype == "float16"
 
 
 def copied(init: Any, params: Tree) -> set[int]:
@@ -224,7 +237,3 @@ def copied(init: Any, params: Tree) -> set[int]:
     flags = [isinstance(v, Var) and v in reached for v in program.jaxpr.outvars]
     leaves = jax.tree.leaves(jax.tree.unflatten(jax.tree.structure(state), flags), is_leaf=is_own)
     return {k for k, flag in enumerate(leaves) if flag is True}
-
-
-def is_positive(field: str) -> bool:
-    return field == "nu"
