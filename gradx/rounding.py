@@ -14,16 +14,20 @@ from jax import lax
 
 __all__ = []  # internal: what rounds the parameters and what stores slots use it
 
+GOLDEN = 0x9E3779B9  # 2³² over the golden ratio: its multiples are far from each other
 
-def salts(key: jax.Array, count: jax.Array, n: int) -> jax.Array:
-    """What makes the bits of `n` arrays at this step differ from all others: uint32, (n, 2)."""
+
+def salts(key: jax.Array, count: Any, n: int) -> list[jax.Array]:
+    """What makes the bits of `n` arrays at this step differ from all others: uint32 (2,) for each."""
     # Not by jax.random, whose Threefry a TPU runs on so few numbers as hundreds of kernels.
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    golden = jnp.uint32(0x9E3779B9)  # 2^32 over the golden ratio: its multiples are far from each other
+    golden = jnp.uint32(GOLDEN)
     salt = jnp.arange(1, 3, dtype=jnp.uint32) * golden
-    for word in (count.astype(jnp.uint32), *words):
+    for word in (jnp.asarray(count, jnp.uint32), *words):
         salt = mixed(salt ^ word)
-    return mixed(salt[None] + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
+    rows = mixed(salt[None] + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
+    # Apart, as on a GPU XLA makes one kernel of all that reads one array, and keeps in memory what goes into it.
+    return [lax.optimization_barrier(row) for row in rows]
 
 
 @functools.partial(jax.jit, keep_unused=True)  # a program, on the devices of `like`, for iota's sharding
@@ -112,4 +116,4 @@ def dither(salt: jax.Array, count: jax.Array, like: jax.Array) -> jax.Array:
     For a slot that is rounded at every step, with one salt for all: a change that is lost in n - 1 of n steps
     is made up for in the nth almost exactly, where independent bits would leave a random walk.
     """
-    return random_bits(salt, like) + count.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
+    return random_bits(salt, like) + count.astype(jnp.uint32) * jnp.uint32(GOLDEN)

@@ -75,7 +75,7 @@ class Blockwise(Codec):
         block = self.block or block_of(x.shape[-1], self.largest_block, even=self.bits == 4)
         x, r = in_blocks(x, block), 0.5 if bits is None else thresholds(in_blocks(bits, block))
         size = x if positive else jnp.abs(x)
-        scales = scales_of(size, mapped.least)
+        scales = scales_of(x, mapped.least)
         codes = jnp.floor(n - n * mapped.depth(share(size, scales)) + r)
         codes = jnp.clip(codes, 1.0 if positive else 0.0, n)
         codes = jnp.where((size > 0) & (scales > 0), codes, 0.0)  # 0 where the scale is NaN

@@ -71,7 +71,7 @@ class Float8(Codec):
         block = self.block or block_of(x.shape[-1], LARGEST_BLOCK)
         x, top = in_blocks(x, block), TOP[self.format]
         least = float(jnp.finfo(self.dtype).smallest_subnormal)
-        scales = scales_of(jnp.abs(x), (least / top) ** (1 + positive))
+        scales = scales_of(x, (least / top) ** (1 + positive))
         y = share(x, scales)
         y = (jnp.sqrt(y) if positive else y) * top
         if bits is not None:

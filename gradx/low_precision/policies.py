@@ -16,7 +16,7 @@ from gradx.transforms.rounding import kahan, master_weights, split_weights, stoc
 
 __all__ = ["Policy", "precision"]
 
-Policy: TypeAlias = Literal["bf16-stochastic", "bf16-kahan", "master", "split", "8-bit", "4-bit"]
+Policy: TypeAlias = Literal["bf16-stochastic", "bf16-kahan", "master", "split", "8-bit"]
 
 
 class Formats(NamedTuple):
@@ -31,8 +31,7 @@ POLICIES: dict[str, Formats] = {
     "bf16-kahan": Formats(Rounded("bfloat16"), lambda seed: kahan()),
     "master": Formats(None, lambda seed: master_weights()),
     "split": Formats(None, lambda seed: split_weights()),
-    "8-bit": Formats(Blockwise(bits=8), lambda seed: split_weights()),
-    "4-bit": Formats(Blockwise(bits=4), lambda seed: split_weights()),
+    "8-bit": Formats(Blockwise(), lambda seed: split_weights()),
 }
 
 
@@ -50,7 +49,7 @@ def precision(
         "bf16-stochastic"  bf16, stochastic  rounded stochastically        2 + 4
         "bf16-kahan"       bf16, stochastic  with a bf16 compensation      2 + 2 + 4
         "split", "master"  float32           with 8 more bits; in float32  2 + 1 + 8; 2 + 4 + 8
-        "8-bit", "4-bit"   log2 codes        with 8 more bits              2 + 1 + 2; 2 + 1 + 1
+        "8-bit"            8 bits            with 8 more bits              2 + 1 + 2
 
     Arguments:
       tx: any optimizer of gradx or Optax, whole: what it returns is added to the parameters.

@@ -15,7 +15,7 @@ from gradx.factory import factory, text
 from gradx.hyper import positive_integer
 from gradx.numerics import increment
 from gradx.reports import unheard
-from gradx.rounding import random_bits, salts
+from gradx.rounding import dither, salts
 from gradx.states.entries import Entry, entries, short_names
 from gradx.states.slots import full_name
 from gradx.transforms.groups import Pattern, matcher
@@ -88,7 +88,7 @@ def store(
             leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
             for k, like in chosen(state, params).items():
                 # The barrier keeps XLA from encoding zeros when it compiles, which takes it minutes.
-                leaves[k] = encoded(like, jax.lax.optimization_barrier(leaves[k]), None)
+                leaves[k] = encoded(like, jax.lax.optimization_barrier(leaves[k]))
             state = treedef.unflatten(leaves)
         return StoreState(jnp.zeros((), jnp.int32), state)
 
@@ -123,8 +123,8 @@ def store(
         updates, inner = inner_update(updates, inner, params, **extra)
         new = aligned(treedef, inner, ("the inner state that was given", "the one returned"), HINT)
         places = [k for k, x in enumerate(old) if is_stored(x)]
-        for k, salt in zip(places, salts_for([old[k] for k in places], seed, state.count), strict=True):
-            new[k] = encoded(old[k], new[k], salt)
+        for k, salt in zip(places, salts_for([old[k] for k in places], seed), strict=True):
+            new[k] = encoded(old[k], new[k], salt, state.count)
         return updates, StoreState(increment(state.count), treedef.unflatten(new))
 
     return GradientTransformation(init, update)
@@ -149,16 +149,17 @@ def decoded(slot: Stored) -> jax.Array:
 
 
 @jax.jit
-def encoded(like: Stored, x: jax.Array, salt: jax.Array | None) -> Stored:
-    return like.encode(x, None if salt is None else random_bits(salt, x))
+def encoded(like: Stored, x: jax.Array, salt: jax.Array | None = None, count: Any = None) -> Stored:
+    return like.encode(x, None if salt is None else dither(salt, count, x))
 
 
-def salts_for(slots: list[Stored], seed: Any, count: jax.Array) -> list[jax.Array | None]:
-    """A salt for each slot whose codec rounds by chance."""
+def salts_for(slots: list[Stored], seed: Any) -> list[jax.Array | None]:
+    """A salt for each slot whose codec rounds by chance, the same at all steps: a constant of the program."""
     n = sum(slot.codec.stochastic for slot in slots)
     if not n:
         return [None] * len(slots)
-    rows = iter(salts(new_key(seed), count, n))
+    with jax.ensure_compile_time_eval():
+        rows = iter(salts(new_key(seed), 0, n))
     return [next(rows) if slot.codec.stochastic else None for slot in slots]
 
 

@@ -16,7 +16,6 @@ BYTES = {  # of the state of AdamW, beside bf16 parameters
     "master": 12.0,
     "split": 9.0,
     "8-bit": 3.06,  # the last axis, 128, makes one block: 4 bytes of scales for 128 of codes
-    "4-bit": 2.06,
 }
 each_policy = pytest.mark.parametrize("policy", POLICIES)
 
@@ -60,14 +59,19 @@ def optimizer():
     return gx.adamw(gx.cosine_decay_schedule(0.05, 300))
 
 
-@each_policy
-def test_trains_16_bit_parameters_as_float32_does(policy, float32_loss):
-    """What remains is what rounding the last parameters to bf16 leaves, where the policy keeps no more."""
-    found, _ = trained(gx.precision(optimizer(), policy), jnp.bfloat16)
-    plain, _ = trained(
-        gx.store(optimizer(), gx.Rounded("bfloat16", rounding="nearest", force=True)), jnp.bfloat16
-    )
-    print(policy, found, float32_loss, plain)
+@pytest.mark.parametrize(
+    ("policy", "most"),
+    # What is above 1: the last rounding of all, to 8 significant bits or not, and noise in the slots.
+    [("master", 1.003), ("split", 1.005), ("bf16-kahan", 1.005), ("8-bit", 1.02), ("bf16-stochastic", 1.03)],
+)
+def test_trains_16_bit_parameters_as_float32_does(policy, most, float32_loss):
+    loss, _ = trained(gx.precision(optimizer(), policy), jnp.bfloat16)
+    assert loss < most * float32_loss
+
+
+def test_without_a_policy_16_bits_do_not_train(float32_loss):
+    nearest = gx.Rounded("bfloat16", rounding="nearest", force=True)
+    assert trained(gx.store(optimizer(), nearest), jnp.bfloat16)[0] > 2 * float32_loss
 
 
 @each_policy
@@ -114,12 +118,12 @@ def test_prints_compares_and_pickles_by_the_call():
     tx = gx.precision(gx.adamw(1e-3), "8-bit", where="dense")
     assert repr(tx) == "precision(adamw(0.001), '8-bit', where='dense')"
     assert tx == gx.precision(gx.adamw(1e-3), "8-bit", where="dense")
-    assert tx != gx.precision(gx.adamw(1e-3), "4-bit", where="dense")
+    assert tx != gx.precision(gx.adamw(1e-3), "8-bit")
 
 
 def test_what_is_no_policy():
     with pytest.raises(
-        ValueError, match=r"no policy is named 'bf16'; the names are \['4-bit', '8-bit', 'bf16-k"
+        ValueError, match=r"no policy is named 'bf16'; the names are \['8-bit', 'bf16-kahan', 'bf16-s"
     ):
         gx.precision(gx.adamw(1e-3), "bf16")
     with pytest.raises(ValueError, match="where chooses the slots that are stored, and 'master' stores none"):
