@@ -67,8 +67,9 @@ def store(
 
     Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
     there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for a block
-    that does not divide, for what is named and the codec cannot hold, and for averages of squares in float16, or in bfloat16 by nearest
-    rounding, where they stall: give `rounding="stochastic"`, 8 bits, or `force=True`.
+    that does not divide, for what is named and the codec cannot hold, and for averages of squares in float16,
+    or in bfloat16 by nearest rounding, where they stall: give `rounding="stochastic"`, 8 bits, or
+    `force=True`.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")}
