@@ -67,8 +67,9 @@ def store(
 
     Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
     there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for a block
-    that does not divide, for what is named and the codec cannot hold, and for averages of squares in float16, or in bfloat16 by nearest
-    rounding, where they stall: give `rounding="stochastic"`, 8 bits, or `force=True`.
+    that does not divide, for what is named and the codec cannot hold, and for averages of squares in float16,
+    or in bfloat16 by nearest rounding, where they stall: give `rounding="stochastic"`, 8 bits, or
+    `force=True`.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")}
@@ -184,16 +185,13 @@ def check_codecs(codecs: Any, seed: Any) -> None:
 
 
 def assigned(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
-    """The name of each array of a state, and its codec; that of what is of no parameter is None."""
+    """The name of each array of a state, and the codec of that name."""
     names = short_names(found)
-    slots = [e.i is not None for e in found]
-    if isinstance(codecs, dict):
-        known = [name for name, is_slot in zip(names, slots, strict=True) if is_slot]
-        codecs = {full_name("store", known, name): codec for name, codec in codecs.items()}
-        return [
-            (name, codecs.get(name) if is_slot else None) for name, is_slot in zip(names, slots, strict=True)
-        ]
-    return [(name, codecs if is_slot else None) for name, is_slot in zip(names, slots, strict=True)]
+    if not isinstance(codecs, dict):
+        return [(name, codecs) for name in names]
+    known = [name for name, e in zip(names, found, strict=True) if e.i is not None]
+    by_name = {full_name("store", known, name): codec for name, codec in codecs.items()}
+    return [(name, by_name.get(name)) for name in names]
 
 
 def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named: bool) -> bool:
