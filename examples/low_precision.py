@@ -1,14 +1,15 @@
-"""Train with the parameters and the optimizer's slots in 32, 16 and 8 bits, and compare the losses they end with.
+"""Train with parameters and slots in 32, 16 and 8 bits, and compare the losses in the end.
 
-A character model learns the source text of Python's standard library, and a network the digits under noise. Each
-format starts from the same weights and sees the same batches, for every seed. The models compute in float32 whatever
-the parameters are stored in, so that nothing but the optimizer's precision differs.
+A character model learns the text of Python's standard library, and a small network noisy digits, with five
+seeds each. For a seed, every format starts from the same weights and sees the same batches. The models
+compute in float32 whatever the parameters are stored in: nothing but the optimizer's precision differs.
 
 python examples/low_precision.py
 """
 
 import argparse
 import pathlib
+import sys
 import sysconfig
 import zlib
 from collections.abc import Callable
@@ -28,12 +29,25 @@ import gradx as gx
 
 CHARACTERS = 96  # a newline and the printable ones of ASCII
 BASELINE = "float32"
+POINTS = 30  # of a curve
 
 # The dtype of the parameters, and what becomes of AdamW.
 FORMATS: dict[str, tuple[Any, Callable]] = {
     BASELINE: (jnp.float32, lambda make: make(gx)),
-    "bf16, plain": (jnp.bfloat16, lambda make: make(optax)),
+    "plain bf16": (jnp.bfloat16, lambda make: make(optax)),  # its slots are as the parameters
+    "bf16-stochastic": (
+        jnp.bfloat16,
+        lambda make: gx.chain(gx.store(make(gx), gx.Rounded("bfloat16"), seed=0), gx.stochastic_rounding(1)),
+    ),
+    "bf16-kahan": (
+        jnp.bfloat16,
+        lambda make: gx.chain(gx.store(make(gx), gx.Rounded("bfloat16"), seed=0), gx.kahan()),
+    ),
     "master": (jnp.bfloat16, lambda make: gx.chain(make(gx), gx.master_weights())),
+    "8-bit": (
+        jnp.bfloat16,
+        lambda make: gx.chain(gx.store(make(gx), gx.Blockwise()), gx.stochastic_rounding(0)),
+    ),
 }
 
 
@@ -60,7 +74,7 @@ class DigitModel(nn.Module):
 
 
 class Task(NamedTuple):
-    """A model, its batches (inputs, labels) by key, what the loss is taken of in the end, and how long it learns."""
+    """What is learnt: a batch is (inputs, labels), and drawn by a key."""
 
     name: str
     model: nn.Module
@@ -77,7 +91,7 @@ class Task(NamedTuple):
 
 
 def library_text() -> tuple[np.ndarray, np.ndarray]:
-    """Python's standard library as numbers below `CHARACTERS`, and, to test with, that of a tenth of its files."""
+    """Python's standard library as numbers below `CHARACTERS`; the second is a tenth of its files."""
     train, test = [], []
     for path in sorted(pathlib.Path(sysconfig.get_path("stdlib")).glob("*.py")):
         # By a hash of the name, a file is on the same side in every version of Python.
@@ -99,7 +113,7 @@ def text(quick: bool) -> Task:
         return windows(train, jax.random.randint(key, (size,), 0, len(train) - length))
 
     held_out = windows(test, jnp.linspace(0, len(test) - length - 1, 1024).astype(jnp.int32))
-    return Task("text", CharacterModel(128 if quick else 512), batch, held_out, 150 if quick else 600, 4e-3)
+    return Task("text", CharacterModel(128 if quick else 512), batch, held_out, 150 if quick else 600, 2e-3)
 
 
 def digits(quick: bool) -> Task:
@@ -119,11 +133,12 @@ def digits(quick: bool) -> Task:
 
 
 class Run(NamedTuple):
-    """What one format came to with one seed: the loss of each step, the loss in the end, bytes per parameter."""
+    """What one format came to with one seed."""
 
-    losses: np.ndarray
-    final: float
-    size: float
+    losses: np.ndarray  # of each step
+    final: float  # loss, held out
+    size: int  # parameters
+    bytes: int  # of them and the state
 
 
 def train(task: Task, format: str, seed: int, bar: tqdm) -> Run:
@@ -147,13 +162,14 @@ def train(task: Task, format: str, seed: int, bar: tqdm) -> Run:
     params = task.model.init(weights, task.held_out[0][:1])
     params = jax.tree.map(lambda p: p.astype(dtype), params)
     state, losses = tx.init(params), []
+    size = sum(p.size for p in jax.tree.leaves(params))
     held = sum(x.nbytes for x in jax.tree.leaves((params, state)))
     for keys in jax.random.split(order, (10, task.steps // 10)):
         params, state, found = steps(params, state, keys)
         losses.append(np.asarray(found))
         bar.update(len(keys))
     final = float(jax.jit(task.loss)(params, task.held_out))
-    return Run(np.concatenate(losses), final, held / sum(p.size for p in jax.tree.leaves(params)))
+    return Run(np.concatenate(losses), final, size, held)
 
 
 def differences(runs: dict[str, list[Run]], format: str) -> np.ndarray:
@@ -162,31 +178,69 @@ def differences(runs: dict[str, list[Run]], format: str) -> np.ndarray:
     return np.array([100 * (run.final / base.final - 1) for run, base in pairs])
 
 
-def table(runs: dict[str, list[Run]]) -> str:
-    lines = [f"{'':16} {'loss':>7} {'difference':>11} {'of a seed, at most':>20} {'B/parameter':>12}"]
+def table(task: Task, runs: dict[str, list[Run]]) -> str:
+    """The mean over the seeds, and the seed that is furthest off."""
+    base = runs[BASELINE]
+    lines = [f"{task.name}: {base[0].size:,} parameters, {task.steps} steps, {len(base)} seeds"]
+    lines.append(f"{'':16}{'loss':>8}{'above float32':>15}{'furthest':>10}{'B/parameter':>13}")
     for name, found in runs.items():
-        off = differences(runs, name)
-        lines.append(
-            f"{name:16} {np.mean([run.final for run in found]):7.4f} {off.mean():+10.2f}% "
-            f"{off[abs(off).argmax()]:+19.2f}% {found[0].size:12.2f}"
-        )
-    return "\n".join(lines)
+        off, loss = differences(runs, name), np.mean([run.final for run in found])
+        row = f"{name:16}{loss:8.4f}{off.mean():+13.2f} %{off[abs(off).argmax()]:+8.2f} %"
+        lines.append(f"{row}{found[0].bytes / found[0].size:13.2f}")
+    return "\n".join(lines) + "\n"
 
 
-def draw(results: dict[str, dict[str, list[Run]]], path: pathlib.Path) -> None:
-    """What each format loses while it learns, and in the end: mean and seeds."""
-    figure, axes = plt.subplots(1, len(results) + 1, figsize=(13, 3.8), layout="constrained")
-    styles = dict(zip(FORMATS, ["-", ":", "--", "-.", (0, (1, 1)), (0, (5, 1))], strict=False))
+def draw(results: dict[str, dict[str, list[Run]]]) -> None:
+    """What each format loses to float32: of the training loss on the way, and of the loss in the end."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    others = [name for name in FORMATS if name != BASELINE]
+    styles = dict(zip(others, ["-", "--", "-.", ":", (0, (8, 2, 1, 2, 1, 2))], strict=True))
     for ax, (task, runs) in zip(axes, results.items(), strict=False):
-        smooth = {name: np.mean([r.losses for r in found], 0) for name, found in runs.items()}
-        smooth = {name: x.reshape(30, -1).mean(1) for name, x in smooth.items()}
-        at = (np.arange(30) + 0.5) * len(runs[BASELINE][0].losses) / 30
-        for name, x in smooth.items():
-            ax.plot(at, 100 * (x / smooth[BASELINE] - 1), ls=styles[name], label=name)
-        ax.set(title=f"{task}: training loss against float32's", xlabel="step", ylabel="%")
-    for i, (task, runs) in enumerate(results.items()):
-        for j, name in enumerate(runs):
-            off = differences(runs, name)
-            axes[-1].plot(off, [j + 0.3 * i] * len(off), "os"[i], mfc="none", color=f"C{i}", ms=4)
-            axes[-1].plot(off.mean(), j + 0.3 * i, "os"[i], color=f"C{i}", label=task if not j else None)
-    figure.savefig(path, dpi=120)
+        losses = {name: np.mean([run.losses for run in found], axis=0) for name, found in runs.items()}
+        curves = {name: x.reshape(POINTS, -1).mean(axis=1) for name, x in losses.items()}
+        steps = (np.arange(POINTS) + 0.5) * len(losses[BASELINE]) / POINTS
+        for name in others:
+            off = 100 * (curves[name] / curves[BASELINE] - 1)
+            ax.plot(steps, off, ls=styles[name], lw=2.5 if name == "plain bf16" else 1.2, label=name)
+        ax.set(title=f"{task}: training loss", xlabel="step", ylabel="above float32's, %")
+        ax.legend(fontsize="small")
+    last = axes[-1]
+    last.axvspan(-0.5, 0.5, color="0.88", label="0.5 %")
+    for (task, runs), marker, shift in zip(results.items(), "os", (-0.12, 0.12), strict=True):
+        for i, name in enumerate(others):
+            off, at = differences(runs, name), len(others) - 1 - i - shift
+            last.plot(off, np.full(len(off), at), marker, mfc="none", mec="0.5", ms=4)
+            last.plot(off.mean(), at, marker, color="k", ms=6, label=None if i else f"{task}, and each seed")
+    last.set_yticks(range(len(others)), others[::-1])
+    last.set(title="held-out loss in the end", xlabel="above float32's, %")
+    last.legend(fontsize="small", loc="lower right")
+    for ax in axes:
+        ax.grid(alpha=0.3)
+    figure.savefig("low_precision.png", dpi=120)
+    print("picture: low_precision.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, fewer steps, a narrower network")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    args = parser.parse_args()
+    seeds = range(1 if args.quick else 5)
+    tasks = [text(args.quick), digits(args.quick)]
+
+    results = {}
+    total = sum(task.steps for task in tasks) * len(FORMATS) * len(seeds)
+    with tqdm(total=total, disable=args.no_progress, unit="step", leave=False) as bar:
+        for task in tasks:
+            results[task.name] = {name: [] for name in FORMATS}
+            for seed in seeds:
+                for name, found in results[task.name].items():
+                    bar.set_description(f"{task.name}, seed {seed}, {name}")
+                    found.append(train(task, name, seed, bar))
+            with bar.external_write_mode(file=sys.stdout):
+                print(table(task, results[task.name]))
+    draw(results)
+
+
+if __name__ == "__main__":
+    main()
