@@ -8,11 +8,12 @@ python examples/low_precision.py
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import sysconfig
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -74,7 +75,8 @@ class DigitModel(nn.Module):
         return nn.Dense(10)(x)
 
 
-class Task(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
     """What is learnt: a batch is (inputs, labels), and drawn by a key."""
 
     name: str
@@ -84,11 +86,21 @@ class Task(NamedTuple):
     steps: int
     learning_rate: float
 
+    @partial(jax.jit, static_argnums=0)
+    def init(self, key):
+        return self.model.init(key, self.held_out[0][:1])
+
+    @partial(jax.jit, static_argnums=0)
     def loss(self, params, batch):
         """The mean cross-entropy, computed in float32."""
         inputs, labels = batch
         scores = self.model.apply(jax.tree.map(lambda p: p.astype(jnp.float32), params), inputs)
         return optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+
+    @partial(jax.jit, static_argnums=0)
+    def gradients(self, params, key):
+        """The loss of a new batch, and its gradients in the dtype of the parameters."""
+        return jax.value_and_grad(self.loss)(params, self.batch(key))
 
 
 def library_text() -> tuple[np.ndarray, np.ndarray]:
@@ -142,40 +154,38 @@ class Run(NamedTuple):
     bytes: int  # of them and the state
 
 
-def train(task: Task, format: str, seed: int, bar: tqdm) -> Run:
-    """From the same weights, with the same batches, whatever the format."""
-    dtype, around = FORMATS[format]
+def train(task: Task, name: str, seeds: Iterable[int], bar: tqdm) -> list[Run]:
+    """A format with each seed: the weights to begin with and the batches are those of all formats."""
+    dtype, around = FORMATS[name]
     schedule = gx.warmup_cosine_decay_schedule(0.0, task.learning_rate, task.steps // 20, task.steps + 1)
     tx = around(lambda library: library.adamw(schedule, weight_decay=0.01))
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def steps(params, state, keys):
-        def step(carry, key):
-            params, state = carry
-            loss, grads = jax.value_and_grad(task.loss)(params, task.batch(key))
-            updates, state = tx.update(grads, state, params)
-            return (gx.apply_updates(params, updates), state), loss
+    @partial(jax.jit, donate_argnums=(1, 2))
+    def step(grads, state, params):
+        updates, state = tx.update(grads, state, params)
+        return gx.apply_updates(params, updates), state
 
-        (params, state), losses = jax.lax.scan(step, (params, state), keys)
-        return params, state, losses
-
-    weights, order = jax.random.split(jax.random.key(seed))
-    params = task.model.init(weights, task.held_out[0][:1])
-    params = jax.tree.map(lambda p: p.astype(dtype), params)
-    state, losses = tx.init(params), []
-    size = sum(p.size for p in jax.tree.leaves(params))
-    held = sum(x.nbytes for x in jax.tree.leaves((params, state)))
-    for keys in jax.random.split(order, (10, task.steps // 10)):
-        params, state, found = steps(params, state, keys)
-        losses.append(np.asarray(found))
-        bar.update(len(keys))
-    final = float(jax.jit(task.loss)(params, task.held_out))
-    return Run(np.concatenate(losses), final, size, held)
+    runs = []
+    for seed in seeds:
+        bar.set_description(f"{task.name}, {name}, seed {seed}")
+        weights, order = jax.random.split(jax.random.key(seed))
+        params = jax.tree.map(lambda p: p.astype(dtype), task.init(weights))
+        state, losses = tx.init(params), []
+        size = sum(p.size for p in jax.tree.leaves(params))
+        held = sum(x.nbytes for x in jax.tree.leaves((params, state)))
+        for key in jax.random.split(order, task.steps):
+            loss, grads = task.gradients(params, key)
+            params, state = step(grads, state, params)
+            losses.append(loss)
+            bar.update()
+        final = float(task.loss(params, task.held_out))
+        runs.append(Run(np.asarray(jax.device_get(losses)), final, size, held))
+    return runs
 
 
-def differences(runs: dict[str, list[Run]], format: str) -> np.ndarray:
+def differences(runs: dict[str, list[Run]], name: str) -> np.ndarray:
     """Percent of float32's final loss with the same seed."""
-    pairs = zip(runs[format], runs[BASELINE], strict=True)
+    pairs = zip(runs[name], runs[BASELINE], strict=True)
     return np.array([100 * (run.final / base.final - 1) for run, base in pairs])
 
 
@@ -233,11 +243,7 @@ def main() -> None:
     total = sum(task.steps for task in tasks) * len(FORMATS) * len(seeds)
     with tqdm(total=total, disable=args.no_progress, unit="step", leave=False) as bar:
         for task in tasks:
-            results[task.name] = {name: [] for name in FORMATS}
-            for seed in seeds:
-                for name, found in results[task.name].items():
-                    bar.set_description(f"{task.name}, seed {seed}, {name}")
-                    found.append(train(task, name, seed, bar))
+            results[task.name] = {name: train(task, name, seeds, bar) for name in FORMATS}
             with bar.external_write_mode(file=sys.stdout):
                 print(table(task, results[task.name]))
     draw(results)
