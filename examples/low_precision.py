@@ -103,18 +103,19 @@ class Task:
         return jax.value_and_grad(self.loss)(params, self.batch(key))
 
 
-def library_text() -> tuple[np.ndarray, np.ndarray]:
-    """Python's standard library as numbers below `CHARACTERS`; the second is a tenth of its files."""
+def library_text() -> list[np.ndarray]:
+    """Python's standard library as numbers below `CHARACTERS`: to train with, and a tenth of its files."""
     train, test = [], []
     for path in sorted(pathlib.Path(sysconfig.get_path("stdlib")).glob("*.py")):
         # By a hash of the name, a file is on the same side in every version of Python.
         (train if zlib.crc32(path.name.encode()) % 10 else test).append(path.read_bytes())
     codes = [np.frombuffer(b"\n".join(files), np.uint8) for files in (train, test)]
     codes = [x[(x == ord("\n")) | ((x >= ord(" ")) & (x <= ord("~")))] for x in codes]
-    return tuple(np.maximum(x, 31) - 31 for x in codes)
+    return [np.maximum(x, 31) - 31 for x in codes]  # the newline is 0
 
 
 def text(quick: bool) -> Task:
+    """What comes next, at each of 32 characters: 16 windows a batch, anywhere in the text."""
     train, test = map(jnp.asarray, library_text())
     size, length = 16, 32
 
@@ -192,7 +193,7 @@ def differences(runs: dict[str, list[Run]], name: str) -> np.ndarray:
 def table(task: Task, runs: dict[str, list[Run]]) -> str:
     """The mean over the seeds, and the seed that is furthest off."""
     base = runs[BASELINE]
-    lines = [f"{task.name}: {base[0].size:,} parameters, {task.steps} steps, {len(base)} seeds"]
+    lines = [f"{task.name}: {base[0].size:,} parameters, {task.steps} steps, seeds: {len(base)}"]
     lines.append(f"{'':16}{'loss':>8}{'above float32':>15}{'furthest':>10}{'B/parameter':>13}")
     for name, found in runs.items():
         off, loss = differences(runs, name), np.mean([run.final for run in found])
