@@ -77,7 +77,7 @@ def test_finetuning_is_better_than_a_new_head_alone(tmp_path):
 
 
 def test_only_plain_bf16_learns_less_than_float32(tmp_path):
-    """In 150 and 300 steps plain bf16 ends 0.9 % and 1.1 % above float32, the others within 0.05 %."""
+    """In 150 and 300 steps plain bf16 ends 0.9 % and 1.1 % above float32, the others within 0.1 %."""
     result = run("low_precision.py", "--quick", "--no-progress", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     row = r"^([\w -]+?) +(\d\.\d{4}) +([+-]\d+\.\d\d) % +([+-]\d+\.\d\d) % +(\d+\.\d\d)$"
