@@ -32,9 +32,7 @@ CHARACTERS = 96  # a newline and the printable ones of ASCII
 BASELINE = "float32"
 POINTS = 30  # of a curve
 
-HALVED = gx.Rounded("bfloat16")
-# By chance where the averages move by a thousandth, much less than from one code to the next.
-QUARTERED = {"mu": gx.Blockwise(), "nu": gx.Blockwise(rounding="stochastic")}
+HALVED, QUARTERED = gx.Rounded("bfloat16"), gx.Blockwise(bits=8)  # by chance, both
 
 # The dtype of the parameters, and what becomes of AdamW.
 FORMATS: dict[str, tuple[Any, Callable]] = {
