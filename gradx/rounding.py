@@ -26,7 +26,7 @@ def salts(key: jax.Array, count: Any, n: int) -> list[jax.Array]:
     for word in (jnp.asarray(count, jnp.uint32), *words):
         salt = mixed(salt ^ word)
     rows = mixed(salt[None] + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
-    # Apart, as on a GPU XLA makes one kernel of all that reads one array, and keeps in memory what goes into it.
+    # Apart, as on a GPU XLA makes one kernel of all that reads one array, and stores what goes into it.
     return [lax.optimization_barrier(row) for row in rows]
 
 

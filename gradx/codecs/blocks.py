@@ -62,8 +62,8 @@ def scales_of(x: jax.Array, least: float) -> jax.Array:
 
     At least so large that the share `least` of it is no subnormal number, which XLA:CPU takes for 0.
     """
-    # Both ends at once and in two stages, so that no compiler stores `x` to reduce it: XLA:CPU does for a plain
-    # maximum, and on a TPU blocks are no tiles.
+    # Both ends at once and in two stages, so that no compiler stores `x` to reduce it: XLA:CPU does for a
+    # plain maximum, and on a TPU blocks are no tiles.
     parts = in_blocks(x, math.gcd(x.shape[-1], 32))
     further = lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1]))
     least_of, most_of = lax.reduce(

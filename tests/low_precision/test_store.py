@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
 from gradx.codecs.stored import is_stored
-from gradx.rounding import random_bits, salts
+from gradx.rounding import dither, salts
 from gradx.states.entries import entries
 from tests.cases import FIRST
 from tests.low_precision.problem import FORMATS, MODEL, TARGET, loss, same, start, trained
@@ -109,22 +109,21 @@ def test_trains_as_in_float32_with_optax(name, codec, lenient):
 
 @pytest.mark.parametrize("codec", [HALF, EIGHT, gx.Blockwise(4)], ids=repr)
 def test_a_step_is_decode_update_encode(codec):
-    """To the bit: with the random bits of this step and of each slot's own salt."""
+    """To the bit: with each slot's own salt, and the random bits of this step."""
     tx = gx.store(ADAMW, codec, seed=3)
     p, state = trained(tx, 2)
     updates, after = tx.update(TARGET, state, p)
     inner = jax.jit(gx.decode_state)(state.inner_state)
     expected, new = ADAMW.update(TARGET, inner, p)
     same(updates, expected)
-    key = salts(jax.random.key(3), state.count, 2)
     for salt, old, x, stored in zip(
-        key,
+        salts(jax.random.key(3), 0, 2),
         [state.inner_state[0].mu["matrix"], state.inner_state[0].nu["matrix"]],
         [new[0].mu["matrix"], new[0].nu["matrix"]],
         [after.inner_state[0].mu["matrix"], after.inner_state[0].nu["matrix"]],
         strict=True,
     ):
-        bits = random_bits(salt, x) if codec.stochastic else None
+        bits = dither(salt, state.count, x) if codec.stochastic else None
         same(stored, jax.jit(lambda old, x, bits: old.encode(x, bits))(old, x, bits))
     assert int(after.count) == 3
 
