@@ -29,26 +29,18 @@ from tqdm import tqdm
 import gradx as gx
 
 CHARACTERS = 96  # a newline and the printable ones of ASCII
-BASELINE = "float32"
+BASELINE, PLAIN = "float32", "plain bf16"
+FORMATS = [BASELINE, PLAIN, "bf16-stochastic", "bf16-kahan", "master", "8-bit"]
 POINTS = 30  # of a curve
 
-HALVED, QUARTERED = gx.Rounded("bfloat16"), gx.Blockwise(bits=8)  # by chance, both
 
-# The dtype of the parameters, and what becomes of AdamW.
-FORMATS: dict[str, tuple[Any, Callable]] = {
-    BASELINE: (jnp.float32, lambda adamw: adamw(gx)),
-    "plain bf16": (jnp.bfloat16, lambda adamw: adamw(optax)),  # its slots are as the parameters
-    "bf16-stochastic": (
-        jnp.bfloat16,
-        lambda adamw: gx.chain(gx.store(adamw(gx), HALVED, seed=0), gx.stochastic_rounding(1)),
-    ),
-    "bf16-kahan": (jnp.bfloat16, lambda adamw: gx.chain(gx.store(adamw(gx), HALVED, seed=0), gx.kahan())),
-    "master": (jnp.bfloat16, lambda adamw: gx.chain(adamw(gx), gx.master_weights())),
-    "8-bit": (
-        jnp.bfloat16,
-        lambda adamw: gx.chain(gx.store(adamw(gx), QUARTERED, seed=0), gx.stochastic_rounding(1)),
-    ),
-}
+def adamw(name: str, learning_rate: Callable) -> tuple[Any, Any]:
+    """The dtype of the parameters, and the optimizer: plain is Optax's, with slots as its parameters are."""
+    library = optax if name == PLAIN else gx
+    tx = library.adamw(learning_rate, weight_decay=0.01)
+    if name == BASELINE:
+        return jnp.float32, tx
+    return jnp.bfloat16, tx if name == PLAIN else gx.precision(tx, name)
 
 
 class CharacterModel(nn.Module):
@@ -155,9 +147,8 @@ class Run(NamedTuple):
 
 def train(task: Task, name: str, seeds: Iterable[int], bar: tqdm) -> list[Run]:
     """A format with each seed: the weights to begin with and the batches are those of all formats."""
-    dtype, around = FORMATS[name]
     schedule = gx.warmup_cosine_decay_schedule(0.0, task.learning_rate, task.steps // 20, task.steps + 1)
-    tx = around(lambda library: library.adamw(schedule, weight_decay=0.01))
+    dtype, tx = adamw(name, schedule)
 
     @partial(jax.jit, donate_argnums=(1, 2))
     def step(grads, state, params):
@@ -211,7 +202,7 @@ def draw(results: dict[str, dict[str, list[Run]]]) -> None:
         steps = (np.arange(POINTS) + 0.5) * len(losses[BASELINE]) / POINTS
         for name in others:
             off = 100 * (curves[name] / curves[BASELINE] - 1)
-            ax.plot(steps, off, ls=styles[name], lw=2.5 if name == "plain bf16" else 1.2, label=name)
+            ax.plot(steps, off, ls=styles[name], lw=2.5 if name == PLAIN else 1.2, label=name)
         ax.set(title=f"{task}: training loss", xlabel="step", ylabel="above float32's, %")
         ax.legend(fontsize="small")
     last = axes[-1]
