@@ -17,6 +17,7 @@ BYTES = {  # of the state of AdamW, beside bf16 parameters
     "split": 9.0,
     "8-bit": 3.06,  # the last axis, 128, makes one block: 4 bytes of scales for 128 of codes
 }
+slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 each_policy = pytest.mark.parametrize("policy", POLICIES)
 
 
@@ -62,7 +63,7 @@ def optimizer():
 @pytest.mark.parametrize(
     ("policy", "most"),
     # What is above 1: the last rounding of all, to 8 significant bits or not, and noise in the slots.
-    [("master", 1.003), ("split", 1.005), ("bf16-kahan", 1.005), ("8-bit", 1.02), ("bf16-stochastic", 1.03)],
+    [slow("master", 1.003), slow("split", 1.005), ("bf16-kahan", 1.005), ("8-bit", 1.02), ("bf16-stochastic", 1.03)],
 )
 def test_trains_16_bit_parameters_as_float32_does(policy, most, float32_loss):
     loss, _ = trained(gx.precision(optimizer(), policy), jnp.bfloat16)
