@@ -226,7 +226,9 @@ def test_codes_and_scales_are_where_the_array_is(codec, axis, axis_type):
     for a in (*arrays.values(), decoded):
         shards = [shard.data.shape for shard in a.addressable_shards]
         assert shards == [tuple(n // 2 if k == axis else n for k, n in enumerate(a.shape))] * 2
-    assert not any(op in program.as_text() for op in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
+    assert not any(
+        op in program.as_text() for op in ("all-gather", "all-reduce", "all-to-all", "collective-permute")
+    )
 
 
 FEW = [slow(gx.Blockwise()), gx.Blockwise(4), gx.Blockwise(map="dynamic", rounding="nearest"), gx.Float8()]

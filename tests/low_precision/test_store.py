@@ -40,6 +40,7 @@ OPTAX = {name: getattr(optax, name)(0.1) for name in NAMES} | {
 }
 slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 each_format = pytest.mark.parametrize("codec", FORMATS, ids=repr)
+each_at_length = pytest.mark.parametrize("codec", [slow(FORMATS[0]), FORMATS[1]], ids=repr)
 
 
 def kinds(state, p=MODEL):
@@ -83,11 +84,13 @@ def test_those_of_optax_too(name, codec, lenient):
 # How far the loss may be from that in float32, as a share of where it began; after 100 steps.
 TOLERANCE = {gx.Rounded(): 0.002, gx.Blockwise(): 0.04}
 CURVATURE = {"lbfgs": 0.1}  # whose pairs of differences should be exact
-QUICK = {"adamw", "lion", "sm3"}
+QUICK = {"adamw", "lion"}
 
 
 @each_format
-@pytest.mark.parametrize("name", [n if n in QUICK else slow(n) for n in (c.optimizer.__name__ for c in FIRST)])
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else slow(n) for n in (c.optimizer.__name__ for c in FIRST)]
+)
 def test_trains_as_in_float32(name, codec):
     tx = next(c for c in FIRST if c.optimizer.__name__ == name).scheduled(100)
     expected, found = (loss(trained(t, 100)[0]) for t in (tx, gx.store(tx, codec, seed=0)))
@@ -104,7 +107,7 @@ def test_trains_as_in_float32_with_optax(name, codec, lenient):
     assert abs(found - expected) <= TOLERANCE[codec] * loss(start())
 
 
-@pytest.mark.parametrize("codec", [HALF, EIGHT, gx.Blockwise(4)], ids=repr)
+@pytest.mark.parametrize("codec", [HALF, slow(EIGHT), gx.Blockwise(4)], ids=repr)
 def test_a_step_is_decode_update_encode(codec):
     """To the bit: with each slot's own salt, and the random bits of this step."""
     tx = gx.store(ADAMW, codec, seed=3)
@@ -280,7 +283,7 @@ def test_an_inner_store_keeps_what_it_has():
     same(trained(tx, 2)[1].inner_state[0], trained(gx.chain(inner, gx.scale_by_adam()), 2)[1][0])
 
 
-@each_format
+@each_at_length
 def test_numbers_in_float64_stay_float64(codec, x64):
     p = {"matrix": jnp.ones((64, 128), jnp.float64)}
     tx = gx.store(ADAMW, codec, seed=0)
@@ -290,7 +293,7 @@ def test_numbers_in_float64_stay_float64(codec, x64):
     assert updates["matrix"].dtype == gx.get_slot(after, p, "mu")["matrix"].dtype == jnp.float64
 
 
-@each_format
+@each_at_length
 def test_models_side_by_side(codec):
     tx = gx.store(ADAMW, codec, seed=0)
     both = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), TARGET)
@@ -303,7 +306,7 @@ def test_models_side_by_side(codec):
         same(jax.tree.map(lambda x, i=i: x[i], updates), u)
 
 
-@each_format
+@each_at_length
 def test_follows_the_sharding_of_the_parameters(codec):
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
