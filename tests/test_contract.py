@@ -55,7 +55,7 @@ LINKS = [
     gx.scale_by_radam(b2=gx.linear_schedule(0.9, 0.99, 10)),
     gx.stochastic_rounding(0),
     gx.kahan(),
-    gx.packed(gx.split_weights()),
+    gx.packed(gx.chain(gx.trace(0.9), gx.split_weights())),
     gx.master_weights(),
     gx.average_params(1, every=2),
     gx.chain(gx.sgd(0.1), gx.ema_params(0.9)),
@@ -120,8 +120,9 @@ def test_the_state_keeps_its_type(tx, param_dtype, grad_dtype):
         p = params(jnp.dtype(param_dtype))
         g = grads(0, p, jnp.dtype(grad_dtype))
         state = jax.eval_shape(tx.init, p)
-        updates, after = jax.eval_shape(tx.update, g, state, p)
-        assert aval(after) == aval(state)
+        for _ in range(2):
+            updates, after = jax.eval_shape(tx.update, g, state, p)
+            assert aval(after) == aval(state)
         new = jax.eval_shape(gx.apply_updates, p, updates)
         assert aval(new) == aval(jax.eval_shape(lambda: p))
 
@@ -180,7 +181,7 @@ def test_a_fresh_state_can_be_donated(tx, lenient):
         u, state = tx.update(g, state, p)
         return gx.apply_updates(p, u), state
 
-    expected = step(p, state, grads(0, p))
+    expected = jax.jit(step)(p, state, grads(0, p))
     close(jax.jit(step, donate_argnums=(0, 1))(p, state, grads(0, params())), expected)
 
 

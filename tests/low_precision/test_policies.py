@@ -120,7 +120,7 @@ def test_leaves_some_parameters_slots_as_they_are():
 def test_is_around_an_optimizer_of_optax(float32_loss, lenient):
     tx = gx.precision(optax.adamw(optax.cosine_decay_schedule(0.05, 300)), "8-bit")
     loss, state = trained(tx, jnp.bfloat16)
-    assert loss < 1.02 * float32_loss
+    assert loss < 1.15 * float32_loss
     assert gx.slots(state, jnp.zeros(SHAPE, jnp.bfloat16))[0].array.dtype == jnp.int8
 
 
