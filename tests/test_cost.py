@@ -225,7 +225,7 @@ def test_what_lamb_of_optax_costs_on_an_h100(lenient):
     [("bf16-stochastic", 14.1, 0.05, 1.2), ("split", 24.1, 0.05, 1.1), ("8-bit", 18.0, 0.1, 8.5)],
 )
 def test_low_precision_on_an_h100(policy, most_bytes, most_temporary, most_kernels_a_leaf, lenient):
-    """16 bits at the floor, in one kernel for each array; blocks of 8 bits are read twice, once for scales."""
+    """16 bits at the floor, in one kernel for each array; 8-bit blocks are read twice, for scales first."""
     shapes = trees.gpt2(dtype=jnp.bfloat16)
     found = gx.cost(gx.precision(gx.adamw(1e-3), policy), shapes, platform="cuda")
     assert found.moved_per_parameter <= most_bytes

@@ -1,5 +1,7 @@
 """Rounding by chance: exact where it can be, unbiased, its bits independent and the same however sharded."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from gradx.rounding import half_step, mixed, on_grid, random_bits, salts, stochastic_round
+from gradx import rounding
+from gradx.rounding import mixed, random_bits, salts
 
+compiled = functools.partial(jax.jit, static_argnums=1)
+half_step, on_grid = compiled(rounding.half_step), compiled(rounding.on_grid)
+stochastic_round = compiled(rounding.stochastic_round)
 DTYPES = [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn, jnp.float8_e5m2]
 each_width = pytest.mark.parametrize("wide", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
@@ -19,6 +25,7 @@ def salt(step=0, array=0, seed=0):
     return salts(jax.random.key(seed), jnp.int32(step), array + 1)[array]
 
 
+@functools.cache
 def every(dtype):
     """Every number that a dtype has, from the lowest to the highest."""
     size = np.dtype(dtype).itemsize
@@ -75,7 +82,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnor
 
 
 @each_dtype
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(a=floats, b=floats, bits=st.integers(0, 2**32 - 1))
 def test_the_same_bits_keep_the_order(dtype, a, b, bits):
     largest = float(jnp.finfo(dtype).max)
@@ -146,9 +153,9 @@ def test_each_bit_of_a_place_changes_half_of_the_bits():
     x = jax.random.bits(jax.random.key(0), (1 << 14,), jnp.uint32)
     one = jnp.uint32(1)
     for i in range(32):
-        changed = mixed(x) ^ mixed(x ^ (one << jnp.uint32(i)))
+        changed = np.asarray(mixed(x) ^ mixed(x ^ (one << jnp.uint32(i))))
         for j in range(32):
-            assert abs(float(jnp.mean((changed >> jnp.uint32(j)) & one, dtype=jnp.float32)) - 0.5) < 0.02
+            assert abs(np.mean((changed >> j) & 1) - 0.5) < 0.02
 
 
 def test_bits_go_by_the_place_in_the_whole_array():

@@ -15,7 +15,7 @@ def started(tx, dtype=jnp.float32):
     return params, tx.init(params)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
 def test_is_update_and_apply_updates(dtype):
     tx = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-2))
     params, state = started(tx, dtype)

@@ -29,7 +29,7 @@ def smallest():
             for e in entries(state, params):
                 if e.i is not None:
                     low, high = found[e.owner, e.field]
-                    found[e.owner, e.field] = [min(low, e.array.min()), max(high, e.array.max())]
+                    found[e.owner, e.field] = [min(low, np.min(e.array)), max(high, np.max(e.array))]
     return found
 
 

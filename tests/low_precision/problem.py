@@ -29,17 +29,17 @@ def loss(p):
 def trained(tx, steps, p=None, state=None) -> Any:
     """Parameters and state after some steps."""
     p = start() if p is None else p
-    return steps_of(tx, steps)((p, tx.init(p) if state is None else state))
+    return run(tx, steps, p, tx.init(p) if state is None else state)
 
 
-@functools.cache
-def steps_of(tx, steps) -> Any:
-    def step(carry, _):
+@functools.partial(jax.jit, static_argnums=0)  # one program of an optimizer for all numbers of steps
+def run(tx, steps, p, state):
+    def step(_, carry):
         p, state = carry
         updates, state = tx.update(jax.grad(loss)(p), state, p)
-        return (gx.apply_updates(p, updates), state), None
+        return gx.apply_updates(p, updates), state
 
-    return jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps)[0])
+    return jax.lax.fori_loop(0, steps, step, (p, state))
 
 
 def same(a, b):

@@ -16,7 +16,7 @@ ADAMW = gx.adamw(0.1)
 EIGHT, HALF = gx.Blockwise(rounding="nearest"), gx.Rounded()
 STORED = gx.store(ADAMW, EIGHT)
 FORMATS = [STORED, gx.store(ADAMW, HALF, seed=0), gx.store(ADAMW, gx.Blockwise(4), seed=0)]
-each = pytest.mark.parametrize("tx", FORMATS, ids=repr)
+each = pytest.mark.parametrize("tx", [pytest.param(STORED, marks=pytest.mark.slow), *FORMATS[1:]], ids=repr)
 
 
 def test_names_are_those_of_the_arrays():

@@ -1,5 +1,7 @@
 """The last links of a chain: parameters of 16 bit that take small steps, bit by bit as they should."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -20,8 +22,8 @@ RESTS = LINKS[1:]
 SLOT = {"kahan()": "compensation", "master_weights()": "master", "split_weights()": "correction"}
 each = pytest.mark.parametrize("link", LINKS, ids=repr)
 slow = lambda link: pytest.param(link, marks=pytest.mark.slow)
-each_at_length = pytest.mark.parametrize(
-    "link", [LINKS[0], slow(gx.kahan()), slow(gx.master_weights()), LINKS[3]], ids=repr
+at_length = lambda quick: pytest.mark.parametrize(
+    "link", [link if link == quick else slow(link) for link in LINKS], ids=repr
 )
 each_rest = pytest.mark.parametrize("link", RESTS, ids=repr)
 each_dtype = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -46,9 +48,18 @@ def gradients(n, like, size=1e-3):
     return treedef.unflatten([draw(*pair) for pair in zip(leaves, keys, strict=True)])
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def scanned(tx, carry, gs):
+    return jax.lax.scan(step_of(tx), carry, gs)[0]
+
+
 def ran(tx, p, gs, state=None):
-    state = tx.init(p) if state is None else state
-    return jax.jit(lambda carry, gs: jax.lax.scan(step_of(tx), carry, gs))((p, state), gs)[0]
+    return scanned(tx, (p, tx.init(p) if state is None else state), gs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def stepped(tx, g, state, p):
+    return step_of(tx)((p, state), g)[0]
 
 
 def bitwise(a, b):
@@ -89,8 +100,7 @@ def test_each_step_is_that_of_float64(link, dtype):
     p, state = ran(link, p, gradients(20, p, 0.1))
     g = 0.1 * jax.random.normal(jax.random.key(1), p.shape, jnp.float32)
     w = decoded(link, state, p) + np.asarray(g, np.float64)
-    u, state = link.update(g, state, p)
-    new = gx.apply_updates(p, u)
+    new, state = stepped(link, g, state, p)
     size = 2.0 ** np.maximum(np.floor(np.log2(np.abs(w))), -4)  # what float32 adds to a sum near 0
     assert np.all(np.abs(decoded(link, state, new) - w) <= size * (2.0**-bits + 2.0**-20 * (bits < 20)))
     agree = np.asarray(new) == w.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16)
@@ -121,10 +131,8 @@ def test_an_update_of_nothing_changes_no_bit(link, dtype, start, steps):
     p = jnp.asarray([start, 0.0, -0.0], dtype)
     state = link.init(p)
     for g in steps:
-        u, state = link.update(jnp.full(3, g), state, p)
-        p = gx.apply_updates(p, u)
-    u, after = link.update(jnp.full(3, -0.0), state, p)
-    bitwise((gx.apply_updates(p, u), after), (p, state))
+        p, state = stepped(link, np.full(3, g, np.float32), state, p)
+    bitwise(stepped(link, np.full(3, -0.0, np.float32), state, p), (p, state))
 
 
 @each_dtype
@@ -133,14 +141,13 @@ def test_an_update_of_nothing_changes_no_bit(link, dtype, start, steps):
 def test_by_chance_is_one_of_two_neighbours(dtype, x, g):
     p = jnp.full(64, x, dtype)
     link = gx.stochastic_rounding(3)
-    u, state = link.update(jnp.full(64, g), link.init(p), p)
-    new = np.asarray(gx.apply_updates(p, u), np.float64)
+    after, state = stepped(link, np.full(64, g, np.float32), link.init(p), p)
+    new = np.asarray(after, np.float64)
     w = np.float32(np.float32(p[0]) + np.float32(g))
     steps = np.spacing(np.abs(w).astype(np.float16)) if dtype == "float16" else 2.0**-7 * abs(w)
     assert np.all(np.abs(new - np.float64(w)) <= np.float64(steps))
     assert len(np.unique(new)) <= 2
-    u, _ = link.update(jnp.full(64, -0.0), state, p)
-    bitwise(gx.apply_updates(p, u), p)
+    bitwise(stepped(link, np.full(64, -0.0, np.float32), state, p)[0], p)
 
 
 def test_by_chance_differs_among_leaves_steps_and_keys():
@@ -191,8 +198,7 @@ def test_float64(x64):
     state = link.init(p)
     assert [x.dtype.name for x in jax.tree.leaves(state)] == ["float64", "float64"]
     for _ in range(100):
-        u, state = link.update(g, state, p)
-        p = gx.apply_updates(p, u)
+        p, state = stepped(link, g, state, p)
     np.testing.assert_allclose(state.master["f"], 1 + 1e-7, rtol=1e-13)
     np.testing.assert_array_equal(p["f"], np.float32(1 + 1e-7))
 
@@ -207,37 +213,35 @@ def test_numbers_at_the_edges(link, dtype):
     g = jnp.asarray([largest / 2, 1.0, 1.0, jnp.nan, tiny, tiny, tiny], jnp.float32)
     state = link.init(p)
     for _ in range(3):
-        u, state = link.update(g, state, p)
-        p = gx.apply_updates(p, u)
+        p, state = stepped(link, g, state, p)
     assert not np.any(np.isfinite(np.asarray(p[:4], np.float32)))
     np.testing.assert_allclose(np.asarray(p[4:], np.float32), [3 * tiny, 4 * tiny, 2 * tiny], rtol=0.02)
 
 
-@each_at_length
+@at_length(LINKS[0])
 def test_resumes_bitwise(link, tmp_path):
     tx = gx.chain(gx.adamw(1e-3), link)
-    gs = gradients(10, MIXED)
-    half = lambda part: jax.tree.map(lambda x: x[part], gs)
-    whole = ran(tx, MIXED, gs)
-    p, state = ran(tx, MIXED, half(slice(5)))
+    gs = gradients(5, MIXED)
+    p, state = ran(tx, MIXED, gs)
+    whole = ran(tx, p, gs, state)
     gx.save_checkpoint(tmp_path, 5, p, state)
     found = gx.restore_checkpoint(tmp_path, tx, MIXED)
-    bitwise(ran(tx, found.params, half(slice(5, None)), found.state), whole)
+    bitwise(ran(tx, found.params, gs, found.state), whole)
     assert jax.tree.structure(whole[1]) == jax.tree.structure(tx.init(MIXED))
 
 
-@each_at_length
+@at_length(LINKS[3])
 def test_donated_steps_are_their_scan(link):
     tx = gx.chain(gx.sgd(1e-3, momentum=0.9), link)
-    gs = gradients(4, MIXED, 1.0)
+    gs = gradients(5, MIXED, 1.0)
     step = jax.jit(lambda *carry_and_g: step_of(tx)(*carry_and_g)[0], donate_argnums=0)
     carry = jax.tree.map(jnp.copy, MIXED), tx.init(MIXED)
-    for i in range(4):
+    for i in range(5):
         carry = step(carry, jax.tree.map(lambda x, i=i: x[i], gs))
     bitwise(carry, ran(tx, MIXED, gs))
 
 
-@each_at_length
+@at_length(LINKS[0])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_shards_are_bitwise_one_device(link, kind):
     tx = gx.chain(gx.sgd(1e-2), link)
@@ -247,12 +251,12 @@ def test_shards_are_bitwise_one_device(link, kind):
     carry = jax.device_put(BF16, rows), tx.init(jax.device_put(BF16, rows))
     for i in range(3):
         g = jax.device_put(jax.tree.map(lambda x, i=i: x[i], gs), rows)
-        carry = jax.jit(lambda *x: step_of(tx)(*x)[0])(carry, g)
+        carry = stepped(tx, g, *carry[::-1])
     assert carry[0]["w"].sharding.is_equivalent_to(rows, 2)
     bitwise(jax.device_get(carry), jax.device_get(ran(tx, BF16, gs)))
 
 
-@each_at_length
+@at_length(LINKS[3])
 def test_inside_of_others(link):
     """What is left out stays: by masks, groups, waiting for more batches and skipping."""
     gs = gradients(4, BF16, 0.1)
