@@ -61,7 +61,8 @@ def precision(
 
     Parameters keep their dtypes: cast to bfloat16 those that are to be in 16 bits; float32 ones may stand
     beside them, and are updated as ever. `summarize` tells the bytes of the state. Raises ValueError for an
-    unknown policy, with the names that there are, and for `where` with a policy that stores no slots.
+    unknown policy, with the names that there are, and for `where` with a policy that stores no slots;
+    TypeError for a seed that is no integer.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((1024, 1024), "bfloat16")}
@@ -71,8 +72,10 @@ def precision(
     3.03
     """
     linked("tx of precision", tx)  # raises if it is none
-    if policy not in POLICIES:
+    if not isinstance(policy, str) or policy not in POLICIES:
         raise ValueError(f"precision: no policy is named {policy!r}; the names are {sorted(POLICIES)}")
+    if type(seed) is not int:
+        raise TypeError(f"precision: seed must be an integer, got {seed!r}")
     slots, parameters = POLICIES[policy]
     if slots is None and where is not None:
         raise ValueError(f"precision: where chooses the slots that are stored, and {policy!r} stores none")

@@ -119,6 +119,7 @@ def store(
 
     def update(updates, state, params=None, **extra):
         check_state("store", StoreState, state)
+        state = whole(state, updates if params is None else params)
         old, treedef = jax.tree.flatten(state.inner_state, is_leaf=is_own)
         inner = treedef.unflatten([decoded(x) if is_stored(x) else x for x in old])
         updates, inner = inner_update(updates, inner, params, **extra)
@@ -127,6 +128,13 @@ def store(
         for k, salt in zip(places, salts_for([old[k] for k in places], seed), strict=True):
             new[k] = encoded(old[k], new[k], salt, state.count)
         return updates, StoreState(increment(state.count), treedef.unflatten(new))
+
+    def whole(state, params):
+        """The state with each `Stored`, of which Flax NNX makes a container of its own at every step."""
+        if any(map(is_stored, jax.tree.leaves(state, is_leaf=is_stored))):
+            return state
+        likes, leaves = jax.tree.structure(jax.eval_shape(unheard(init), params)), jax.tree.leaves(state)
+        return likes.unflatten(leaves) if likes.num_leaves == len(leaves) else state
 
     return GradientTransformation(init, update)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import gradx as gx
 from gradx.low_precision.policies import POLICIES
@@ -140,3 +141,32 @@ def test_what_is_no_policy():
         gx.precision(gx.adamw(1e-3), "master", where="dense")
     with pytest.raises(TypeError, match=r"tx of precision is not a gradient transformation: .* \(call it"):
         gx.precision(gx.adamw, "master")
+
+
+@pytest.mark.parametrize("seed", [None, 0.5, True])
+def test_the_seed_is_an_integer(seed):
+    with pytest.raises(TypeError, match=r"precision: seed must be an integer, got "):
+        gx.precision(gx.sgd(0.1), "8-bit", seed=seed)
+
+
+def test_a_policy_is_a_name():
+    with pytest.raises(ValueError, match=r"no policy is named \['8-bit'\]"):
+        gx.precision(gx.sgd(0.1), ["8-bit"])  # pyright: ignore[reportArgumentType]  (the mistake)
+
+
+@pytest.mark.parametrize("policy", ["8-bit", "bf16-stochastic"])
+def test_within_an_optimizer_of_nnx(policy, lenient):
+    """Three steps there are those of a loop by hand: NNX makes other containers of what is stored."""
+    model = nnx.Linear(64, 128, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
+    tx = gx.precision(gx.adamw(1e-2), policy)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    state = tx.init(params)
+    for t in range(3):
+        grads = jax.tree.map(lambda p, t=t: jnp.sin(p * (t + 1)), nnx.state(model, nnx.Param))
+        optimizer.update(model, grads)
+        updates, state = tx.update(nnx.as_pure(grads), state, params)
+        params = gx.apply_updates(params, updates)
+    ours = nnx.as_pure(nnx.state(model, nnx.Param))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(params), strict=True):
+        assert a.tolist() == b.tolist()
