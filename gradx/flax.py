@@ -3,18 +3,21 @@
 The only module that imports Flax: `import gradx.flax`. An optimizer needs none of it: to Flax it is Optax's.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+import jax
 import optax
 
 try:
-    from flax import nnx
+    from flax import nnx, serialization
     from flax.training import train_state
 except ImportError as e:
     raise ImportError("gradx.flax needs Flax: pip install 'gradx[flax]'") from e
 
+from gradx.codecs.stored import Stored
 from gradx.states.eval_params import eval_params
 
 __all__ = ["TrainState", "eval_model", "opt_state"]
@@ -50,11 +53,23 @@ class TrainState(train_state.TrainState):
         return eval_params(self.opt_state, self.params)
 
 
+def restored(slot: Stored, arrays: dict[str, Any]) -> Stored:
+    """A slot of the same format, from what Flax's serialization has of it."""
+    return dataclasses.replace(slot, arrays=arrays)
+
+
+serialization.register_serialization_state(Stored, lambda slot: slot.arrays, restored, override=True)
+
 Model = TypeVar("Model", bound=nnx.Module)
 
 
-def opt_state(optimizer: nnx.Optimizer) -> Any:
+def opt_state(optimizer: nnx.Optimizer, model: nnx.Module | None = None) -> Any:
     """The state of an NNX optimizer in plain arrays, as gradx's functions of states take it.
+
+    Arguments:
+      optimizer: any.
+      model: its model; needed where slots are more than an array each, as in `store`: NNX replaces what holds
+        them by a container of its own, and what `tx.init` makes for the model says what it was.
 
     >>> import gradx, gradx.flax
     >>> from flax import nnx
@@ -63,7 +78,12 @@ def opt_state(optimizer: nnx.Optimizer) -> Any:
     >>> sorted(gradx.metrics(gradx.flax.opt_state(optimizer)))
     ['gradient_norm', 'learning_rate', 'parameter_norm', 'update_norm']
     """
-    return nnx.as_pure(optimizer.opt_state)
+    state = nnx.as_pure(optimizer.opt_state)
+    if model is None:
+        return state
+    params = nnx.as_pure(nnx.state(model, optimizer.wrt))
+    structure = jax.tree.structure(jax.eval_shape(optimizer.tx.init, params))
+    return jax.tree.unflatten(structure, jax.tree.leaves(state))
 
 
 def eval_model(optimizer: nnx.Optimizer, model: Model) -> Model:
@@ -74,5 +94,5 @@ def eval_model(optimizer: nnx.Optimizer, model: Model) -> Model:
     """
     params = nnx.as_pure(nnx.state(model, optimizer.wrt))
     copy = nnx.clone(model)
-    nnx.update(copy, eval_params(opt_state(optimizer), params))
+    nnx.update(copy, eval_params(opt_state(optimizer, copy), params))
     return copy

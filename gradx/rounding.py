@@ -20,14 +20,18 @@ GOLDEN = 0x9E3779B9  # 2³² over the golden ratio: its multiples are far from e
 def salts(key: jax.Array, count: Any, n: int) -> list[jax.Array]:
     """What makes the bits of `n` arrays at this step differ from all others: uint32 (2,) for each."""
     # Not by jax.random, whose Threefry a TPU runs on so few numbers as hundreds of kernels.
-    words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     golden = jnp.uint32(GOLDEN)
     salt = jnp.arange(1, 3, dtype=jnp.uint32) * golden
-    for word in (jnp.asarray(count, jnp.uint32), *words):
+    for word in (jnp.asarray(count, jnp.uint32), *raw_key(key)):
         salt = mixed(salt ^ word)
     rows = mixed(salt[None] + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
     # Apart, as on a GPU XLA makes one kernel of all that reads one array, and stores what goes into it.
     return [lax.optimization_barrier(row) for row in rows]
+
+
+def raw_key(key: jax.Array) -> jax.Array:
+    """The words of a random key, uint32."""
+    return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
 
 
 @functools.partial(jax.jit, keep_unused=True)  # a program, on the devices of `like`, for iota's sharding

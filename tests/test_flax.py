@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen, nnx
+from flax import linen, nnx, serialization
 from flax.training.train_state import TrainState
 
 import gradx as gx
@@ -259,6 +259,32 @@ def test_the_metrics_of_an_optimizer_can_be_read():
     found = gx.metrics(gx_flax.opt_state(optimizer))
     assert float(found["clip_rate"]) == 1
     assert {"trust_ratio/linear/kernel", "trust_ratio/norm/scale"} <= found.keys()
+
+
+def test_slots_of_few_bits_are_found_after_a_step_of_nnx():
+    """NNX makes a container of its own of each, which does not know its format."""
+    model = nnx.Linear(64, 128, rngs=nnx.Rngs(0))
+    tx = gx.store(gx.adamw(1e-2), gx.Blockwise(), seed=0)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    grads = jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param))
+    optimizer.update(model, grads)
+    state = gx_flax.opt_state(optimizer, model)
+    assert jax.tree.structure(state) == jax.tree.structure(jax.eval_shape(tx.init, params))
+    mu = gx.get_slot(state, params, "mu")["kernel"]
+    np.testing.assert_allclose(mu, jnp.full((64, 128), 0.1), rtol=0.1)
+
+
+@pytest.mark.parametrize("policy", ["8-bit", "bf16-stochastic"])
+def test_flax_serializes_slots_of_few_bits(policy):
+    params = {"w": jnp.ones((64, 128), jnp.bfloat16)}
+    tx = gx.precision(gx.adamw(1e-2), policy)
+    state = TrainState.create(apply_fn=None, params=params, tx=tx)
+    trained = state.apply_gradients(grads={"w": jnp.full((64, 128), 0.1)})
+    read = serialization.from_bytes(state, serialization.to_bytes(trained))
+    assert jax.tree.structure(read) == jax.tree.structure(trained)
+    for a, b in zip(jax.tree.leaves(read), jax.tree.leaves(trained), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 def test_without_flax_it_says_what_to_install(monkeypatch):

@@ -24,7 +24,10 @@ class Codec:
         raise NotImplementedError
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        """What keeps an array from being stored, as a phrase with its mend; None if nothing does."""
+        """Why an array is left as it is, as a phrase with its mend; None if it is not.
+
+        Raises ValueError where that can only be a mistake, as with a given block that does not divide.
+        """
         raise NotImplementedError
 
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:

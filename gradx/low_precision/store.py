@@ -26,9 +26,9 @@ __all__ = ["StoreState", "store"]
 
 
 class StoreState(NamedTuple):
-    """The step count, which the random bits follow, and the inner state with a `Stored` for some arrays."""
+    """The number of steps, which the random bits follow; the inner state, with a `Stored` for some arrays."""
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
+    steps: jax.Array  # not `count`, which tools look for in the state of an optimizer, and find once
     inner_state: Any
 
 
@@ -58,7 +58,8 @@ def store(
         path, or a function (path, array) -> bool; None for all. "^(?!embed/)" leaves embeddings out, whose
         rare and large gradients are the hardest to hold in few bits.
       min_size: the fewest elements of an array that is stored, at least 1.
-      seed: an integer or a random key, for codecs that round by chance.
+      seed: an integer or a random key, another for each store. Codecs that round by chance need one; all do
+        but those with rounding="nearest".
 
     Smaller arrays and vectors stay as they are. So do, with one codec for all, integers and complex numbers,
     what the codec cannot hold, and copies of the parameters, such as averages of them or L-BFGS's: these are
@@ -121,13 +122,14 @@ def store(
         check_state("store", StoreState, state)
         state = whole(state, updates if params is None else params)
         old, treedef = jax.tree.flatten(state.inner_state, is_leaf=is_own)
+        places = [k for k, x in enumerate(old) if is_stored(x)]
+        check_formats([old[k].codec for k in places], codecs)
         inner = treedef.unflatten([decoded(x) if is_stored(x) else x for x in old])
         updates, inner = inner_update(updates, inner, params, **extra)
         new = aligned(treedef, inner, ("the inner state that was given", "the one returned"), HINT)
-        places = [k for k, x in enumerate(old) if is_stored(x)]
         for k, salt in zip(places, salts_for([old[k] for k in places], seed), strict=True):
-            new[k] = encoded(old[k], new[k], salt, state.count)
-        return updates, StoreState(increment(state.count), treedef.unflatten(new))
+            new[k] = encoded(old[k], new[k], salt, state.steps)
+        return updates, StoreState(increment(state.steps), treedef.unflatten(new))
 
     def whole(state, params):
         """The state with each `Stored`, of which Flax NNX makes a container of its own at every step."""
@@ -158,8 +160,8 @@ def decoded(slot: Stored) -> jax.Array:
 
 
 @jax.jit
-def encoded(like: Stored, x: jax.Array, salt: jax.Array | None = None, count: Any = None) -> Stored:
-    return like.encode(x, None if salt is None else dither(salt, count, x))
+def encoded(like: Stored, x: jax.Array, salt: jax.Array | None = None, steps: Any = None) -> Stored:
+    return like.encode(x, None if salt is None else dither(salt, steps, x))
 
 
 def salts_for(slots: list[Stored], seed: Any) -> list[jax.Array | None]:
@@ -189,6 +191,17 @@ def check_codecs(codecs: Any, seed: Any) -> None:
             raise TypeError(
                 f"store: {codec!r} rounds by chance: give seed, an integer or a random key, and to each "
                 "store another"
+            )
+
+
+def check_formats(held: list[Codec], codecs: Any) -> None:
+    """Raise if a state holds a format that is not given."""
+    given = list(codecs.values()) if isinstance(codecs, dict) else [codecs]
+    for codec in held:
+        if codec not in given:
+            raise ValueError(
+                f"store: the state holds {codec!r}, and codecs is {text(codecs)}: migrate goes from one to "
+                "the other"
             )
 
 

@@ -15,7 +15,7 @@ from gradx.factory import factory
 from gradx.leafwise import copy_slot, leafwise, zero_slot
 from gradx.leaves import beside, present, promotion
 from gradx.numerics import increment
-from gradx.rounding import half_step, on_grid, random_bits, salts
+from gradx.rounding import half_step, on_grid, random_bits, raw_key, salts
 from gradx.transforms.noise import check_key, new_key
 from gradx.tree import flatten
 
@@ -32,9 +32,9 @@ __all__ = [
 
 
 class StochasticRoundingState(NamedTuple):
-    """How many steps were taken, and the key that the random bits of all of them come from."""
+    """How many steps were taken, and the raw key that the random bits of all of them come from."""
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
+    steps: jax.Array  # not `count`, which tools look for in the state of an optimizer, and find once
     rng_key: jax.Array
 
 
@@ -78,7 +78,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
 
     def init(params):
         present(*flatten(params), "stochastic_rounding")
-        return StochasticRoundingState(jnp.zeros((), jnp.int32), new_key(key))
+        return StochasticRoundingState(jnp.zeros((), jnp.int32), raw_key(new_key(key)))
 
     def update(updates, state, params=None, **extra):
         check_state("stochastic_rounding", StochasticRoundingState, state)
@@ -87,10 +87,10 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
         leaves, treedef = flatten(updates)
         gs = present(leaves, treedef, "stochastic_rounding")
         ps = beside(gs, params, treedef, "stochastic_rounding")
-        salted = salts(state.rng_key, state.count, len(gs))
+        salted = salts(state.rng_key, state.steps, len(gs))
         for (i, g), salt in zip(gs.items(), salted, strict=True):
             leaves[i] = by_chance(g, ps[i], salt)
-        return treedef.unflatten(leaves), StochasticRoundingState(increment(state.count), state.rng_key)
+        return treedef.unflatten(leaves), StochasticRoundingState(increment(state.steps), state.rng_key)
 
     return GradientTransformation(init, update)
 

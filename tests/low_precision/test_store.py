@@ -123,9 +123,9 @@ def test_a_step_is_decode_update_encode(codec):
         [after.inner_state[0].mu["matrix"], after.inner_state[0].nu["matrix"]],
         strict=True,
     ):
-        bits = dither(salt, state.count, x) if codec.stochastic else None
+        bits = dither(salt, state.steps, x) if codec.stochastic else None
         same(stored, jax.jit(lambda old, x, bits: old.encode(x, bits))(old, x, bits))
-    assert int(after.count) == 3
+    assert int(after.steps) == 3
 
 
 def test_the_seed_and_the_step_decide_the_bits():
@@ -362,3 +362,11 @@ def test_bytes_of_live_buffers(tx, most):
     assert size > 10e6
     assert held / size <= most + 0.01
     assert gx.summarize(tx, p).bytes == sum(x.nbytes for x in jax.tree.leaves(state))
+
+
+def test_a_state_in_another_format():
+    state = gx.store(ADAMW, gx.Blockwise(4), seed=0).init(MODEL)
+    with pytest.raises(
+        ValueError, match=r"the state holds Blockwise\(bits=4\), and codecs is Blockwise\(\): migrate goes"
+    ):
+        gx.store(ADAMW, gx.Blockwise(), seed=0).update(MODEL, state, MODEL)
