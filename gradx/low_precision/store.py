@@ -135,9 +135,10 @@ def store(
         """The state with each `Stored`, of which Flax NNX makes a container of its own at every step."""
         if any(map(is_stored, jax.tree.leaves(state, is_leaf=is_stored))):
             return state
-        likes, leaves = jax.tree.structure(jax.eval_shape(unheard(init), params)), jax.tree.leaves(state)
+        likes, leaves = jax.tree.structure(jax.eval_shape(quiet, params)), jax.tree.leaves(state)
         return likes.unflatten(leaves) if likes.num_leaves == len(leaves) else state
 
+    quiet = unheard(init)  # one function, so that JAX keeps what it has traced
     return GradientTransformation(init, update)
 
 
