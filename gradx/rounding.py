@@ -6,27 +6,30 @@ As the place is that in the whole array, the bits do not depend on how jit shard
 """
 
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 __all__ = []  # internal: what rounds the parameters and what stores slots use it
 
 GOLDEN = 0x9E3779B9  # 2³² over the golden ratio: its multiples are far from each other
+Salt: TypeAlias = tuple[jax.Array, Any]  # that of the step, uint32, and that of the array, two constants
 
 
-def salts(key: jax.Array, count: Any, n: int) -> list[jax.Array]:
-    """What makes the bits of `n` arrays at this step differ from all others: uint32 (2,) for each."""
-    # Not by jax.random, whose Threefry a TPU runs on so few numbers as hundreds of kernels.
-    golden = jnp.uint32(GOLDEN)
-    salt = jnp.arange(1, 3, dtype=jnp.uint32) * golden
-    for word in (jnp.asarray(count, jnp.uint32), *raw_key(key)):
-        salt = mixed(salt ^ word)
-    rows = mixed(salt[None] + jnp.arange(n, dtype=jnp.uint32)[:, None] * golden)
-    # Apart, as on a GPU XLA makes one kernel of all that reads one array, and stores what goes into it.
-    return [lax.optimization_barrier(row) for row in rows]
+def salts(key: jax.Array, step: Any, n: int) -> list[Salt]:
+    """What makes the bits of `n` arrays at this step differ from all others."""
+    # Not by jax.random, whose Threefry a TPU runs on so few numbers as hundreds of kernels. And one number
+    # for all: what reads one small array XLA makes one kernel on a GPU, and stores what goes into it.
+    words = jnp.arange(1, 5, dtype=jnp.uint32) * jnp.uint32(GOLDEN)
+    for word in (jnp.asarray(step, jnp.uint32), *raw_key(key)):
+        words = mixed(words ^ word)
+    # A sum, as that is what XLA:CPU keeps. It would hash the key again for each element.
+    of_step = jnp.sum(lax.optimization_barrier(words), dtype=jnp.uint32)
+    rows = mixed(np.arange(1, 2 * n + 1, dtype=np.uint32).reshape(n, 2) * np.uint32(GOLDEN))
+    return [(of_step, row) for row in rows]
 
 
 def raw_key(key: jax.Array) -> jax.Array:
@@ -35,22 +38,24 @@ def raw_key(key: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, keep_unused=True)  # a program, on the devices of `like`, for iota's sharding
-def random_bits(salt: jax.Array, like: jax.Array) -> jax.Array:
+def random_bits(salt: Salt, like: jax.Array) -> jax.Array:
     """32 random bits, as uint32, for each element of an array."""
+    of_step, (offset, factor) = salt
     sharding = jax.typeof(like).sharding
     place, stride = jnp.uint32(0), 1
     for axis in reversed(range(like.ndim)):
         along = lax.broadcasted_iota(jnp.uint32, like.shape, axis, out_sharding=sharding)
         place = place + along * jnp.uint32(stride & 0xFFFFFFFF)
         stride *= like.shape[axis]
-    # A factor of its own for each salt: with an offset alone, two arrays would share one shifted sequence.
-    return mixed(place * (salt[1] | 1) + salt[0])
+    # A factor of its own for each array: with an offset alone, two would have one sequence, shifted. So would
+    # two steps, were the step's salt added.
+    return mixed((place * (factor | np.uint32(1)) + offset) ^ of_step)
 
 
-def mixed(x: jax.Array) -> jax.Array:
+def mixed(x: Any) -> Any:
     """A bijection of 32 bits in which each bit of `x` changes half of the others (Wellons' lowbias32)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 
@@ -114,10 +119,10 @@ def half_step(x: jax.Array, dtype: Any) -> jax.Array:
     return jnp.maximum(power, 2.0 ** max(its.minexp, -126 + 8 + its.nmant)) * 2.0 ** -(its.nmant + 1)
 
 
-def dither(salt: jax.Array, count: jax.Array, like: jax.Array) -> jax.Array:
+def dither(salt: Salt, step: jax.Array, like: jax.Array) -> jax.Array:
     """As `random_bits`, but spread evenly over the steps: for each element they follow the golden ratio.
 
     For a slot that is rounded at every step, with one salt for all: a change that is lost in n - 1 of n steps
     is made up for in the nth almost exactly, where independent bits would leave a random walk.
     """
-    return random_bits(salt, like) + count.astype(jnp.uint32) * jnp.uint32(GOLDEN)
+    return random_bits(salt, like) + step.astype(jnp.uint32) * jnp.uint32(GOLDEN)

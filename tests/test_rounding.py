@@ -187,8 +187,8 @@ def test_shards_of_their_own_draw_the_same():
 
 
 def test_vmaps():
-    x, each = jnp.linspace(0.0, 1.0, 24).reshape(4, 6), jnp.stack([salt(i) for i in range(4)])
+    x, each = jnp.linspace(0.0, 1.0, 24).reshape(4, 6), [salt(i, i) for i in range(4)]
     rounded = lambda x, salt: stochastic_round(x, jnp.bfloat16, random_bits(salt, x))
-    together = jax.vmap(rounded)(x, each)
+    together = jax.vmap(rounded)(x, jax.tree.map(lambda *rows: jnp.stack(rows), *each))
     for i in range(4):
         np.testing.assert_array_equal(together[i], rounded(x[i], each[i]))

@@ -15,7 +15,7 @@ from gradx.factory import factory, text
 from gradx.hyper import positive_integer
 from gradx.numerics import increment
 from gradx.reports import unheard
-from gradx.rounding import dither, salts
+from gradx.rounding import Salt, dither, salts
 from gradx.states.entries import Entry, entries, short_names
 from gradx.states.slots import full_name
 from gradx.transforms.groups import Pattern, matcher
@@ -161,11 +161,11 @@ def decoded(slot: Stored) -> jax.Array:
 
 
 @jax.jit
-def encoded(like: Stored, x: jax.Array, salt: jax.Array | None = None, steps: Any = None) -> Stored:
+def encoded(like: Stored, x: jax.Array, salt: Salt | None = None, steps: Any = None) -> Stored:
     return like.encode(x, None if salt is None else dither(salt, steps, x))
 
 
-def salts_for(slots: list[Stored], seed: Any) -> list[jax.Array | None]:
+def salts_for(slots: list[Stored], seed: Any) -> list[Salt | None]:
     """A salt for each slot whose codec rounds by chance, the same at all steps: a constant of the program."""
     n = sum(slot.codec.stochastic for slot in slots)
     if not n:

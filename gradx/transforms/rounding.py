@@ -15,7 +15,7 @@ from gradx.factory import factory
 from gradx.leafwise import copy_slot, leafwise, zero_slot
 from gradx.leaves import beside, present, promotion
 from gradx.numerics import increment
-from gradx.rounding import half_step, on_grid, random_bits, raw_key, salts
+from gradx.rounding import Salt, half_step, on_grid, random_bits, raw_key, salts
 from gradx.transforms.noise import check_key, new_key
 from gradx.tree import flatten
 
@@ -96,7 +96,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
 
 
 @jax.jit  # traced once for all leaves of a shape
-def by_chance(g: jax.Array, p: jax.Array, salt: jax.Array) -> jax.Array:
+def by_chance(g: jax.Array, p: jax.Array, salt: Salt) -> jax.Array:
     g, wide = widened((g, p))
     if is_wide(p.dtype):
         return g
