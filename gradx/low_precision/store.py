@@ -47,8 +47,9 @@ def store(
         u, slots = tx(g, slots)
         stored   = encode(slots)
 
-    Under jit the three are one pass over memory, and `tx` computes in float32 as before. Put it around the
-    optimizer, and accumulation, skipping, `packed` and the like around it.
+    `tx` computes in float32 as before. Under jit the three are fused: on a GPU one pass over memory, or two for
+    blocks, whose scales come first. Put it around the optimizer, and accumulation, skipping, `packed` and the
+    like around it.
 
     Arguments:
       tx: any transformation, of Optax too.
