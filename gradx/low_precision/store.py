@@ -47,9 +47,9 @@ def store(
         u, slots = tx(g, slots)
         stored   = encode(slots)
 
-    `tx` computes in float32 as before. Under jit the three are fused: on a GPU one pass over memory, or two for
-    blocks, whose scales come first. Put it around the optimizer, and accumulation, skipping, `packed` and the
-    like around it.
+    `tx` computes in float32 as before. Under jit the three are fused: on a GPU in one pass over memory, or in
+    two for blocks, whose scales come first. Put it around the optimizer, and accumulation, skipping, `packed`
+    and the like around it.
 
     Arguments:
       tx: any transformation, of Optax too.
