@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradx.codecs.blocks import block_of, check_block, flat, in_blocks, no_blocks, scales_of, share
 from gradx.codecs.maps import MAPS, largest_code
-from gradx.codecs.stored import Codec, not_real, one_of
+from gradx.codecs.stored import Codec, one_of
 
 __all__ = ["Blockwise"]
 
@@ -68,7 +68,9 @@ class Blockwise(Codec):
         return 256 if self.bits == 8 else 128
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        return not_real(dtype) or no_blocks(shape, self.block, self.largest_block, even=self.bits == 4)
+        return super().check(shape, dtype) or no_blocks(
+            shape, self.block, self.largest_block, even=self.bits == 4
+        )
 
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
         n, mapped = largest_code(self.bits, positive), MAPS[self.map](self.bits, positive)

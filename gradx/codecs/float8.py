@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradx.codecs.blocks import block_of, check_block, flat, in_blocks, no_blocks, scales_of, share
-from gradx.codecs.stored import Codec, not_real, one_of
+from gradx.codecs.stored import Codec, one_of
 from gradx.rounding import stochastic_round
 
 __all__ = ["Float8"]
@@ -65,7 +65,7 @@ class Float8(Codec):
         return getattr(jnp, DTYPES[self.format])
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        return not_real(dtype) or no_blocks(shape, self.block, LARGEST_BLOCK)
+        return super().check(shape, dtype) or no_blocks(shape, self.block, LARGEST_BLOCK)
 
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
         block = self.block or block_of(x.shape[-1], LARGEST_BLOCK)

@@ -1,12 +1,12 @@
 """One float for each element, of fewer bits."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from gradx.codecs.stored import Codec, not_real, one_of
+from gradx.codecs.stored import Codec, one_of
 from gradx.rounding import stochastic_round
 
 __all__ = ["Rounded"]
@@ -47,9 +47,6 @@ class Rounded(Codec):
     @property
     def stochastic(self) -> bool:
         return self.rounding == "stochastic" and self.dtype != "float32"
-
-    def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        return not_real(dtype)
 
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
         codes = x.astype(self.dtype) if bits is None else stochastic_round(x, self.dtype, bits)

@@ -1,5 +1,6 @@
 """An array in a smaller format, as a pytree that knows how to read itself."""
 
+import abc
 import dataclasses
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 __all__ = ["Codec", "Stored", "decode_state"]
 
 
-class Codec:
+class Codec(abc.ABC):
     """A format: how to write a floating-point array in fewer bytes, and how to read it. Plain data.
 
     `encode` and `decode` are functions of one array, made of elementwise operations and reductions along the
@@ -19,27 +20,27 @@ class Codec:
     """
 
     @property
+    @abc.abstractmethod
     def stochastic(self) -> bool:
         """Whether `encode` needs random bits."""
-        raise NotImplementedError
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
         """Why an array is left as it is, as a phrase with its mend; None if it is not.
 
         Raises ValueError where that can only be a mistake, as with a given block that does not divide.
         """
-        raise NotImplementedError
+        return not_real(dtype)
 
+    @abc.abstractmethod
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
         """The arrays that hold `x` (float32): its `codes`, and their `scales` if there are any.
 
         `bits` are 32 random bits for each element, where the codec is stochastic.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decode(self, arrays: dict[str, jax.Array], positive: bool) -> jax.Array:
         """`x` in float32, or nearly so."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         """The call, without what is at its default."""
