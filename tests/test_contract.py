@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from tests.cases import CASES, given
+from tests.cases import CASES, FIRST, given
 from tests.problems import aval, grads, params
 
 W = "^([wz].*)?$"  # a pattern that matches something in every tree of these tests
@@ -101,6 +101,9 @@ LINKS = [
 ALL = [case.make() for case in CASES] + LINKS
 OURS = ALL[:-1]  # without the chain that holds a link of Optax's: its slots are 16-bit, and its repr no call
 each = pytest.mark.parametrize("tx", ALL, ids=repr)
+# Where each row takes a compilation, or several, all but the first of an optimizer are for `make test-all`.
+FEWER = [pytest.param(c.make(), marks=[] if c in FIRST else pytest.mark.slow) for c in CASES] + LINKS
+each_compiled = pytest.mark.parametrize("tx", FEWER, ids=repr)
 each_of_ours = pytest.mark.parametrize("tx", OURS, ids=repr)
 
 
@@ -139,7 +142,7 @@ def test_slots_are_float32_unless_asked(tx, dtype):
     assert aval(jax.eval_shape(tx.init, low)) == aval(jax.eval_shape(tx.init, full))
 
 
-@each
+@each_compiled
 def test_jit_and_scan_change_nothing(tx, lenient):
     """A jitted `lax.scan` over steps is the loop over steps, outside of jit."""
     p = params()
@@ -158,7 +161,7 @@ def test_jit_and_scan_change_nothing(tx, lenient):
     close(scanned, carry)
 
 
-@each
+@each_compiled
 def test_vmaps(tx, lenient):
     """Two models side by side are two models."""
     p, q, g = params(), jax.tree.map(lambda x: 2 * x, params()), grads(0, params())
@@ -169,7 +172,7 @@ def test_vmaps(tx, lenient):
     close(jax.tree.map(lambda x: x[1], u), one(q))
 
 
-@each
+@each_compiled
 def test_a_fresh_state_can_be_donated(tx, lenient):
     """Every leaf is its own buffer, so that the first step may reuse them all."""
     p = params()
@@ -185,7 +188,7 @@ def test_a_fresh_state_can_be_donated(tx, lenient):
     close(jax.jit(step, donate_argnums=(0, 1))(p, state, grads(0, params())), expected)
 
 
-@each
+@each_compiled
 def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}

@@ -42,7 +42,9 @@ def test_a_rule_that_asks_for_what_there_is_not():
 
     tx = leafwise(Slots, rule, rate=0.1)
     x = jnp.ones(1)
-    with pytest.raises(TypeError, match=r"asks for 'rat', and there are only \['a', 'b', 'g', 'p', 'rate'\]"):
+    with pytest.raises(
+        TypeError, match=r"asks for 'rat', and there are only \['a', 'b', 'dtype', 'g', 'p', 'rate'\]"
+    ):
         tx.update(x, tx.init(x), x)
 
 
