@@ -151,7 +151,7 @@ def test_the_seed_is_an_integer(seed):
 
 def test_a_policy_is_a_name():
     with pytest.raises(ValueError, match=r"no policy is named \['8-bit'\]"):
-        gx.precision(gx.sgd(0.1), ["8-bit"])  # pyright: ignore[reportArgumentType]  (the mistake)
+        gx.precision(gx.sgd(0.1), ["8-bit"])
 
 
 @pytest.mark.parametrize("policy", ["8-bit", "bf16-stochastic"])
