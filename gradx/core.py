@@ -60,6 +60,16 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
         return copy
 
 
+class Applying(GradientTransformation):
+    """One that can also take the step: `apply(updates, state, params, **extra) -> (params, state)`.
+
+    Its result is that of `update` and `apply_updates`, for less, where a link that rounds the parameters is
+    the last: what it emits is the difference of two numbers, which would be added up and rounded again.
+    """
+
+    apply: Callable[..., tuple[Tree, Any]]
+
+
 MANY_LEAVES = 16  # fewer are done sooner one operation at a time, whose programs all trees share
 TOP_LEVEL = get_opaque_trace_state()  # outside of jit, grad, vmap and the like, as when this is imported
 
@@ -130,19 +140,28 @@ def chain(*links: optax.GradientTransformation) -> GradientTransformation:
     def init(params):
         return tuple(link.init(params) for link in links)
 
-    def update(updates, state, params=None, **extra):
+    def through(functions, updates, state, params, extra):
         if not isinstance(state, tuple) or len(state) != len(links):
             raise ValueError(
                 f"this chain has {len(links)} links and was given a state of "
                 f"{len(state) if isinstance(state, tuple) else type(state).__name__}{HINT}"
             )
         states = []
-        for link, s in zip(updates_of, state, strict=True):
+        for link, s in zip(functions, state, strict=True):
             updates, s = link(updates, s, params, **extra)
             states.append(s)
         return updates, tuple(states)
 
-    return GradientTransformation(init, update)
+    def update(updates, state, params=None, **extra):
+        return through(updates_of, updates, state, params, extra)
+
+    if not links or not isinstance(links[-1], Applying):
+        return GradientTransformation(init, update)
+    tx, last = Applying(init, update), links[-1].apply
+    tx.apply = lambda updates, state, params, **extra: through(
+        [*updates_of[:-1], last], updates, state, params, extra
+    )
+    return tx
 
 
 @factory
@@ -247,6 +266,19 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
                 )
             ps[i] = rounded_sum(p, u)
     return treedef.unflatten(ps)
+
+
+def applied(what: str, tx: Any) -> Callable:
+    """`update` and `apply_updates` as one function `(updates, state, params, **extra) -> (params, state)`."""
+    update = linked(what, tx)
+    if isinstance(tx, Applying):
+        return tx.apply
+
+    def apply(updates, state, params, **extra):
+        updates, state = update(updates, state, params, **extra)
+        return apply_updates(params, updates), state
+
+    return apply
 
 
 @jax.jit  # traced once for all leaves of a shape

@@ -11,7 +11,7 @@ import jax
 import optax
 from jax.sharding import SingleDeviceSharding
 
-from gradx.core import apply_updates, linked
+from gradx.core import applied
 from gradx.floor import floor_bytes
 from gradx.targets import bytes_moved, device_of, kernels
 from gradx.tree import Tree
@@ -139,9 +139,8 @@ def cost(
 ) -> Cost:
     """Compile a step of an optimizer and report what it moves, holds, launches, and took to compile.
 
-    The step is `update` and `apply_updates`, all on one device, with parameters and state donated. The floor
-    is for the step as it is written: each input read once, each output written once, and what a reduction
-    makes wait read once more.
+    The step is that of `gradx.step`, all on one device. The floor is for the step as it is written: each
+    input read once, each output written once, and what a reduction makes wait read once more.
 
     Arguments:
       tx: any transformation of gradx or Optax.
@@ -164,7 +163,7 @@ def cost(
     >>> round(adamw.moved_per_parameter, 1), round(adamw.floor_per_parameter, 1)
     (40.0, 28.0)
     """
-    linked("tx of cost", tx)  # raises if it is none
+    apply = applied("tx of cost", tx)
     device, options = device_of(platform)
     params = placed("params", params, device)
     leaves = jax.tree.leaves(params)
@@ -174,11 +173,9 @@ def cost(
     grads = jax.tree.map(lambda p: p.update(dtype=grads_dtype or p.dtype), params)
     functions = {k: v for k, v in extra.items() if callable(v)}
     values = placed("extra", {k: v for k, v in extra.items() if k not in functions}, device)
-    update = optax.with_extra_args_support(tx).update
 
     def step(params, state, grads, values):
-        updates, state = update(grads, state, params, **values, **functions)
-        return apply_updates(params, updates), state
+        return apply(grads, state, params, **values, **functions)
 
     jaxpr, compiled, seconds = compiled_step(step, (params, state, grads, values), options)
     slots = jax.tree.leaves(state)

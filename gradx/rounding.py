@@ -65,7 +65,11 @@ def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
     What `dtype` can hold stays as it is, with the sign of a zero; inf and NaN too. What is too large becomes
     what `astype` makes of it, inf for one. `bits` are 32 random bits for each element.
     """
-    x = jnp.where(jnp.isnan(x), jnp.nan, on_grid(x, dtype, bits))
+    return exact(jnp.where(jnp.isnan(x), jnp.nan, on_grid(x, dtype, bits)), dtype)
+
+
+def exact(x: jax.Array, dtype: Any) -> jax.Array:
+    """`x.astype(dtype)`, of what `dtype` can hold, or is too large for it, or not finite."""
     if x.dtype == jnp.float32 and jnp.dtype(dtype) == jnp.bfloat16:
         # By shifts and not by astype, which on the CPU takes longer than the rest.
         y = lax.bitcast_convert_type(x, jnp.uint32)

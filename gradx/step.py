@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from gradx.core import apply_updates, linked
+from gradx.core import applied
 from gradx.tree import Tree
 
 __all__ = ["step"]
@@ -20,8 +20,9 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
         params         = apply_updates(params, updates)
 
     State and parameters are donated: their buffers hold the new ones, and the old arrays cannot be used any
-    more. What updates and rounds a parameter is one expression, and no updates are stored. Equal
-    transformations share a function, and so what is compiled.
+    more. What updates and rounds a parameter is one expression, and no updates are stored; if a link that
+    rounds the parameters, such as `stochastic_rounding`, is the last of the chain, they are rounded once.
+    Equal transformations share a function, and so what is compiled.
 
     Arguments:
       tx: any transformation of gradx or Optax.
@@ -41,18 +42,17 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
     >>> [round(x, 3) for x in params["w"].tolist()]
     [0.97, 1.97]
     """
-    linked("tx of step", tx)  # raises if it is none
+    applied("tx of step", tx)  # raises if it is no transformation
     return compiled(tx)
 
 
 @functools.lru_cache(maxsize=64)
 def compiled(tx: Any) -> Callable:
-    update = linked("tx of step", tx)
+    apply = applied("tx of step", tx)
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
     def run(functions, grads, state, params, extra):
-        updates, state = update(grads, state, params, **extra, **dict(functions))
-        return apply_updates(params, updates), state
+        return apply(grads, state, params, **extra, **dict(functions))
 
     def step(grads: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         functions = {name: x for name, x in extra.items() if callable(x)}

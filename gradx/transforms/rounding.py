@@ -1,23 +1,25 @@
 """Parameters in 16 bit that lose nothing, or nothing on average: the last link of a chain.
 
 Each emits, for the wanted parameter, `wanted - p` in float32, so that whatever adds updates to parameters and
-rounds the sum makes it exactly that. A parameter in float32 or better needs none of it: its update passes as
-it is, and its slot is the empty tuple.
+rounds the sum makes it exactly that; and can give the wanted parameter itself, to `step`. A parameter in
+float32 or better needs none of it: its update passes as it is, and its slot is the empty tuple.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradx.core import GradientTransformation, check_state, widened
+from gradx.core import Applying, GradientTransformation, check_state, widened
 from gradx.factory import factory
 from gradx.leafwise import copy_slot, leafwise, zero_slot
 from gradx.leaves import beside, present, promotion
 from gradx.numerics import increment
-from gradx.rounding import Salt, half_step, on_grid, random_bits, raw_key, salts
+from gradx.rounding import Salt, exact, half_step, on_grid, random_bits, raw_key, salts
 from gradx.transforms.noise import check_key, new_key
-from gradx.tree import flatten
+from gradx.tree import Tree, aligned, flatten, is_missing
 
 __all__ = [
     "KahanState",
@@ -80,29 +82,34 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
         present(*flatten(params), "stochastic_rounding")
         return StochasticRoundingState(jnp.zeros((), jnp.int32), raw_key(new_key(key)))
 
-    def update(updates, state, params=None, **extra):
-        check_state("stochastic_rounding", StochasticRoundingState, state)
-        if params is None:
-            raise ValueError("stochastic_rounding needs the parameters: call update(updates, state, params)")
-        leaves, treedef = flatten(updates)
-        gs = present(leaves, treedef, "stochastic_rounding")
-        ps = beside(gs, params, treedef, "stochastic_rounding")
-        salted = salts(state.rng_key, state.steps, len(gs))
-        for (i, g), salt in zip(gs.items(), salted, strict=True):
-            leaves[i] = by_chance(g, ps[i], salt)
-        return treedef.unflatten(leaves), StochasticRoundingState(increment(state.steps), state.rng_key)
+    def with_(emit):
+        def update(updates, state, params=None, **extra):
+            check_state("stochastic_rounding", StochasticRoundingState, state)
+            if params is None:
+                raise ValueError(
+                    "stochastic_rounding needs the parameters: call update(updates, state, params)"
+                )
+            leaves, treedef = flatten(updates)
+            gs = present(leaves, treedef, "stochastic_rounding")
+            ps = beside(gs, params, treedef, "stochastic_rounding")
+            salted = salts(state.rng_key, state.steps, len(gs))
+            for (i, g), salt in zip(gs.items(), salted, strict=True):
+                leaves[i] = by_chance(emit, g, ps[i], salt)
+            return treedef.unflatten(leaves), StochasticRoundingState(increment(state.steps), state.rng_key)
 
-    return GradientTransformation(init, update)
+        return update
+
+    return applying(init, with_(UPDATE), with_(PARAMETER))
 
 
-@jax.jit  # traced once for all leaves of a shape
-def by_chance(g: jax.Array, p: jax.Array, salt: Salt) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)  # traced once for all leaves of a shape
+def by_chance(emit: "Emit", g: jax.Array, p: jax.Array, salt: Salt) -> jax.Array:
     g, wide = widened((g, p))
-    if is_wide(p.dtype):
-        return g
     with promotion((g, wide)):
+        if is_wide(p.dtype):
+            return emit.sum(wide, g)
         w = wide + real(g)
-        return toward(wide, w, on_grid(w, p.dtype, random_bits(salt, p)))
+        return emit.rounded(wide, w, on_grid(w, p.dtype, random_bits(salt, p)))
 
 
 @factory
@@ -130,14 +137,12 @@ def kahan() -> GradientTransformation:
     """
 
     def rule(g, p, compensation, dtype):
-        if is_wide(dtype):
-            return g, compensation
-        u, new, rest = split(p, p + compensation, g, dtype)
+        w, new, rest = split(p + compensation, g, dtype)
         most = half_step(new, dtype) * (1 - 2**-8)  # half of one might be rounded away from p
-        return u, jnp.clip(rest, -most, most)
+        return w, new, jnp.clip(rest, -most, most)
 
     start = zero_slot(jnp.bfloat16)
-    return leafwise(KahanState, rule, slots={"compensation": lambda p: () if is_wide(p.dtype) else start(p)})
+    return lifted(KahanState, rule, lambda p: () if is_wide(p.dtype) else start(p))
 
 
 @factory
@@ -156,14 +161,12 @@ def split_weights() -> GradientTransformation:
     """
 
     def rule(g, p, correction, dtype):
-        if is_wide(dtype):
-            return g, correction
         unit = lambda p: half_step(p, dtype) * 2**-7
-        u, new, rest = split(p, p + correction.astype(p.dtype) * unit(p), g, dtype)
-        return u, jnp.clip(jnp.round(rest / unit(new)), -127, 127)
+        w, new, rest = split(p + correction.astype(p.dtype) * unit(p), g, dtype)
+        return w, new, jnp.clip(jnp.round(rest / unit(new)), -127, 127)
 
     start = lambda p: () if is_wide(p.dtype) else jnp.zeros_like(p, dtype=jnp.int8)
-    return leafwise(SplitWeightsState, rule, slots={"correction": start})
+    return lifted(SplitWeightsState, rule, start)
 
 
 @factory
@@ -192,12 +195,10 @@ def master_weights(dtype: Any = jnp.float32) -> GradientTransformation:
         return () if is_wide(p.dtype, bits) else copy_slot(dtype)(p)
 
     def rule(g, p, master, dtype):
-        if isinstance(master, tuple):
-            return g, master
         master = master + real(g).astype(master.dtype)
-        return toward(p, master, on_grid(master, dtype)), master
+        return master, on_grid(master, dtype), master
 
-    return leafwise(MasterWeightsState, rule, slots={"master": start})
+    return lifted(MasterWeightsState, rule, start)
 
 
 def is_wide(dtype: Any, bits: int = 32) -> bool:
@@ -205,12 +206,19 @@ def is_wide(dtype: Any, bits: int = 32) -> bool:
     return jnp.finfo(dtype).bits >= bits
 
 
-def split(p: jax.Array, full: jax.Array, g: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`full + g` as the nearest in `dtype` and the rest; first the update that makes `p` the former."""
+def split(full: jax.Array, g: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`full + g`, the nearest to it in `dtype`, and the rest."""
     w = full + real(g).astype(full.dtype)
     new = on_grid(w, dtype)
     rest = w - new
-    return toward(p, w, new), new, jnp.where(jnp.isfinite(rest), rest, 0.0)
+    return w, new, jnp.where(jnp.isfinite(rest), rest, 0.0)
+
+
+class Emit(NamedTuple):
+    """What comes of a parameter: of `p` and `g` where it is wide; else of `p`, `w`, and `w` rounded."""
+
+    sum: Callable[..., jax.Array]
+    rounded: Callable[..., jax.Array]
 
 
 def toward(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
@@ -220,6 +228,51 @@ def toward(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
     """
     is_finite = jnp.isfinite(w)
     return jnp.where(is_finite & (new != p), new - p, jnp.where(is_finite, -0.0, w))
+
+
+def itself(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
+    """What `w` was rounded to, which of NaN means nothing."""
+    return jnp.where(jnp.isnan(w), w, new)
+
+
+UPDATE = Emit(lambda p, g: g, toward)
+PARAMETER = Emit(lambda p, g: p + (g if jnp.iscomplexobj(p) else real(g)), itself)
+
+
+def lifted(State: Any, rule: Callable, start: Callable) -> Applying:
+    """A link of a rule that gives what the parameter should be, that rounded, and its one slot.
+
+    A parameter that needs no slot, for which `start` gives (), needs no rule either.
+    """
+
+    def with_(emit: Emit) -> GradientTransformation:
+        @functools.wraps(rule)
+        def emitted(g, p, dtype, **slot):
+            if not jax.tree.leaves(slot):
+                return emit.sum(p, g), ()
+            w, new, kept = rule(g=g, p=p, dtype=dtype, **slot)
+            return emit.rounded(p, w, new), kept
+
+        return leafwise(State, emitted, slots=dict.fromkeys(State._fields, start))
+
+    to_update, to_parameter = with_(UPDATE), with_(PARAMETER)
+    return applying(to_update.init, to_update.update, to_parameter.update)
+
+
+def applying(init: Callable, update: Callable, parameters: Callable) -> Applying:
+    """A link that can apply itself, by a function that gives parameters in float32 in place of updates."""
+
+    def apply(updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        new, state = parameters(updates, state, params, **extra)
+        ps, treedef = flatten(params)
+        for i, x in enumerate(aligned(treedef, new, ("the parameters", "the updates"))):
+            if not is_missing(ps[i]) and not is_missing(x):
+                ps[i] = exact(x, ps[i].dtype)
+        return treedef.unflatten(ps), state
+
+    tx = Applying(init, update)
+    tx.apply = apply
+    return tx
 
 
 def real(g: jax.Array) -> jax.Array:

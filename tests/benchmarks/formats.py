@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import gradx as gx
 from gradx.low_precision.policies import POLICIES
 from tests.benchmarks.machine import describe
-from tests.benchmarks.subjects import GRADIENT, OfJax, arrays, tree_of
+from tests.benchmarks.subjects import GRADIENT, PARAMETER, arrays, tree_of
 from tests.benchmarks.timing import Limits, Spread, interleave, ratio
 
 PUBLISHED = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks" / "low_precision.md"
@@ -43,14 +43,23 @@ def costs(shapes: Any) -> dict[str, dict[str, gx.Cost]]:
 
 
 def times(shapes: Any, limits: Limits) -> dict[str, list[float]]:
-    """Seconds of a step in each format, a round at a time."""
+    """Seconds of a step by `gradx.step` in each format, a round at a time."""
     grads, runs = arrays(shapes, GRADIENT), {}
     for name, tx in FORMATS.items():
-        subject = OfJax(tx, gx.apply_updates, shapes)
-        subject.program()
-        subject.start(grads)
-        runs[name] = subject.step
+        params = arrays(shapes, PARAMETER)
+        runs[name] = functools.partial(Steps(tx, params).next, grads)
     return interleave(runs, limits)
+
+
+class Steps:
+    """An optimizer's steps, one after the other."""
+
+    def __init__(self, tx: Any, params: Any) -> None:
+        self.step, self.params, self.state = gx.step(tx), params, tx.init(params)
+
+    def next(self, grads: Any) -> Any:
+        self.params, self.state = self.step(grads, self.state, self.params)
+        return self.params, self.state
 
 
 def table(found: dict[str, dict[str, gx.Cost]], samples: dict[str, list[float]]) -> str:
@@ -89,9 +98,9 @@ def main(argv: list[str] | None = None) -> None:
     m = describe()
     head = (
         f"AdamW in the formats of low precision: {args.tree}, parameters and gradients in bfloat16.\n"
-        "Bytes are for each parameter; time is that of a step on this CPU, over that of another row in the\n"
-        f"same round (median and quartiles). gradx {m['gradx']}, jax {m['jax']}; {m['device']}, {m['cpus']}\n"
-        f"cores; {m['date']}. `make bench-formats` makes it."
+        "Bytes are for each parameter; time is that of `gradx.step` on this CPU, over that of another row\n"
+        f"in the same round (median and quartiles). gradx {m['gradx']}, jax {m['jax']}; {m['device']},\n"
+        f"{m['cpus']} cores; {m['date']}. `make bench-formats` makes it."
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(f"{head}\n\n{text}\n")

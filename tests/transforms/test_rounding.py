@@ -242,6 +242,26 @@ def test_donated_steps_are_their_scan(link):
 
 
 @at_length(LINKS[0])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_step_gives_the_same_bits_at_once(link, dtype):
+    """By the link's own sum, where it is the last; not finite is not finite."""
+    p = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.bfloat16 else x, MIXED)
+    gs = gradients(3, p, 0.1)
+    gs["w"] = gs["w"].at[0].set(jnp.array([np.nan, np.inf, -np.inf, 3e38, -0.0, 1e-9]))
+    for tx in (link, gx.chain(gx.sgd(0.1), gx.chain(link)), gx.chain(link, gx.identity())):
+        step, carry = gx.step(tx), (jax.tree.map(jnp.copy, p), tx.init(p))
+        for i in range(3):
+            g = jax.tree.map(lambda x, i=i: x[i], gs)
+            carry = step(g, carry[1], carry[0])
+        expected = ran(tx, p, gs)
+        assert aval(carry) == aval(expected)
+        for x, y in zip(jax.tree.leaves(carry), jax.tree.leaves(expected), strict=True):
+            x, y = (np.asarray(a.astype(jnp.complex64)) for a in (x, y))
+            np.testing.assert_array_equal(np.isfinite(x), np.isfinite(y))
+            np.testing.assert_array_equal(x[np.isfinite(y)], y[np.isfinite(y)])
+
+
+@at_length(LINKS[0])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_shards_are_bitwise_one_device(link, kind):
     tx = gx.chain(gx.sgd(1e-2), link)
