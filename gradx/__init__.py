@@ -17,6 +17,7 @@ from gradx.codecs.rounded import *
 from gradx.codecs.stored import *
 from gradx.core import *
 from gradx.cost import *
+from gradx.distributed.sharding import *
 from gradx.factory import *
 from gradx.hyper import *
 from gradx.leafwise import *

@@ -36,7 +36,7 @@ FLOORS = [
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
-    ["minimize", "step", "conventions", "cost", "states", "training"],
+    ["minimize", "step", "conventions", "cost", "distributed", "states", "training"],
     ["low_precision"],
     ["torch", "keras", "flax"],
 ]

@@ -1,0 +1,1 @@
+"""Parameters and state on many devices."""
