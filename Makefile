@@ -1,12 +1,12 @@
 # `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make bench`,
-# `make bench-formats`, `make lint`: each needs only Python 3.11 or newer, git and make. What it runs with goes into
+# `make bench-formats`, `make bench-scale`, `make lint`: each needs only Python 3.11 or newer, git and make. What it runs with goes into
 # .venv the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto -q
 
-.PHONY: demo test test-all test-parity test-targets bench bench-formats lint format clean
+.PHONY: demo test test-all test-parity test-targets bench bench-formats bench-scale lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
@@ -28,6 +28,9 @@ bench: $(VENV)/bench.stamp
 
 bench-formats: $(VENV)/bench.stamp $(VENV)/targets.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.benchmarks.formats $(ARGS)
+
+bench-scale: $(VENV)/bench.stamp $(VENV)/targets.stamp
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.benchmarks.scale $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

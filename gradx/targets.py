@@ -40,13 +40,18 @@ def device_of(platform: str | None) -> tuple[Any, dict[str, Any]]:
     if platform == "cpu":
         return jax.local_devices(backend="cpu")[0], {}
     if platform == "tpu":
-        with missing(platform, "tpu"), environment(TPU_ENVIRONMENT):
-            return get_topology_desc(TPU, "tpu").devices[0], {}
+        return tpu_slice(TPU)[0], {}
     if platform == "cuda":
         with missing(platform, "cuda12-local", " nvidia-cuda-nvcc-cu12"):
             device = get_topology_desc(platform="cuda", topology="1x1x1", target_config=H100).devices[0]
             return device, NO_TUNING
     raise ValueError(f"cost: platform must be None, 'cpu', 'cuda' or 'tpu', got {platform!r}")
+
+
+def tpu_slice(topology: str) -> list[Any]:
+    """The devices of a TPU slice, say "v5e:2x4"."""
+    with missing("tpu", "tpu"), environment(TPU_ENVIRONMENT):
+        return list(get_topology_desc(topology, "tpu").devices)
 
 
 @contextlib.contextmanager

@@ -61,6 +61,15 @@ def resnet50(dtype=jnp.float32):
     return abstract(shapes, dtype)
 
 
+def llama_7b(dtype=jnp.float32):
+    """LLaMA-7B: 6.74B parameters in 12 leaves, as its 32 layers are stacked along the first axis."""
+    attention = dict.fromkeys(["q", "k", "v", "out"], (32, 4096, 4096))
+    mlp = {"gate": (32, 4096, 11008), "in": (32, 4096, 11008), "out": (32, 11008, 4096)}
+    norms = {"attention": (32, 4096), "mlp": (32, 4096)}
+    ends = {"token": (32000, 4096), "norm": (4096,), "head": (4096, 32000)}
+    return abstract({**ends, "layers": {"attention": attention, "mlp": mlp, "norm": norms}}, dtype)
+
+
 def small(n, size=256, dtype=jnp.float32):
     """`n` vectors of `size` elements."""
     return abstract({f"w{i:04}": (size,) for i in range(n)}, dtype)

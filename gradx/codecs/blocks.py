@@ -1,7 +1,7 @@
 """Blocks of the last axis, and their scales."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,35 +16,54 @@ SMALLEST = 16  # with smaller blocks the scales weigh almost as much as the code
 TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
-def check_block(codec: Codec, block: Any, *, even: bool = False) -> None:
-    """Raise unless it is None or a size that a block can have."""
-    if block is not None and (type(block) is not int or block < SMALLEST or (even and block % 2)):
-        wanted = f"{'even ' if even else ''}integer of at least {SMALLEST}"
-        raise ValueError(f"{type(codec).__name__}: block must be None or an {wanted}, got {block!r}")
+class Blocks(Codec):
+    """A format with blocks; what it is made of is fields of the dataclass."""
 
+    block: int | None
+    rounding: Literal["stochastic", "nearest"]
+    shards: int
 
-def block_of(length: int, largest: int, *, even: bool = False) -> int:
-    """The largest divisor of the last axis that a block can have; 0 if there is none."""
-    sizes = range(largest, SMALLEST - 1, -2 if even else -1)
-    return next((n for n in sizes if length % n == 0), 0)
+    largest_block = 256
+    even = False  # whether a block must be
 
+    @property
+    def stochastic(self) -> bool:
+        return self.rounding == "stochastic"
 
-def no_blocks(shape: tuple[int, ...], block: int | None, largest: int, *, even: bool = False) -> str | None:
-    """Why an array is left as it is, and the mend; None if it is not. A given block must divide."""
-    if not shape:
-        return "it is a scalar: leave it out"
-    if block is not None and shape[-1] % block:
-        raise ValueError(
-            f"block={block} does not divide the last axis of {shape}: give a divisor of {shape[-1]}, None to "
-            "have one found, or leave the array out"
-        )
-    if block is None and not block_of(shape[-1], largest, even=even):
-        kind = "even divisor" if even else "divisor"
-        return (
-            f"its last axis, of {shape[-1]}, has no {kind} from {SMALLEST} to {largest} for a block: "
-            "leave it out, or take Rounded('bfloat16')"
-        )
-    return None
+    def check_fields(self) -> None:
+        """Raise unless there is a size that a block can have, and shards are a number of them."""
+        name, block = type(self).__name__, self.block
+        if block is not None and (type(block) is not int or block < SMALLEST or (self.even and block % 2)):
+            wanted = f"{'even ' if self.even else ''}integer of at least {SMALLEST}"
+            raise ValueError(f"{name}: block must be None or an {wanted}, got {block!r}")
+        if type(self.shards) is not int or self.shards < 1:
+            raise ValueError(f"{name}: shards must be an integer of at least 1, got {self.shards!r}")
+
+    def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
+        """Why an array is left as it is, and the mend; None if it is not. A given block must divide."""
+        why = super().check(shape, dtype)
+        if why or not shape:
+            return why or "it is a scalar: leave it out"
+        if self.block is not None and shape[-1] % self.block:
+            raise ValueError(
+                f"block={self.block} does not divide the last axis of {shape}: give a divisor of "
+                f"{shape[-1]}, None to have one found, or leave the array out"
+            )
+        if not self.block_of(shape[-1]):
+            kind = "even divisor" if self.even else "divisor"
+            return (
+                f"its last axis, of {shape[-1]}, has no {kind} from {SMALLEST} to {self.largest_block} for a "
+                "block: leave it out, or take Rounded('bfloat16')"
+            )
+        return None
+
+    def block_of(self, length: int) -> int:
+        """The block for a last axis: if none is given, the largest divisor that it can be; 0 if none is."""
+        if self.block is not None:
+            return self.block
+        part = length // self.shards if length % self.shards == 0 else length  # else JAX cannot split it
+        sizes = range(self.largest_block, SMALLEST - 1, -2 if self.even else -1)
+        return next((n for n in sizes if part % n == 0), 0)
 
 
 def in_blocks(x: jax.Array, block: int) -> jax.Array:

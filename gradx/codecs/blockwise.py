@@ -1,20 +1,20 @@
 """Blocks of integers of few bits, each with a scale."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from gradx.codecs.blocks import block_of, check_block, flat, in_blocks, no_blocks, scales_of, share
+from gradx.codecs.blocks import Blocks, flat, in_blocks, scales_of, share
 from gradx.codecs.maps import MAPS, largest_code
-from gradx.codecs.stored import Codec, one_of
+from gradx.codecs.stored import one_of
 
 __all__ = ["Blockwise"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Blockwise(Codec):
+class Blockwise(Blocks):
     """Store an array as integers of 8 or 4 bits, with a float32 scale for each block of the last axis.
 
         scale = max |x| over the block
@@ -35,6 +35,8 @@ class Blockwise(Codec):
       rounding: "stochastic", to one of the two neighbours, the nearer the likelier; or "nearest", with which
         an average that changes by less than half of the way to the next code stands still, as one of squares
         with b2=0.999 does: it could fall only as its block's scale falls.
+      shards: how many devices the last axis is split over, by its parameter's sharding: each then has whole
+        blocks of its own, where one on two devices would have them exchange all that they hold.
 
     Scales are float32, always: float16 has too few exponents for squares, and in bfloat16 an average's
     largest element would stand still. Raises ValueError for other arguments.
@@ -52,14 +54,15 @@ class Blockwise(Codec):
     map: Literal["log2", "dynamic", "companded", "linear"] = "log2"
     block: int | None = None
     rounding: Literal["stochastic", "nearest"] = "stochastic"
+    shards: int = 1
 
     def __post_init__(self) -> None:
         one_of(self, bits=(8, 4), map=tuple(MAPS), rounding=("stochastic", "nearest"))
-        check_block(self, self.block, even=self.bits == 4)
+        self.check_fields()
 
     @property
-    def stochastic(self) -> bool:
-        return self.rounding == "stochastic"
+    def even(self) -> bool:
+        return self.bits == 4
 
     @property
     def largest_block(self) -> int:
@@ -67,14 +70,9 @@ class Blockwise(Codec):
             return 32  # as published: it spans few octaves, and so must a block
         return 256 if self.bits == 8 else 128
 
-    def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        return super().check(shape, dtype) or no_blocks(
-            shape, self.block, self.largest_block, even=self.bits == 4
-        )
-
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
         n, mapped = largest_code(self.bits, positive), MAPS[self.map](self.bits, positive)
-        block = self.block or block_of(x.shape[-1], self.largest_block, even=self.bits == 4)
+        block = self.block_of(x.shape[-1])
         x, r = in_blocks(x, block), 0.5 if bits is None else thresholds(in_blocks(bits, block))
         size = x if positive else jnp.abs(x)
         scales = scales_of(x, mapped.least)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradx.codecs.blocks import block_of, check_block, flat, in_blocks, no_blocks, scales_of, share
-from gradx.codecs.stored import Codec, one_of
+from gradx.codecs.blocks import Blocks, flat, in_blocks, scales_of, share
+from gradx.codecs.stored import one_of
 from gradx.rounding import stochastic_round
 
 __all__ = ["Float8"]
@@ -16,11 +16,10 @@ __all__ = ["Float8"]
 DTYPES = {"e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2"}
 # What a block's largest element becomes: a power of two, so that it is exact, near the largest of the dtype.
 TOP = {"e4m3": 2.0**8, "e5m2": 2.0**15}
-LARGEST_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Float8(Codec):
+class Float8(Blocks):
     """Store an array as floats of 8 bits, with a float32 scale for each block of the last axis.
 
         scale = max |x| over the block
@@ -33,7 +32,7 @@ class Float8(Codec):
       format: "e4m3", of steps of 12 % over a range of 2^17; or "e5m2", of 25 % over 2^31.
       block: elements that share a scale, at least 16, which must divide the last axis; None for its largest
         divisor up to 256. An array that has none from 16 on is left as it is.
-      rounding: "stochastic" or "nearest", as in `Blockwise`.
+      rounding, shards: "stochastic" or "nearest", and over how many devices, as in `Blockwise`.
 
     Raises ValueError for other arguments, and RuntimeError where this JAX has no such dtype.
 
@@ -47,28 +46,22 @@ class Float8(Codec):
     format: Literal["e4m3", "e5m2"] = "e4m3"
     block: int | None = None
     rounding: Literal["stochastic", "nearest"] = "stochastic"
+    shards: int = 1
 
     def __post_init__(self) -> None:
         one_of(self, format=tuple(TOP), rounding=("stochastic", "nearest"))
-        check_block(self, self.block)
+        self.check_fields()
         if not hasattr(jnp, DTYPES[self.format]):
             raise RuntimeError(
                 f"Float8: JAX {jax.__version__} has no {DTYPES[self.format]}: take Blockwise()"
             )
 
     @property
-    def stochastic(self) -> bool:
-        return self.rounding == "stochastic"
-
-    @property
     def dtype(self) -> Any:
         return getattr(jnp, DTYPES[self.format])
 
-    def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        return super().check(shape, dtype) or no_blocks(shape, self.block, LARGEST_BLOCK)
-
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
-        block = self.block or block_of(x.shape[-1], LARGEST_BLOCK)
+        block = self.block_of(x.shape[-1])
         x, top = in_blocks(x, block), TOP[self.format]
         least = float(jnp.finfo(self.dtype).smallest_subnormal)
         scales = scales_of(x, (least / top) ** (1 + positive))
