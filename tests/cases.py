@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import optax
+import pytest
 
 import gradx as gx
 from tests import reference
@@ -384,6 +385,12 @@ CASES = [
 
 # One row for each optimizer, for what does not depend on its variants.
 FIRST = list({case.optimizer: case for case in reversed(CASES)}.values())[::-1]
+# What works around these works around all, as they differ in what it might trip over: states that are empty,
+# nested or lists, reductions, memory, random bits, extra arguments. The others are for `make test-all`.
+TYPICAL = {
+    gx.sgd, gx.adamw, gx.adafactor, gx.lamb, gx.lbfgs, gx.noisy_sgd, gx.polyak_sgd, gx.ranger, gx.sm3
+}  # fmt: skip
+FEW = [pytest.param(case, marks=[] if case.optimizer in TYPICAL else pytest.mark.slow) for case in FIRST]
 BY_TX = {case.make(): case for case in CASES}
 
 

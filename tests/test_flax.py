@@ -14,10 +14,10 @@ from flax.training.train_state import TrainState
 import gradx as gx
 import gradx.flax as gx_flax
 from gradx.tree import slash_path
-from tests.cases import FIRST
+from tests.cases import FEW
 
 pytestmark = pytest.mark.usefixtures("lenient")
-each_case = pytest.mark.parametrize("case", FIRST, ids=str)
+each_case = pytest.mark.parametrize("case", FEW, ids=str)
 
 X = jax.random.normal(jax.random.key(0), (16, 4))
 Y = jnp.sin(X[:, :2])
@@ -39,12 +39,7 @@ class Nnx(nnx.Module):
         return self.last(nnx.relu(self.norm(self.first(x))))
 
 
-# Linen's parameters are a dict, as everywhere else; those of NNX are tested for each optimizer.
-TYPICAL = {"sgd", "adamw", "adafactor", "lamb", "lars", "lbfgs", "noisy_sgd", "ranger", "sm3"}
-SLOW = [pytest.param(c, marks=[] if c.optimizer in TYPICAL else pytest.mark.slow) for c in FIRST]
-
-
-@pytest.mark.parametrize("case", SLOW, ids=str)
+@each_case
 def test_linen_with_a_train_state(case):
     """Ten donated steps are those of a loop by hand."""
     model = Linen()

@@ -7,11 +7,11 @@ import optax
 import pytest
 
 import gradx as gx
-from tests.cases import FIRST
+from tests.cases import FEW, FIRST
 from tests.problems import grads, params
 
 pytestmark = pytest.mark.usefixtures("lenient")
-each_case = pytest.mark.parametrize("case", FIRST, ids=str)
+each_case = pytest.mark.parametrize("case", FEW, ids=str)
 P = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.linspace(0.5, 1.0, 3)}
 
 
@@ -68,7 +68,7 @@ def test_inside_other_wrappers_of_optax(case):
     close(run(optax.with_extra_args_support(case.make()), P, value=1.0), expected)
 
 
-@each_case
+@pytest.mark.parametrize("case", FIRST, ids=str)
 def test_its_state_can_be_searched_with_optax(case):
     state = case.scheduled(10).init(P)
     counts = optax.tree_utils.tree_get_all_with_path(state, "count")
