@@ -109,7 +109,8 @@ def stacked_axes(params: Any, name: str) -> dict[str, Stack]:
     or the like. Of a model without, take the path of what is scanned: `stacked(tx, {"^layers/": 0})`.
 
     Arguments:
-      params: the parameters with their metadata: boxed, as Linen's `init` gives them, or `nnx.state(model, nnx.Param)`.
+      params: the parameters with their metadata: as Linen's `init` gives them, boxed; or
+        `nnx.state(model, nnx.Param)`.
       name: that of the stacked axis, such as "layers".
 
     Raises ValueError, with the names there are, if no axis has it.
@@ -122,14 +123,17 @@ def stacked_axes(params: Any, name: str) -> dict[str, Stack]:
     """
     is_named = lambda x: isinstance(x, nnx.Variable | linen.meta.AxisMetadata)
     leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_named)
-    names = {f"^{re.escape(slash_path(path))}$": axis_names(x) for path, x in leaves}
-    found = {path: tuple(i for i, own in enumerate(all_) if name in own) for path, all_ in names.items()}
-    rule = {path: axes if len(axes) > 1 else axes[0] for path, axes in found.items() if axes}
+    rule, known = {}, set()
+    for path, x in leaves:
+        names = axis_names(x)
+        axes = tuple(i for i, own in enumerate(names) if name in own)
+        known = known.union(*names)
+        if axes:
+            rule[f"^{re.escape(slash_path(path))}$"] = axes[0] if len(axes) == 1 else axes
     if not rule:
-        known = sorted({x for own in names.values() for axis in own for x in axis})
         raise ValueError(
-            f"stacked_axes: no axis is named {name!r}, and the names are {known}: are these the parameters "
-            "as Flax initialized them, with their metadata?"
+            f"stacked_axes: no axis is named {name!r}, and the names are {sorted(known)}: are these the "
+            "parameters as Flax initialized them, with their metadata?"
         )
     return rule
 

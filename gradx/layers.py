@@ -1,7 +1,8 @@
 """Stacked layers: parameters that hold an array of each layer along some of their axes.
 
-Within `layered` the engine runs a rule on each layer, and what goes by the shape of a parameter is shown that of
-a layer. Which axes are stacked is known by path: masks may cut a whole branch, and move the leaves after it.
+Within `layered` the engine runs a rule on each layer, and what goes by the shape of a parameter is shown
+that of a layer. Which axes are stacked is known by path: a mask may cut a whole branch, so that the leaves
+after it are at other positions.
 """
 
 import contextlib
@@ -97,7 +98,7 @@ def started(start: Callable, p: Any, axes: Axes | None) -> Any:
 
 
 def each_layer(function: Callable, given: Any, returned: Any) -> Callable:
-    """`function` for each layer: the `Axes` of what it is given, and of what it returns, in trees like these."""
+    """`function` for each layer; trees of the `Axes` of what it is given, and of what it returns."""
     is_axes = lambda x: isinstance(x, Axes)
     depth = len(next(x for x in jax.tree.leaves((given, returned), is_leaf=is_axes) if is_axes(x)))
     for j in reversed(range(depth)):

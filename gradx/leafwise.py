@@ -26,7 +26,7 @@ from optax import ScalarOrSchedule
 from gradx.batches import batched, batches
 from gradx.core import HINT, GradientTransformation, check_state, widened
 from gradx.hyper import asked, cast, check, pick, resolve, varies
-from gradx.layers import ruled, axes_here, started
+from gradx.layers import axes_here, ruled, started
 from gradx.leaves import Place, beside, check_fit, present, promotion, scalar_dtype, stored
 from gradx.numerics import compute_dtype, correction, increment, lerp, real_dtype
 from gradx.reports import apart, listening, report

@@ -13,7 +13,7 @@ from gradx.codecs.stored import Codec, Stored, is_stored
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory, text
 from gradx.hyper import positive_integer
-from gradx.layers import as_layers, is_layered, axes_here
+from gradx.layers import as_layers, axes_here, is_layered
 from gradx.numerics import increment
 from gradx.reports import unheard
 from gradx.rounding import Salt, dither, salts
@@ -221,7 +221,7 @@ def assigned(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
 
 
 def is_held(what: str, codec: Any, x: Any, ndim: int, positive: bool, min_size: int, named: bool) -> bool:
-    """Whether an array is stored, of so many axes in a layer; an error where it is meant to be, and cannot."""
+    """Whether an array of so many axes in a layer is stored; an error where it is meant to be, and cannot."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if named:
             raise TypeError(

@@ -44,7 +44,7 @@ def measured(
         gradient_norm, update_norm, parameter_norm   of what comes in, goes out, and is given as `params`
         learning_rate                                that of this step, as every link that has one uses it
         clip_rate                                    the share of the steps that were clipped
-        trust_ratio/<path>                           one for each parameter, or /<path>/<layer> of a stacked one
+        trust_ratio/<path>                           one for each parameter; <path>/<layer> of stacked ones
         groups/<name>/…                              what is reported in a group
 
     and what other combinators say of themselves. Of two of one name the second has `_2`.

@@ -37,14 +37,14 @@ def stacked(
     a layer has the layers where the parameter has them, another, such as a number for each layer, in front.
 
     Arguments:
-      tx: any transformation. Links of Optax know no layers: those that treat each element by itself are right,
-        others see one large array.
-      rule: pattern -> stacked axis, or a tuple of several, say {"^layers/": 0}; patterns are those of `groups`.
-        Or a function (path, array) -> axis, tuple, or None for a parameter that is not stacked. For models
-        of Flax `gradx.flax.stacked_axes` has it.
+      tx: any transformation. Links of Optax know no layers: those that treat each element by itself are
+        right, others see one large array.
+      rule: pattern -> stacked axis, or a tuple of several, say {"^layers/": 0}; patterns as in `groups`.
+        Or a function (path, array) -> axis, tuple, or None for what is not stacked. For models of Flax
+        `gradx.flax.stacked_axes` has it.
 
-    Put it around all that has to know of layers, such as `masked`, `groups` and `store`. With `measured` there
-    is a trust ratio for each layer. Where one `stacked` is in another, the inner one counts.
+    Put it around all that has to know of layers, such as `masked`, `groups` and `store`. With `measured`
+    there is a trust ratio for each layer. Where one `stacked` is in another, the inner one counts.
 
     Raises ValueError, with the parameters' paths, for a pattern or a function that finds nothing, for two
     patterns that match one parameter, and for an axis that a parameter has not.
