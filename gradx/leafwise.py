@@ -113,7 +113,8 @@ def leafwise(
         hyperparameters and corrections it may name `t` (the step, 1 at first, as a float), `updates`
         and `params` (lists of all arrays); what else it names, such as `value`, must be given to
         `update` by that name.
-      slots: how each slot starts, a function of the parameter; `zero_slot()` if not given.
+      slots: how each slot starts, a function of the parameter, of each element apart where it is of its
+        shape; `zero_slot()` if not given.
       corrections: scalar -> hyperparameter, say `{"c1": "b1"}` for c1 = 1 / (1 - b1ᵗ), the factor that
         undoes the zero start of an average. If b1 follows a schedule, its product stands for b1ᵗ.
       renamed: field of the state -> what it is called here, where a class that others made has fields

@@ -148,6 +148,6 @@ def metrics(state: Tree) -> dict[str, jax.Array]:
     for name, value in sorted(found[0].metrics.items()):  # as they come from under jit
         pairs = zip(slash_paths(value), flatten(value)[0], strict=True)
         for path, x in pairs:
-            places = [] if is_missing(x) else np.ndindex(x.shape)  # a scalar has one; else one for each layer
-            flat |= {"/".join([name, *filter(None, [path]), *map(str, i)]): x[i] for i in places}
+            places = [] if is_missing(x) else np.ndindex(x.shape)  # one, (), or one for each layer
+            flat |= {"/".join(filter(None, [name, path, *map(str, i)])): x[i] if i else x for i in places}
     return flat
