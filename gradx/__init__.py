@@ -97,6 +97,7 @@ from gradx.transforms.partition import *
 from gradx.transforms.rounding import *
 from gradx.transforms.scale import *
 from gradx.transforms.skipping import *
+from gradx.transforms.stacked import *
 from gradx.transforms.trust_ratio import *
 from gradx.tree import *
 

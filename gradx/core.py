@@ -14,6 +14,7 @@ from jax.extend.core import get_opaque_trace_state
 from optax import EmptyState
 
 from gradx.factory import Made, factory
+from gradx.layers import is_layered
 from gradx.numerics import compute_dtype, promoted
 from gradx.reports import listening
 from gradx.tree import Tree, aligned, flatten, is_missing, path_at
@@ -46,7 +47,7 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
 
         def eager(updates, state, params=None, **extra):
             many = len(jax.tree.leaves(updates)) >= MANY_LEAVES
-            if many and get_opaque_trace_state() == TOP_LEVEL and not listening():
+            if many and get_opaque_trace_state() == TOP_LEVEL and not (listening() or is_layered()):
                 with contextlib.suppress(TypeError, ValueError):
                     return compiled(copy)(updates, state, params, **extra)
                 # What cannot be traced, such as an extra argument that is a function, still runs; what is

@@ -1,9 +1,10 @@
-"""gradx in Flax: a Linen train state that passes extra arguments on; NNX models to evaluate.
+"""gradx in Flax: a Linen train state that passes extra arguments on; NNX models to evaluate; stacked layers.
 
 The only module that imports Flax: `import gradx.flax`. An optimizer needs none of it: to Flax it is Optax's.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -12,15 +13,17 @@ import jax
 import optax
 
 try:
-    from flax import nnx, serialization
+    from flax import linen, nnx, serialization
     from flax.training import train_state
 except ImportError as e:
     raise ImportError("gradx.flax needs Flax: pip install 'gradx[flax]'") from e
 
 from gradx.codecs.stored import Stored
 from gradx.states.eval_params import eval_params
+from gradx.transforms.stacked import Stack
+from gradx.tree import slash_path
 
-__all__ = ["TrainState", "eval_model", "opt_state"]
+__all__ = ["TrainState", "eval_model", "opt_state", "stacked_axes"]
 
 
 class TrainState(train_state.TrainState):
@@ -96,3 +99,46 @@ def eval_model(optimizer: nnx.Optimizer, model: Model) -> Model:
     copy = nnx.clone(model)
     nnx.update(copy, eval_params(opt_state(optimizer, copy), params))
     return copy
+
+
+def stacked_axes(params: Any, name: str) -> dict[str, Stack]:
+    """The rule of `gradx.stacked` for a model that scans over layers: which axes have a name.
+
+    Flax notes it where `nn.scan`, or `nnx.vmap`, is given `metadata_params={nn.PARTITION_NAME: name}`, or
+    `transform_metadata`; but only of parameters that have names for their axes, made by `with_partitioning`
+    or the like. Of a model without, take the path of what is scanned: `stacked(tx, {"^layers/": 0})`.
+
+    Arguments:
+      params: the parameters with their metadata: as Linen's `init` gives them, boxed; or
+        `nnx.state(model, nnx.Param)`.
+      name: that of the stacked axis, such as "layers".
+
+    Raises ValueError, with the names there are, if no axis has it.
+
+    >>> import gradx, gradx.flax, jax.numpy as jnp
+    >>> from flax import linen as nn
+    >>> params = {"layers": {"bias": nn.Partitioned(jnp.ones((3, 2)), names=("layers", None))}}
+    >>> gradx.stacked(gradx.lamb(1e-3), gradx.flax.stacked_axes(params, "layers"))
+    stacked(lamb(0.001), {'^layers/bias$': 0})
+    """
+    is_named = lambda x: isinstance(x, nnx.Variable | linen.meta.AxisMetadata)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_named)
+    rule, known = {}, set()
+    for path, x in leaves:
+        names = axis_names(x)
+        axes = tuple(i for i, own in enumerate(names) if name in own)
+        known = known.union(*names)
+        if axes:
+            rule[f"^{re.escape(slash_path(path))}$"] = axes[0] if len(axes) == 1 else axes
+    if not rule:
+        raise ValueError(
+            f"stacked_axes: no axis is named {name!r}, and the names are {sorted(known)}: are these the "
+            "parameters as Flax initialized them, with their metadata?"
+        )
+    return rule
+
+
+def axis_names(x: Any) -> list[tuple[str, ...]]:
+    """The names that each axis of a parameter has."""
+    names = x.get_metadata().get("out_sharding") if isinstance(x, nnx.Variable) else getattr(x, "names", ())
+    return [() if own is None else own if isinstance(own, tuple) else (own,) for own in names or ()]

@@ -26,6 +26,7 @@ from optax import ScalarOrSchedule
 from gradx.batches import batched, batches
 from gradx.core import HINT, GradientTransformation, check_state, widened
 from gradx.hyper import asked, cast, check, pick, resolve, varies
+from gradx.layers import axes_here, ruled, started
 from gradx.leaves import Place, beside, check_fit, present, promotion, scalar_dtype, stored
 from gradx.numerics import compute_dtype, correction, increment, lerp, real_dtype
 from gradx.reports import apart, listening, report
@@ -112,7 +113,8 @@ def leafwise(
         hyperparameters and corrections it may name `t` (the step, 1 at first, as a float), `updates`
         and `params` (lists of all arrays); what else it names, such as `value`, must be given to
         `update` by that name.
-      slots: how each slot starts, a function of the parameter; `zero_slot()` if not given.
+      slots: how each slot starts, a function of the parameter, of each element apart where it is of its
+        shape; `zero_slot()` if not given.
       corrections: scalar -> hyperparameter, say `{"c1": "b1"}` for c1 = 1 / (1 - b1ᵗ), the factor that
         undoes the zero start of an average. If b1 follows a schedule, its product stands for b1ᵗ.
       renamed: field of the state -> what it is called here, where a class that others made has fields
@@ -173,7 +175,8 @@ class Lifted:
             raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
         check(self.owner, **hyper)
         self.reports = {k: "step" for k in hyper if k == "learning_rate"} | reports
-        leaves = lambda inputs, *scalars: batched(lambda x: apart(self.at_leaf)(*x, *scalars[:2]), inputs)
+        one = lambda leaf, *scalars: ruled(lambda *x: apart(self.at_leaf)(*x, *scalars), *leaf)
+        leaves = lambda inputs, *scalars: batched(lambda leaf: one(leaf, *scalars[:2]), inputs)
         leaves.__name__ = self.owner  # what a profile shows
         # Traced once for all leaves of a shape, and once more where reports are wanted.
         self.leaves = jax.jit(leaves, static_argnums=(2, 3))
@@ -181,13 +184,15 @@ class Lifted:
     def init(self, params: Any) -> Any:
         leaves, treedef = flatten(params)
         here = present(leaves, treedef, self.owner)
+        axes, paths = axes_here(params), list(enumerate(slash_paths(params) if listening() else []))
         columns = {k: list(leaves) for k in self.starts}
         for i, p in here.items():
             for k, start in self.starts.items():
-                columns[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, start(p))
+                slot = started(start, p, axes.get(i))
+                columns[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, slot)
         weights = {k: jnp.zeros((), scalar_dtype(here)) for k in self.weighted}
         for name, kind in self.reports.items():
-            each = {path: 0.0 for i, path in enumerate(slash_paths(params)) if i in here}
+            each = {path: axes[i].zeros(here[i]) if i in axes else 0.0 for i, path in paths if i in here}
             report(name, each if kind == "leaf" else 0.0, mean=kind == "mean")
         return self.packed(jnp.zeros((), jnp.int32), weights, columns, treedef)
 
@@ -202,15 +207,18 @@ class Lifted:
         names = slash_paths(updates) if listening() else []
         each: dict[str, dict[str, Any]] = {name: {} for name, kind in self.reports.items() if kind == "leaf"}
         scalars = functools.cache(lambda dtype: self.at_dtype(known, dtype))
-        inputs = {i: (g, ps.get(i), {k: column[i] for k, column in columns.items()}) for i, g in gs.items()}
+        axes = axes_here(updates)
+        slots_of = lambda i: {k: column[i] for k, column in columns.items()}
+        inputs = {i: (g, ps.get(i), slots_of(i), axes.get(i)) for i, g in gs.items()}
         for run in batches(inputs):
             place = Place(self.owner, treedef, run[0])
-            g, _, slots = inputs[run[0]]
+            g, _, slots, layers = inputs[run[0]]
             try:
                 out = self.leaves([inputs[i] for i in run], *scalars(g.dtype), listening())
             except (TypeError, ValueError) as e:
                 for k, slot in slots.items():  # the likely cause: a state of other parameters
-                    check_fit(jax.eval_shape(self.starts[k], ps.get(run[0], g)), slot, k, place)
+                    start = functools.partial(started, self.starts[k], axes=layers)
+                    check_fit(jax.eval_shape(start, ps.get(run[0], g)), slot, k, place)
                 e.add_note(f"(in {place})")
                 raise
             for i, ((u, new), told) in zip(run, out, strict=True):

@@ -30,7 +30,7 @@ EXTRAS = {
 FLOORS = [
     ["batches", "factory", "floor", "numerics", "reports", "rounding", "targets"],
     ["codecs"],
-    ["tree", "hyper"],
+    ["tree", "hyper", "layers"],
     ["keeping"],
     ["core", "schedules"],
     ["leaves", "leafwise"],

@@ -188,6 +188,19 @@ def test_rounding_of_bf16_parameters_is_part_of_the_step(last, most_bytes, most_
     assert abs(found.state_per_parameter - state) < 0.01
 
 
+STACKED = {
+    name: jax.ShapeDtypeStruct((12, *p.shape), p.dtype) for name, p in next(iter(PARAMS.values())).items()
+}
+
+
+@pytest.mark.parametrize("tx", [gx.lamb(1e-3, weight_decay=0.01), gx.sm3(0.1)], ids=repr)
+def test_stacked_layers_move_what_they_move_apart_in_a_tenth_of_the_kernels(tx):
+    apart, found = cost(tx), gx.cost(gx.stacked(tx, {"": 0}), STACKED, platform="cpu")
+    assert found.moved_per_parameter <= apart.moved_per_parameter + 0.1
+    assert found.temporary_per_parameter <= apart.temporary_per_parameter + 0.1
+    assert found.kernels <= apart.kernels / 10 + 5  # scalars
+
+
 def test_a_mask_costs_no_copy(lenient):
     masked = cost(gx.adamw(1e-3, weight_decay=0.1, mask="matrices_only"))
     assert masked.moved_per_parameter <= 40.5

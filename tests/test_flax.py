@@ -287,3 +287,98 @@ def test_without_flax_it_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "gradx.flax")
     with pytest.raises(ImportError, match=r"gradx.flax needs Flax: pip install 'gradx\[flax\]'"):
         importlib.import_module("gradx.flax")
+
+
+class Layer(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        kernel = linen.with_partitioning(linen.initializers.lecun_normal(), (None, None))
+        bias = linen.with_partitioning(linen.initializers.normal(0.1), (None,))
+        return x + linen.tanh(linen.Dense(4, kernel_init=kernel, bias_init=bias, name="dense")(x))
+
+
+class Scanned(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        body = lambda layer, x, _: (layer(x), None)
+        scan = linen.scan(
+            body,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=3,
+            metadata_params={linen.PARTITION_NAME: "layers"},
+        )
+        return linen.Dense(2, name="head")(scan(Layer(name="layers"), x, None)[0])
+
+
+class Separate(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        for i in range(3):
+            x = Layer(name=f"layer_{i}")(x)
+        return linen.Dense(2, name="head")(x)
+
+
+def separated(params):
+    """The parameters of the model without a scan."""
+    layers = {f"layer_{i}": jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(3)}
+    return {"head": params["head"]} | layers
+
+
+def test_lamb_on_a_scanned_model_is_lamb_on_its_layers():
+    boxed = Scanned().init(jax.random.key(0), X)["params"]
+    scales = jnp.array([1.0, 3.0, 10.0])
+    boxed["layers"] = jax.tree.map(lambda x: x * scales.reshape(3, *[1] * (x.ndim - 1)), boxed["layers"])
+    rule = gx_flax.stacked_axes(boxed, "layers")
+    assert rule == {"^layers/dense/bias$": 0, "^layers/dense/kernel$": 0}
+    lamb = gx.chain(gx.clip_by_global_norm(1.0), gx.lamb(0.01, weight_decay=0.1, mask="matrices_only"))
+
+    def trained(model, tx, params):
+        loss = lambda params: jnp.mean((model.apply({"params": params}, X) - Y) ** 2)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            return (gx.apply_updates(params, updates), state), None
+
+        return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), length=5)[0][0])(params)
+
+    params = linen.meta.unbox(boxed)
+    expected = trained(Separate(), lamb, separated(params))
+    found = separated(linen.meta.unbox(trained(Scanned(), gx.stacked(lamb, rule), boxed)))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6), found, expected)
+    jax.eval_shape(
+        gx.stacked(lamb, rule).init, params
+    )  # with their metadata or without: the paths are the same
+
+
+def test_stacked_axes_of_nnx():
+    kernel = nnx.with_partitioning(
+        nnx.initializers.lecun_normal(), (None, ("model", "other")), eager_sharding=False
+    )
+
+    @nnx.split_rngs(splits=3)
+    @nnx.vmap(out_axes=1, transform_metadata={nnx.PARTITION_NAME: "layers"})
+    def layers(rngs):
+        return nnx.Linear(4, 4, use_bias=False, kernel_init=kernel, rngs=rngs)
+
+    model = nnx.Dict(layers=layers(nnx.Rngs(0)), head=nnx.Linear(4, 2, rngs=nnx.Rngs(1)))
+    rule = gx_flax.stacked_axes(nnx.state(model, nnx.Param), "layers")
+    assert rule == {"^layers/kernel$": 1}
+    optimizer = nnx.Optimizer(model, gx.stacked(gx.novograd(0.1), rule), wrt=nnx.Param)
+    assert gx.get_slot(gx_flax.opt_state(optimizer), nnx.as_pure(nnx.state(model, nnx.Param)), "nu")[
+        "layers"
+    ]["kernel"].shape == (3,)
+    before = model["layers"].kernel[...]
+    optimizer.update(model, nnx.state(model, nnx.Param))
+    moved = jnp.sqrt(jnp.sum((model["layers"].kernel[...] - before) ** 2, (0, 2)))
+    np.testing.assert_allclose(moved, 0.1, rtol=1e-5)  # the first step of NovoGrad has the norm of the rate
+    with pytest.raises(
+        ValueError, match=r"no axis is named 'depth', and the names are \['layers', 'model', 'other'\]"
+    ):
+        gx_flax.stacked_axes(nnx.state(model, nnx.Param), "depth")
+
+
+def test_stacked_axes_may_be_several():
+    params = {"a.b": linen.LogicallyPartitioned(jnp.ones((2, 3, 4)), names=("layers", None, "layers"))}
+    assert gx_flax.stacked_axes(params, "layers") == {r"^a\.b$": (0, 2)}

@@ -54,6 +54,7 @@ AROUND = {
     "packed": gx.packed,
     "partition": lambda tx: gx.partition({"all": tx}, "all"),
     "store": lambda tx: gx.store(tx, gx.Rounded(), min_size=1, seed=0),
+    "stacked": lambda tx: gx.stacked(tx, {"^[wb]$": 0}),
     "skip_if": lambda tx: gx.skip_if(tx, gx.nonfinite(), gx.spike("gradient_norm", warmup=2)),
 }
 

@@ -13,6 +13,7 @@ from gradx.codecs.stored import Codec, Stored, is_stored
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory, text
 from gradx.hyper import positive_integer
+from gradx.layers import as_layers, axes_here, is_layered
 from gradx.numerics import increment
 from gradx.reports import unheard
 from gradx.rounding import Salt, dither, salts
@@ -102,18 +103,19 @@ def store(
         without = [() if isinstance(x, StoreState) else x for x in leaves]
         found = entries(treedef.unflatten(without), params)
         exact = set() if named else copied(tx.init, params)
-        theirs, out = selected(params), {}
+        theirs, layers, out = selected(params), axes_here(params), {}
         for k, e, (name, codec) in zip(places, found, assigned(codecs, found), strict=True):
             is_exact = k in exact or (not named and e.field in SUBTRACTED.get(e.owner, ()))
             if codec is not None and e.i in theirs and not is_exact:
                 positive = is_positive(e.owner, e.field)
-                if is_held(f"store: {name} of {e.path}", codec, e.array, positive, min_size, named):
+                what, ndim = f"store: {name} of {e.path}", e.array.ndim - len(layers.get(e.i, ()))
+                if is_held(what, codec, e.array, ndim, positive, min_size, named):
                     out[k] = Stored({}, codec, positive, e.array.dtype)
         return out
 
     def selected(params):
         """The positions of the parameters whose slots are stored."""
-        paths, ps = slash_paths(params), flatten(params)[0]
+        paths, ps = slash_paths(params), flatten(as_layers(params))[0]
         found = {i: matches(path, p) for i, (path, p) in enumerate(zip(paths, ps, strict=True))}
         if all(m is False for m in found.values()):  # None: it cannot tell, as the parameter is missing
             raise ValueError(f"store: where={text(where)} matches none of the parameters {paths}")
@@ -136,7 +138,8 @@ def store(
         """The state with each `Stored`, of which Flax NNX makes a container of its own at every step."""
         if any(map(is_stored, jax.tree.leaves(state, is_leaf=is_stored))):
             return state
-        likes, leaves = jax.tree.structure(jax.eval_shape(quiet, params)), jax.tree.leaves(state)
+        start = unheard(init) if is_layered() else quiet
+        likes, leaves = jax.tree.structure(jax.eval_shape(start, params)), jax.tree.leaves(state)
         return likes.unflatten(leaves) if likes.num_leaves == len(leaves) else state
 
     quiet = unheard(init)  # one function, so that JAX keeps what it has traced
@@ -217,8 +220,8 @@ def assigned(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
     return [(name, by_name.get(name)) for name in names]
 
 
-def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named: bool) -> bool:
-    """Whether an array is stored; an error where it is meant to be, and cannot."""
+def is_held(what: str, codec: Any, x: Any, ndim: int, positive: bool, min_size: int, named: bool) -> bool:
+    """Whether an array of so many axes in a layer is stored; an error where it is meant to be, and cannot."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if named:
             raise TypeError(
@@ -226,7 +229,7 @@ def is_held(what: str, codec: Any, x: Any, positive: bool, min_size: int, named:
                 "codecs, or the parameter by where"
             )
         return False
-    if x.ndim < 2 or x.size < min_size:
+    if ndim < 2 or x.size < min_size:
         return False
     try:
         wrong = codec.check(x.shape, x.dtype)

@@ -13,6 +13,7 @@ from gradx.core import chain, linked, named_chain
 from gradx.factory import Made, frozen, text
 from gradx.transforms.masking import Parted, cut
 from gradx.transforms.overrides import hyperparameters, links_in
+from gradx.transforms.stacked import Stacked
 from gradx.tree import Tree, slash_path
 
 __all__ = ["Explanation", "explain"]
@@ -113,6 +114,7 @@ def applied(tx: Any, like: Tree, group: str = "") -> Iterator[tuple[tuple, str, 
         return
     if call is None or call.function not in (chain, named_chain):
         yield from ((path, group, tx) for path, _ in tree_leaves_with_path(like))
+    like = tx.as_layers(like) if isinstance(tx, Stacked) else like
     for link in inner:
         yield from applied(link, like, group)
 

@@ -10,6 +10,7 @@ import optax
 from gradx.core import GradientTransformation, linked, set_to_zero
 from gradx.factory import factory, text
 from gradx.hyper import check_number, positive_integer
+from gradx.layers import as_layers
 from gradx.transforms.overrides import overridden, scaled
 from gradx.transforms.partition import Assignment, listed, parted
 from gradx.tree import flatten, is_missing, slash_paths
@@ -110,18 +111,23 @@ def matcher(owner: str, pattern: Pattern) -> Callable[[str, Any], bool | None]:
 
 def assigned(matchers: dict[str, Callable], like: Any) -> Assignment:
     """Which group each leaf is in."""
-    arrays, treedef = flatten(like)
-    leaves = list(zip(slash_paths(like), arrays, strict=True))
+    names, unused = matched("groups", matchers, like)
+    labels = flatten(like)[1].unflatten(["default" if name is None else name for name in names])
+    return Assignment(labels, unused, "nothing matches")
+
+
+def matched(owner: str, matchers: dict[Any, Callable], like: Any) -> tuple[list, list]:
+    """The key of the one that matches each leaf, or None; the keys of those that match none."""
+    leaves = list(zip(slash_paths(like), flatten(as_layers(like))[0], strict=True))
     found = {name: [match(*leaf) for leaf in leaves] for name, match in matchers.items()}
     matching = [[name for name in matchers if found[name][i]] for i in range(len(leaves))]
     several = {
         i: names for i, names in enumerate(matching) if len(names) > 1 and not is_missing(leaves[i][1])
     }
     if several:
-        raise ValueError(f"groups: two patterns match one parameter{listed(like, several)}")
+        raise ValueError(f"{owner}: two patterns match one parameter{listed(like, several)}")
     unused = [name for name, at_leaf in found.items() if all(m is False for m in at_leaf)]
-    labels = treedef.unflatten([names[0] if names else "default" for names in matching])
-    return Assignment(labels, unused, "nothing matches")
+    return [names[0] if names else None for names in matching], unused
 
 
 @factory

@@ -12,6 +12,7 @@ from optax import MaskedNode, MaskedState
 
 from gradx.core import GradientTransformation, check_state, linked
 from gradx.factory import factory
+from gradx.layers import as_layers
 from gradx.tree import Tree, aligned, flatten, is_missing, slash_path
 
 __all__ = ["Mask", "MaskedState", "masked", "matrices_only", "no_bias_or_norm"]
@@ -120,7 +121,7 @@ def mask_for(mask: Mask) -> Callable[[Tree], Tree]:
     def for_params(like):
         if not jax.tree.leaves(like):  # nothing to mask; optax.tree_map_params comes this way
             return True
-        bools = mask(like) if is_function(mask) else mask
+        bools = mask(as_layers(like)) if is_function(mask) else mask
         check_bools(bools)
         spread("masked: the mask", bools, like)  # raises where there is none
         return bools

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gradx.core import GradientTransformation, check_state, linked
@@ -43,7 +44,7 @@ def measured(
         gradient_norm, update_norm, parameter_norm   of what comes in, goes out, and is given as `params`
         learning_rate                                that of this step, as every link that has one uses it
         clip_rate                                    the share of the steps that were clipped
-        trust_ratio/<path>                           one for each parameter
+        trust_ratio/<path>                           one for each parameter; <path>/<layer> of stacked ones
         groups/<name>/…                              what is reported in a group
 
     and what other combinators say of themselves. Of two of one name the second has `_2`.
@@ -146,5 +147,7 @@ def metrics(state: Tree) -> dict[str, jax.Array]:
     flat = {}
     for name, value in sorted(found[0].metrics.items()):  # as they come from under jit
         pairs = zip(slash_paths(value), flatten(value)[0], strict=True)
-        flat |= {f"{name}/{path}" if path else name: x for path, x in pairs if not is_missing(x)}
+        for path, x in pairs:
+            places = [] if is_missing(x) else np.ndindex(x.shape)  # one, (), or one for each layer
+            flat |= {"/".join(filter(None, [name, path, *map(str, i)])): x[i] if i else x for i in places}
     return flat

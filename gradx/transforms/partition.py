@@ -9,6 +9,7 @@ from optax.transforms import PartitionState
 
 from gradx.core import HINT, GradientTransformation, check_state, linked, set_to_zero
 from gradx.factory import factory
+from gradx.layers import as_layers
 from gradx.reports import part
 from gradx.transforms.masking import (
     Mask,
@@ -49,7 +50,7 @@ def partition(
         linked(f"the transformation for {label!r} of partition", tx)
 
     def assign(like):
-        labels = param_labels(like) if is_function(param_labels) else param_labels
+        labels = param_labels(as_layers(like)) if is_function(param_labels) else param_labels
         at_leaf = spread("partition: the tree of labels", labels, like)
         here = {i: at_leaf[i] for i, x in enumerate(flatten(like)[0]) if not is_missing(x)}
         unknown = {i: label for i, label in here.items() if label not in transforms}

@@ -1,0 +1,108 @@
+"""Stacked layers: parameters that hold an array of each layer along some of their axes.
+
+Within `layered` the engine runs a rule on each layer, and what goes by the shape of a parameter is shown
+that of a layer. Which axes are stacked is known by path: a mask may cut a whole branch, so that the leaves
+after it are at other positions.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradx.tree import Tree, flatten, is_missing, slash_paths
+
+__all__ = []  # internal: `stacked` says which, the engine and what looks at shapes ask
+
+
+@jax.tree_util.register_static  # so that they are part of what a program is compiled for
+class Axes(tuple[int, ...]):
+    """The axes of a parameter that number its layers, in ascending order."""
+
+    @property
+    def first(self) -> "Axes":
+        """Those of an array that has the layers in front."""
+        return Axes(range(len(self)))
+
+    def zeros(self, x: Any) -> np.ndarray:
+        """One for each layer of an array."""
+        return np.zeros([x.shape[axis] for axis in self])
+
+    def layer(self, x: Any) -> jax.ShapeDtypeStruct:
+        """What a layer of an array looks like."""
+        shape = tuple(n for axis, n in enumerate(x.shape) if axis not in self)
+        return jax.ShapeDtypeStruct(shape, x.dtype)
+
+    def beside(self, x: Any, ndim: int) -> "Axes":
+        """Those of a slot: of as many axes as its parameter, the same; of fewer or more, the first."""
+        return self if x.ndim == ndim else self.first
+
+
+_known: contextvars.ContextVar[dict[str, Axes] | None] = contextvars.ContextVar("layers", default=None)
+
+
+@contextlib.contextmanager
+def layered(known: dict[str, Axes]) -> Iterator[None]:
+    """Within, the parameters at these paths are stacked; others too, if an outer one says so."""
+    token = _known.set((_known.get() or {}) | known)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def is_layered() -> bool:
+    """Whether this is within `layered`, where a function must not use what JAX traced outside of it."""
+    return _known.get() is not None
+
+
+def axes_here(tree: Tree) -> dict[int, Axes]:
+    """The axes of the stacked leaves of a tree, by position."""
+    known = _known.get()
+    if not known:
+        return {}
+    return {i: known[path] for i, path in enumerate(slash_paths(tree)) if path in known}
+
+
+def as_layers(tree: Tree, axes: dict[int, Axes] | None = None) -> Tree:
+    """A tree with the shape of a layer in place of each stacked array, for what goes by shapes."""
+    axes = axes_here(tree) if axes is None else axes
+    if not axes:
+        return tree
+    leaves, treedef = flatten(tree)
+    pairs = ((axes.get(i), x) for i, x in enumerate(leaves))
+    return treedef.unflatten([x if a is None or is_missing(x) else a.layer(x) for a, x in pairs])
+
+
+def ruled(rule: Callable, g: Any, p: Any, slots: Any, axes: Axes | None) -> Any:
+    """`rule(g, p, slots)`, which returns (update, slots) and reports, on a parameter or each layer of it."""
+    if axes is None:
+        return rule(g, p, slots)
+    given = jax.tree.map(lambda x: axes.beside(x, g.ndim), (g, p, slots))
+    return each_layer(rule, given, ((axes, given[2]), axes.first))(g, p, slots)
+
+
+def started(start: Callable, p: Any, axes: Axes | None) -> Any:
+    """A slot of one parameter as it starts, or that of each layer of it."""
+    if axes is None:
+        return start(p)
+    layer = axes.layer(p)
+    slot, whole = (jax.eval_shape(start, x) for x in (layer, p))
+    if jax.tree.map(jnp.shape, (slot, whole)) == (layer.shape, p.shape):
+        return start(p)  # each element has its own, and is on the devices of the parameter's
+    return each_layer(start, (axes,), jax.tree.map(lambda x: axes.beside(x, len(layer.shape)), slot))(p)
+
+
+def each_layer(function: Callable, given: Any, returned: Any) -> Callable:
+    """`function` for each layer; trees of the `Axes` of what it is given, and of what it returns."""
+    is_axes = lambda x: isinstance(x, Axes)
+    depth = len(next(x for x in jax.tree.leaves((given, returned), is_leaf=is_axes) if is_axes(x)))
+    for j in reversed(range(depth)):
+        # The outermost map takes the first axis away, and so the next ones are one less.
+        left = lambda tree, j=j: jax.tree.map(lambda axes: axes[j] - j, tree, is_leaf=is_axes)
+        function = jax.vmap(function, in_axes=left(given), out_axes=left(returned))
+    return function
