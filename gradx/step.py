@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import optax
+from jax.core import Tracer
+from jax.sharding import Sharding
 
 from gradx.core import apply_updates, linked
 from gradx.tree import Tree
@@ -22,6 +24,10 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
     State and parameters are donated: their buffers hold the new ones, and the old arrays cannot be used any
     more. What updates and rounds a parameter is one expression, and no updates are stored. Equal
     transformations share a function, and so what is compiled.
+
+    Arrays on several devices stay divided as they are, whatever the compiler would prefer: with the state in
+    parts (`state_sharding` with a `zero_axis`) the parameters stay whole. A state in the memory of the host is
+    moved to the device for the step, and the new one back.
 
     Arguments:
       tx: any transformation of gradx or Optax.
@@ -49,14 +55,34 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
 def compiled(tx: Any) -> Callable:
     update = linked("tx of step", tx)
 
-    @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
     def run(functions, grads, state, params, extra):
+        state = jax.tree.map(on_device, state)
         updates, state = update(grads, state, params, **extra, **dict(functions))
         return apply_updates(params, updates), state
+
+    @functools.lru_cache(maxsize=8)
+    def jitted(treedef: Any, places: tuple) -> Callable:
+        out = treedef.unflatten(places) if any(places) else None
+        return jax.jit(run, static_argnums=0, donate_argnums=(2, 3), out_shardings=out)
 
     def step(grads: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         functions = {name: x for name, x in extra.items() if callable(x)}
         arrays = {name: x for name, x in extra.items() if name not in functions}
-        return run(tuple(sorted(functions.items())), grads, state, params, arrays)
+        leaves, treedef = jax.tree.flatten((params, state))
+        of_all = jitted(treedef, tuple(map(spread, leaves)))
+        return of_all(tuple(sorted(functions.items())), grads, state, params, arrays)
 
     return step
+
+
+def spread(x: Any) -> Sharding | None:
+    """Where an array is, if not on one device; None in a trace, where nobody knows."""
+    place = None if isinstance(x, Tracer) else getattr(x, "sharding", None)
+    is_spread = place is not None and (place.num_devices > 1 or place.memory_kind == "pinned_host")
+    return place if is_spread else None
+
+
+def on_device(x: Any) -> Any:
+    """An array of a compiled step, out of the memory of the host."""
+    device = jax.memory.Space.Device
+    return x if jax.typeof(x).memory_space == device else jax.device_put(x, device)
