@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.tree_util import tree_leaves_with_path
 
 from gradx.states.entries import Entry, entries
-from gradx.tree import Tree, aligned, flatten, is_missing, slash_paths
+from gradx.tree import Tree, flatten, is_missing, slash_path
 
 __all__ = ["state_sharding"]
 
@@ -32,7 +33,7 @@ def state_sharding(
     Arguments:
       tx: any transformation of gradx or Optax.
       params: the parameters, or their shapes as `jax.ShapeDtypeStruct`.
-      params_sharding: a `NamedSharding` for each parameter, or one for all; of one mesh.
+      params_sharding: a `NamedSharding` for each parameter, or for a branch of them; of one mesh.
       zero_axis: an axis of the mesh that the state is split over as well (ZeRO-1, Rajbhandari et al. 2020,
         arXiv:1910.02054), while the parameters stay as they are: along the first axis of a parameter that
         divides, one that is not split yet if there is any. A parameter without one keeps its state whole.
@@ -50,8 +51,8 @@ def state_sharding(
     >>> params = {"w": jax.ShapeDtypeStruct((8, 4), "float32")}
     >>> whole = NamedSharding(mesh, PartitionSpec())
     >>> state = gradx.state_sharding(gradx.adamw(1e-3), params, whole, zero_axis="data")
-    >>> state[0].mu["w"].spec, state[0].count.spec
-    (PartitionSpec('data',), PartitionSpec())
+    >>> tuple(state[0].mu["w"].spec), tuple(state[0].count.spec)
+    (('data',), ())
     """
     places = shardings(params, params_sharding)
     mesh, specs = places[0].mesh, [place.spec for place in places]
@@ -63,9 +64,9 @@ def state_sharding(
         whole, parts = parts, partition(tx, found, shapes, split(shapes, specs, mesh, zero_axis), mesh)
         if parts == whole:
             raise ValueError(
-                f"state_sharding: zero_axis={zero_axis!r} would split nothing: no parameter that has a "
-                f"state, and is not split over it yet, divides into {mesh.shape[zero_axis]} parts; take another "
-                "axis of the mesh, or leave zero_axis out"
+                f"state_sharding: zero_axis={zero_axis!r} would split nothing: no parameter that has a state, "
+                f"and is not split over it yet, divides into {mesh.shape[zero_axis]} parts; "
+                "take another axis, or leave zero_axis out"
             )
     kinds = [None if e.i is None else memory_kind for e in found]
     try:
@@ -77,29 +78,24 @@ def state_sharding(
 
 def shardings(params: Tree, params_sharding: Tree) -> list[NamedSharding]:
     """The sharding of each parameter that is there."""
-    leaves, treedef = flatten(params)
-    if isinstance(params_sharding, NamedSharding):
-        given = [params_sharding] * len(leaves)
-    else:
-        given = aligned(treedef, params_sharding, ("the parameters", "params_sharding"))
-    found: list[NamedSharding] = []
-    for path, p, place in zip(slash_paths(params), leaves, given, strict=True):
-        if is_missing(p):
-            continue
-        what = f"state_sharding: params_sharding of {path or 'the parameter'}"
+    try:
+        places: list = jax.tree.leaves(jax.tree.broadcast(params_sharding, params))
+    except ValueError as e:
+        raise ValueError(f"state_sharding: params_sharding is no tree like the parameters: {e}") from e
+    if not places:
+        raise ValueError("state_sharding: there are no parameters")
+    for (path, p), place in zip(tree_leaves_with_path(params), places, strict=True):
+        what = f"state_sharding: params_sharding of {slash_path(path) or 'the parameter'}"
         if not isinstance(place, NamedSharding):
             raise TypeError(f"{what} is {place!r}: give a jax.sharding.NamedSharding(mesh, spec)")
-        if found and place.mesh != found[0].mesh:
-            raise ValueError(f"{what} is on {place.mesh}, and others are on {found[0].mesh}: take one mesh")
+        if place.mesh != places[0].mesh:
+            raise ValueError(f"{what} is on {place.mesh}, and others are on {places[0].mesh}: take one mesh")
         try:
             place.check_compatible_aval(jnp.shape(p))
             place.shard_shape(jnp.shape(p))
         except ValueError as e:
             raise ValueError(f"{what} does not fit the shape {jnp.shape(p)}: {e}") from e
-        found.append(place)
-    if not found:
-        raise ValueError("state_sharding: there are no parameters")
-    return found
+    return places
 
 
 def split(shapes: Tree, specs: list, mesh: Any, axis: str) -> list[PartitionSpec]:
