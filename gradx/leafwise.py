@@ -28,7 +28,7 @@ from gradx.core import HINT, GradientTransformation, check_state, widened
 from gradx.hyper import asked, cast, check, pick, resolve, varies
 from gradx.layers import axes_here, ruled, started
 from gradx.leaves import Place, beside, check_fit, present, promotion, scalar_dtype, stored
-from gradx.numerics import compute_dtype, correction, increment, lerp, real_dtype
+from gradx.numerics import compute_dtype, correction, increment, lerp, real_dtype, zeros_beside
 from gradx.reports import apart, listening, report
 from gradx.tree import aligned, flatten, slash_paths
 
@@ -69,7 +69,7 @@ def zero_slot(dtype: Any = None, *, real: bool = False) -> Callable[[jax.Array],
         chosen = dtype or own
         if own.kind == "c" != chosen.kind:
             raise TypeError(f"{own} cannot be stored in {chosen}: choose a complex dtype, or none")
-        return jnp.zeros_like(p, dtype=chosen)
+        return zeros_beside(p, chosen)
 
     return start
 

@@ -1,10 +1,13 @@
 """Array math shared by the rules. No pytrees and no state in this file."""
 
+import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
 
 from gradx.batches import alike
 
@@ -149,3 +152,17 @@ def other_axes(axis: int, ndim: int) -> tuple[int, ...]:
 def real_size(x: jax.Array) -> int:
     """The number of real numbers in `x`."""
     return 2 * x.size if jnp.iscomplexobj(x) else x.size
+
+
+def zeros_beside(x: Any, dtype: Any) -> jax.Array:
+    """Zeros of the shape of `x`, on the devices of `x` and divided as it is, under jit too."""
+    return (traced_zeros if isinstance(x, Tracer) else jnp.zeros_like)(x, dtype=dtype)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def traced_zeros(x: jax.Array, dtype: Any) -> jax.Array:
+    # Zeros do not depend on `x`, and would all be on one device. So they are selected, `x` being the other
+    # choice, by a condition of which the compiler does not see that it never holds.
+    never = lax.optimization_barrier(jnp.zeros((), bool))
+    given = x if jnp.issubdtype(dtype, jnp.complexfloating) else x.real
+    return lax.select(never, given.astype(dtype), jnp.zeros_like(x, dtype=dtype))

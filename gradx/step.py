@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import optax
+from jax.core import Tracer
+from jax.sharding import Sharding
 
 from gradx.core import applied
 from gradx.tree import Tree
@@ -23,6 +25,10 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
     more. What updates and rounds a parameter is one expression, and no updates are stored; if a link that
     rounds the parameters, such as `stochastic_rounding`, is the last of the chain, they are rounded once.
     Equal transformations share a function, and so what is compiled.
+
+    Arrays stay where they are, whatever the compiler would prefer: where a state is in parts (`zero_axis` of
+    `state_sharding`) the parameters stay whole. A state in the memory of the host is moved to the device for
+    the step, and the new one back.
 
     Arguments:
       tx: any transformation of gradx or Optax.
@@ -50,13 +56,30 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
 def compiled(tx: Any) -> Callable:
     apply = applied("tx of step", tx)
 
-    @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
-    def run(functions, grads, state, params, extra):
-        return apply(grads, state, params, **extra, **dict(functions))
+    def run(functions, params, state, grads, extra):  # so that each buffer is donated to its successor
+        return apply(grads, jax.tree.map(on_device, state), params, **extra, **dict(functions))
+
+    @functools.lru_cache(maxsize=8)
+    def jitted(treedef: Any, places: tuple) -> Callable:
+        out = treedef.unflatten(places) if any(places) else None
+        return jax.jit(run, static_argnums=0, donate_argnums=(1, 2), out_shardings=out)
 
     def step(grads: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         functions = {name: x for name, x in extra.items() if callable(x)}
         arrays = {name: x for name, x in extra.items() if name not in functions}
-        return run(tuple(sorted(functions.items())), grads, state, params, arrays)
+        leaves, treedef = jax.tree.flatten((params, state))
+        of_all = jitted(treedef, tuple(map(place, leaves)))
+        return of_all(tuple(sorted(functions.items())), params, state, grads, arrays)
 
     return step
+
+
+def place(x: Any) -> Sharding | None:
+    """Where an array was put; None for one that may be anywhere, or whose place a trace does not know."""
+    return x.sharding if not isinstance(x, Tracer) and getattr(x, "committed", False) else None
+
+
+def on_device(x: Any) -> Any:
+    """An array of a compiled step, out of the memory of the host."""
+    device = jax.memory.Space.Device
+    return x if jax.typeof(x).memory_space == device else jax.device_put(x, device)

@@ -257,7 +257,8 @@ def copied(init: Any, params: Tree) -> set[int]:
     program, state = jax.make_jaxpr(unheard(init), return_shape=True)(params)
     reached = set(program.jaxpr.invars)
     for eqn in program.jaxpr.eqns:
-        if any(isinstance(v, Var) and v in reached for v in eqn.invars):
+        is_zero = eqn.params.get("name") == "traced_zeros"  # which take a sharding from them, and no values
+        if not is_zero and any(isinstance(v, Var) and v in reached for v in eqn.invars):
             reached.update(eqn.outvars)
     flags = [isinstance(v, Var) and v in reached for v in program.jaxpr.outvars]
     leaves = jax.tree.leaves(jax.tree.unflatten(jax.tree.structure(state), flags), is_leaf=is_own)

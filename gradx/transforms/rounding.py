@@ -16,7 +16,7 @@ from gradx.core import Applying, GradientTransformation, check_state, widened
 from gradx.factory import factory
 from gradx.leafwise import copy_slot, leafwise, zero_slot
 from gradx.leaves import beside, present, promotion
-from gradx.numerics import increment
+from gradx.numerics import increment, zeros_beside
 from gradx.rounding import Salt, exact, half_step, on_grid, random_bits, raw_key, salts
 from gradx.transforms.noise import check_key, new_key
 from gradx.tree import Tree, aligned, flatten, is_missing
@@ -165,7 +165,7 @@ def split_weights() -> GradientTransformation:
         w, new, rest = split(p + correction.astype(p.dtype) * unit(p), g, dtype)
         return w, new, jnp.clip(jnp.round(rest / unit(new)), -127, 127)
 
-    start = lambda p: () if is_wide(p.dtype) else jnp.zeros_like(p, dtype=jnp.int8)
+    start = lambda p: () if is_wide(p.dtype) else zeros_beside(p, jnp.int8)
     return lifted(SplitWeightsState, rule, start)
 
 
