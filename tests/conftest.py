@@ -19,7 +19,7 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 2)  # enough to see a sharding kept or lost
+jax.config.update("jax_num_cpu_devices", 8)  # enough to see a sharding kept or lost
 
 
 @pytest.fixture
