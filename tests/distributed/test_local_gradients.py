@@ -88,7 +88,12 @@ WAYS = {
     "unchecked": functools.partial(by_shard_map, check_vma=False),
     "jit": by_jit,
 }
-each_way = pytest.mark.parametrize("way", WAYS)
+
+
+def each_way(*first):
+    """These, and the others for `make test-all`."""
+    marks = {way: () if way in first else pytest.mark.slow for way in WAYS}
+    return pytest.mark.parametrize("way", [pytest.param(way, marks=marks[way]) for way in WAYS])
 
 
 def close(a, b):
@@ -107,7 +112,7 @@ def same(way, make, batches, params):
     return expected
 
 
-@each_way
+@each_way("pmap", "shard_map", "jit")
 def test_skips_what_is_bad_for_one_device(way):
     """A NaN in one of 16 rows, spikes in other steps: as one device does, with the same statistics."""
     params, batches = problem(7)
@@ -133,14 +138,14 @@ def test_decides_by_local_gradients_and_losses():
     same("shard_map", lambda axis: gx.skip_if(clipped(axis), *bad, axis_name=axis), batches, params)
 
 
-@each_way
+@each_way("shard_map")
 def test_weighted_means_of_ragged_rows(way):
     """One device has none at all, and a gradient of 0 / 0."""
     params, batches = problem(5)
     same(way, lambda axis: clipped(axis, "num_tokens"), ragged(batches), params)
 
 
-@each_way
+@each_way("pmap", "shard_map")
 def test_accumulates_ragged_rows(way):
     """20 micro-batches, five steps, by all tokens; what is inside is given their number and the mean loss."""
     params, batches = problem(20)
@@ -153,12 +158,13 @@ def test_accumulates_ragged_rows(way):
     assert state.statistics["spike_loss"].steps == 5
 
 
+@pytest.mark.slow
 def test_accumulates_equal_weights():
     params, batches = problem(10)
     same("shard_map", lambda axis: gx.accumulate(clipped(), 2, axis_name=axis), batches, params)
 
 
-@pytest.mark.parametrize("way", ["pmap", "shard_map"])
+@pytest.mark.parametrize("way", [pytest.param("pmap", marks=pytest.mark.slow), "shard_map"])
 def test_drops_the_micro_batch_of_one_device(way):
     """One device's part of a micro-batch has a NaN, and a whole step of micro-batches has."""
     params, batches = problem(8)
@@ -172,3 +178,13 @@ def test_drops_the_micro_batch_of_one_device(way):
     tx = gx.accumulate(clipped(), 2, **options, axis_name="data")
     close(WAYS[way](tx, params, batches), expected)
     assert expected[1][-1][0].count == 3
+
+
+@pytest.mark.parametrize("around", [lambda tx: gx.skip_if(tx, gx.nonfinite()), gx.dynamic_loss_scale])
+def test_devices_cannot_decide_each_for_itself(around):
+    params, batches = problem(1)
+    error = (
+        r"^along 'data' each device would decide for itself whether to skip a step, of one state for all: "
+    )
+    with pytest.raises(ValueError, match=error):
+        by_shard_map(around(clipped("data")), params, batches)
