@@ -80,6 +80,7 @@ from gradx.transforms.conditional import *
 from gradx.transforms.constraints import *
 from gradx.transforms.decay import *
 from gradx.transforms.descent import *
+from gradx.transforms.devices import *
 from gradx.transforms.groups import *
 from gradx.transforms.injection import *
 from gradx.transforms.linesearch import *

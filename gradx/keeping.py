@@ -20,6 +20,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 from jax.sharding import Sharding
 
+from gradx.axes import varying
 from gradx.reports import apart, pass_on
 from gradx.tree import Tree
 
@@ -33,6 +34,7 @@ def update_if(
 
     The updates mean nothing there. What was reported within is news where `ok` is True.
     """
+    check_shared(ok, state)
     run = lambda updates, state: update(updates, state, params, **extra)  # extra may hold functions
     program, shapes = jax.make_jaxpr(apart(run), return_shape=True)(updates, state)
     gs, (olds, treedef) = jax.tree.leaves(updates), jax.tree.flatten(state)
@@ -48,6 +50,16 @@ def update_if(
     (updates, state), reports = jax.tree.unflatten(jax.tree.structure(shapes), out)
     pass_on(reports, when=ok)
     return updates, state
+
+
+def check_shared(ok: jax.Array, state: Any) -> None:
+    """Raise where devices differ in whether a state is to be kept that they have in common."""
+    for x in jax.tree.leaves(state):
+        for axis in sorted(varying(ok) - varying(x)):
+            raise ValueError(
+                f"along {axis!r} each device would decide for itself whether to skip a step, of one state "
+                "for all: average_gradients goes in front; where only losses differ, skip_if has axis_name"
+            )
 
 
 def zero_unless(ok: jax.Array, updates: Tree) -> Tree:

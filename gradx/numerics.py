@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
+from gradx.axes import differing, sum_over, varying
 from gradx.batches import alike
 
 __all__ = []  # internal: rules import what they need by name
@@ -68,7 +69,7 @@ def sum_of_squares(x: jax.Array) -> jax.Array:
 
 def sums_of_squares(xs: list[jax.Array]) -> list[jax.Array]:
     """`sum_of_squares` of each, where a batch of small arrays of one shape share a kernel."""
-    small = {i: (x.shape, x.dtype) for i, x in enumerate(xs) if 0 < x.size <= SMALL}
+    small = {i: (x.shape, x.dtype, varying(x)) for i, x in enumerate(xs) if 0 < x.size <= SMALL}
     sums: dict[int, jax.Array] = {}
     for run in alike(small):
         sums.update(zip(run, shared_sums([xs[i] for i in run]), strict=True))
@@ -109,9 +110,10 @@ def norm(x: jax.Array) -> jax.Array:
     return safe_sqrt(sum_of_squares(x))
 
 
-def norms(*xs: jax.Array) -> list[jax.Array]:
-    """`norm` of each."""
-    return [safe_sqrt(x) for x in sums_of_squares(list(xs))]
+def norms(*xs: jax.Array, axes: tuple[str, ...] = ()) -> list[jax.Array]:
+    """`norm` of each; of arrays that are divided over the devices of named axes, that of the whole."""
+    sums = sums_of_squares(list(xs))
+    return [safe_sqrt(sum_over(s, differing(x, axes))) for s, x in zip(sums, xs, strict=True)]
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:

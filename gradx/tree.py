@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, keystr
 from optax import MaskedNode
 
+from gradx.axes import AxisName, axis_names, check_bound, differing, sum_over
 from gradx.numerics import compute_dtype, promoted, real_dtype, safe_sqrt, sums_of_squares, total
 
 __all__ = ["MaskedNode", "global_norm"]
@@ -95,19 +96,32 @@ def children(node: Tree) -> dict[str, Tree]:
     return {keystr(path): x for path, x in below if path}
 
 
-def global_norm(tree: Tree) -> jax.Array:
+def global_norm(tree: Tree, *, axis_name: AxisName | None = None) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar of at least float32.
 
         √(Σ |x|²), added in float32 or better whatever the dtype of the leaves
+
+    Arguments:
+      tree: of arrays; None and MaskedNode count for nothing.
+      axis_name: that of the devices which have slices of the arrays, within `jax.shard_map`; one that does
+        not vary over it counts once. Without check_vma, and under `jax.pmap`, all count as slices.
 
     NaN if any element is NaN; inf if one is inf, or if their squares overflow.
     """
     leaves = [jnp.asarray(x) for x in flatten(tree)[0] if not is_missing(x)]
     floats = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in leaves]
-    return norm_of([x.astype(compute_dtype(x.dtype)) for x in floats])
+    axes = axis_names("global_norm", axis_name)
+    check_bound("global_norm", axes)
+    return norm_of([x.astype(compute_dtype(x.dtype)) for x in floats], axes)
 
 
-def norm_of(leaves: list[jax.Array]) -> jax.Array:
+def norm_of(leaves: list[jax.Array], axes: tuple[str, ...] = ()) -> jax.Array:
     """`global_norm` of arrays that are in their compute dtypes."""
     dtype = promoted(jnp.float32, *(real_dtype(x.dtype) for x in leaves))
-    return safe_sqrt(total(sums_of_squares([x.astype(promoted(x.dtype, dtype)) for x in leaves]), dtype))
+    squares = sums_of_squares([x.astype(promoted(x.dtype, dtype)) for x in leaves])
+    if not axes:
+        return safe_sqrt(total(squares, dtype))
+    sliced: dict[tuple, list[jax.Array]] = {}
+    for x, square in zip(leaves, squares, strict=True):
+        sliced.setdefault(differing(x, axes), []).append(square)
+    return safe_sqrt(total([sum_over(total(some, dtype), over) for over, some in sliced.items()], dtype))

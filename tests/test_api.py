@@ -28,7 +28,7 @@ EXTRAS = {
 
 # Imports point down: a module imports from its own floor or from those below it.
 FLOORS = [
-    ["batches", "factory", "floor", "numerics", "reports", "rounding", "targets"],
+    ["axes", "batches", "factory", "floor", "numerics", "reports", "rounding", "targets"],
     ["codecs"],
     ["tree", "hyper", "layers"],
     ["keeping"],

@@ -5,11 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jax.tree_util import keystr, tree_flatten_with_path
+from optax import EmptyState
 
-from gradx.core import widened
+from gradx.axes import AxisName, axis_names, is_bound, own
+from gradx.core import typed_like, widened
 from gradx.hyper import positive_integer
-from gradx.transforms.accumulation import accumulator, added, scalar
+from gradx.leaves import scalar
+from gradx.transforms.accumulation import accumulator, added
+from gradx.transforms.devices import device_mean
 from gradx.tree import Tree
 
 __all__ = ["accumulate_gradients", "micro_batches"]
@@ -22,6 +27,8 @@ def accumulate_gradients(
     *,
     weight: Callable[[Any], Any] | None = None,
     dtype: Any = None,
+    axis_name: AxisName | None = None,
+    mesh: Any = None,
 ) -> Callable[..., Any]:
     """`jax.value_and_grad` over micro-batches, one after the other: the memory of one, the gradient of all.
 
@@ -35,6 +42,13 @@ def accumulate_gradients(
       weight: a function of a micro-batch that gives the number of tokens, or rows, that its loss is the mean
         of, where they differ; at least 0. One of weight 0 adds nothing, not even NaN.
       dtype: of what is accumulated; None for that of each parameter, but at least float32.
+      axis_name: the axis of devices that the rows are divided over, or a tuple of axes. Each device adds up
+        what its rows give, and after the last micro-batch all is reduced, once, by the weights. It is that of
+        the `jax.shard_map` or `jax.pmap` around; or of `mesh`, for arrays as jit with NamedSharding has them,
+        which without `axis_name` are reduced for every micro-batch.
+      mesh: of that axis, where there is no `shard_map` or `pmap` around; None for the one of `jax.set_mesh`.
+        The parameters are then whole on each device of the axis; other axes divide them as before.
+        What is beside the losses comes one for each micro-batch of each device.
 
     Called as `(params, batches, *args)`, where the first axis of all arrays in `batches` is that of the
     micro-batches, as `micro_batches` makes it. It is a `jax.lax.scan`, and belongs into a jitted step. The
@@ -53,28 +67,53 @@ def accumulate_gradients(
         )
     graded = jax.value_and_grad(loss_fn, argnums, has_aux)
     mean = accumulator(dtype)
+    axes = axis_names("accumulate_gradients", axis_name)
 
     def run(params: Any, batches: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         same_length(batches)
-        chosen = tuple((params, batches, *args)[i] for i in positions)
+        given = dict(enumerate((params, batches, *args)))
 
-        def step(carry, batch):
-            so_far, before = carry
-            out, grads = graded(params, batch, *args, **kwargs)
-            w = jnp.ones_like(before)
-            if weight is not None:
-                w = scalar("accumulate_gradients", "weight", weight(batch), w.dtype)
-            both, shares = added(w, before)
-            _, so_far = mean.update(grads, so_far, **shares)
-            return (so_far, both), (out, w)
+        def scanned(chosen, batches):
+            def step(carry, batch):
+                so_far, before = carry
+                out, grads = graded(*(given | chosen | {1: batch}).values(), **kwargs)
+                w = jnp.ones_like(before)
+                if weight is not None:
+                    w = scalar("accumulate_gradients", "weight", weight(batch), w.dtype)
+                both, shares = added(w, before)
+                _, so_far = mean.update(grads, so_far, **shares)
+                return (so_far, both), (out, w)
 
-        start = mean.init(chosen[0] if isinstance(argnums, int) else chosen), jnp.zeros(())
-        ((grads,), _), (out, weights) = jax.lax.scan(step, start, batches)
-        losses, aux = out if has_aux else (out, None)
-        loss = weighted_mean(losses, weights)
-        return ((loss, aux) if has_aux else loss), grads
+            like = chosen[argnums] if isinstance(argnums, int) else tuple(chosen[i] for i in positions)
+            start = own((mean.init(like), jnp.zeros(())), axes)
+            ((grads,), whole), (out, weights) = jax.lax.scan(step, start, batches)
+            losses, aux = out if has_aux else (out, None)
+            loss = weighted_mean(losses, weights)
+            if axes:
+                (loss, sums), _ = device_mean(axes).update((loss, grads), EmptyState(), weight=whole)
+                grads = typed_like(sums, grads)
+            return ((loss, aux) if has_aux else loss), grads
+
+        on_device = lambda chosen, batches: scanned(own(chosen, axes), batches)
+        whole = axes and not is_bound(axes)
+        run_on = over_mesh(on_device, axes, mesh, has_aux) if whole else on_device
+        return run_on({i: given[i] for i in positions}, batches)
 
     return run
+
+
+def over_mesh(on_device: Callable, axes: tuple[str, ...], mesh: Any, has_aux: bool) -> Callable:
+    """A function of parameters and batches on each device's rows, and on all of the parameters."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    for axis in axes:
+        if axis not in mesh.axis_names:
+            raise ValueError(
+                f"accumulate_gradients: there is no axis {axis!r} here; call it within jax.shard_map or "
+                "jax.pmap over it, or give the mesh that the batches are divided over: mesh=mesh"
+            )
+    value = (P(), P(axes)) if has_aux else P()
+    specs = {"in_specs": (P(), P(None, axes)), "out_specs": (value, P())}
+    return jax.shard_map(on_device, mesh=mesh, axis_names=set(axes), **specs)
 
 
 def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from optax import MultiStepsState
+from optax import EmptyState, MultiStepsState
 
+from gradx.axes import AxisName, axis_names, own
 from gradx.core import GradientTransformation, check_state, linked, widened
 from gradx.factory import factory
 from gradx.hyper import at, check_schedule, positive_integer
-from gradx.leafwise import leafwise, scalar_dtype, zero_slot
+from gradx.leafwise import leafwise, zero_slot
+from gradx.leaves import argument, scalar_dtype
 from gradx.numerics import increment
 from gradx.reports import apart, pass_on, report
+from gradx.transforms.devices import check_local, device_mean
 from gradx.tree import Tree, all_finite, found_in
 
 __all__ = ["MicroBatches", "MultiStepsState", "accumulate", "has_updated"]
@@ -52,6 +55,7 @@ def accumulate(
     dtype: Any = None,
     drop_nonfinite: bool = False,
     averaged: str | Iterable[str] = (),
+    axis_name: AxisName | None = None,
 ) -> GradientTransformation:
     """Take one step for several micro-batches, with their mean gradient: that of one large batch.
 
@@ -71,6 +75,10 @@ def accumulate(
       drop_nonfinite: leave out micro-batches whose gradients are not all finite, as if they weighed nothing.
       averaged: names of extra arguments, such as `"value"`, of which `inner` is given the mean, by the same
         weights.
+      axis_name: the axis of `jax.shard_map` or `jax.pmap` that rows are divided over, for gradients that are
+        local, as in `average_gradients`. Each device adds up its own, or leaves out its own; when a step is
+        taken they are reduced, once, by their weights, and `averaged` arguments and the sum of weights too.
+        In the state, `acc_grads` and `skip_state` are then each device's own, the rest is that of all.
 
     The state is Optax's: `mini_step` counts the micro-batches since the last step, `gradient_step` steps, and
     `acc_grads` is the mean, which stays after a step until the next call. Where k micro-batches weigh nothing
@@ -91,9 +99,10 @@ def accumulate(
     for name in (*names, *([] if weight is None else [weight])):
         if not isinstance(name, str):
             raise TypeError(f"accumulate: weight and averaged name arguments of update, got {name!r}")
+    axes = axis_names("accumulate", axis_name)
     mean, mean_argument = accumulator(dtype), accumulator(None)
     if weight is None and not drop_nonfinite and not names:
-        return accumulation("accumulate", inner, every, mean, lambda params, acc_grads: (), plain)
+        return accumulation("accumulate", inner, every, mean, lambda params, acc_grads: (), plain, axes)
 
     def start(params, acc_grads):
         zero, dropped = jnp.zeros((), dtype_of(acc_grads)), jnp.zeros((), jnp.int32)
@@ -103,10 +112,10 @@ def accumulate(
     def micro(updates, state, params, extra):
         check_state("accumulate", MicroBatches, state.skip_state)
         before, means, dropped = state.skip_state
-        w = argument(weight, extra, before.dtype) if weight else jnp.ones_like(before)
+        w = argument("accumulate", weight, extra, before.dtype) if weight else jnp.ones_like(before)
         if weight and not isinstance(extra[weight], Tracer) and float(extra[weight]) < 0:
             raise ValueError(f"accumulate: {weight} must be at least 0, got {extra[weight]}")
-        values = {name: argument(name, extra, before.dtype) for name in names}
+        values = {name: argument("accumulate", name, extra, before.dtype) for name in names}
         if drop_nonfinite:
             bad = (w != 0) & ~all_finite((updates, values))
             w, dropped = jnp.where(bad, 0, w), jnp.where(bad, increment(dropped), dropped)
@@ -116,29 +125,43 @@ def accumulate(
         given = means | ({weight: sum_of_weights} if weight else {})
         return Micro(True, sum_of_weights, shares, MicroBatches(sum_of_weights, means, dropped), given)
 
-    return accumulation("accumulate", inner, every, mean, start, micro)
+    return accumulation("accumulate", inner, every, mean, start, micro, axes)
 
 
 def accumulation(
-    owner: str, inner: Any, every: Every, mean: Any, start: Callable, micro: Callable
+    owner: str,
+    inner: Any,
+    every: Every,
+    mean: Any,
+    start: Callable,
+    micro: Callable,
+    axes: tuple[str, ...] = (),
 ) -> GradientTransformation:
     """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts."""
     inner_update = linked(f"the inner transformation of {owner}", inner)
 
     def init(params):
         (acc_grads,), zero = mean.init(params), jnp.zeros((), jnp.int32)
-        skip_state = start(params, acc_grads)
+        acc_grads, skip_state = own((acc_grads, start(params, acc_grads)), axes)
         inner_state = inner.init(params)
         report("micro_step", zero)
         return MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
 
     def update(updates, state, params=None, **extra):
         check_state(owner, MultiStepsState, state)
+        if axes:
+            check_local(owner, updates, axes)
         this = micro(updates, state, params, extra)
         gradient, (acc_grads,) = mean.update(updates, Accumulator(state.acc_grads), **this.shares)
+        micro_step = state.mini_step + jnp.asarray(this.counts, jnp.int32)
+        complete = micro_step >= rounded(at(every, state.gradient_step))
+        weight, this = this.weight, everywhere(this, complete, axes)
 
         def step():
-            given = widened(gradient), state.inner_opt_state, params  # here, where it is fused
+            whole = widened(gradient)  # here, where it is fused
+            if axes:
+                whole, _ = device_mean(axes).update(whole, EmptyState(), weight=weight)
+            given = whole, state.inner_opt_state, params
             (out, inner_state), reports = apart(inner_update)(*given, **extra | this.extra)
             return out, inner_state, reports
 
@@ -148,8 +171,6 @@ def accumulation(
             still = jax.tree.map(jnp.negative, out)  # as -0 + 0 is 0, another number bit for bit
             return still, state.inner_opt_state, reports
 
-        micro_step = state.mini_step + jnp.asarray(this.counts, jnp.int32)
-        complete = micro_step >= rounded(at(every, state.gradient_step))
         steps = complete & (this.weight != 0)
         if isinstance(steps, Tracer):
             out, inner_state, reports = jax.lax.cond(steps, step, wait)
@@ -162,6 +183,24 @@ def accumulation(
         return out, MultiStepsState(micro_step, gradient_step, inner_state, acc_grads, this.skip_state)
 
     return GradientTransformation(init, update)
+
+
+def everywhere(this: Micro, complete: jax.Array, axes: tuple[str, ...]) -> Micro:
+    """A step's last micro-batch with the weight and the means of all devices; for others, a weight of 0."""
+    if not axes or not isinstance(this.skip_state, MicroBatches):
+        return this  # on one device, or of equal weights
+    weight, means, dropped = this.skip_state
+
+    def reduced():
+        over_all, _ = device_mean(axes).update(means, EmptyState(), weight=weight)
+        return jax.lax.psum(weight, axes), over_all
+
+    zeros = lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(reduced))
+    total, over_all = jax.lax.cond(complete, reduced, zeros)
+    choose = lambda a, b: jnp.where(complete, a, b)
+    skip_state = jax.tree.map(choose, MicroBatches(total, over_all, dropped), this.skip_state)
+    extra = {k: total if x is weight else over_all[k] for k, x in this.extra.items()}
+    return this._replace(weight=total, skip_state=skip_state, extra=extra)
 
 
 class Accumulator(NamedTuple):
@@ -214,23 +253,6 @@ def dtype_of(acc_grads: Tree) -> Any:
 def rounded(k: Any) -> Any:
     """What a schedule gave, as an integer."""
     return k if isinstance(k, int) else jnp.round(jnp.asarray(k, jnp.float32)).astype(jnp.int32)
-
-
-def argument(name: str, extra: dict[str, Any], dtype: Any) -> jax.Array:
-    """An argument of `update` that must be given, a number."""
-    if name not in extra:
-        raise TypeError(f"accumulate needs {name!r}: call update(updates, state, params, {name}=...)")
-    return scalar("accumulate", name, extra[name], dtype)
-
-
-def scalar(owner: str, name: str, value: Any, dtype: Any) -> jax.Array:
-    """A number as an array."""
-    if jnp.shape(value):
-        shape = jnp.shape(value)
-        raise ValueError(
-            f"{owner}: {name} must be one number for a micro-batch, got an array of shape {shape}"
-        )
-    return jnp.asarray(value, dtype)
 
 
 def has_updated(state: Any) -> jax.Array:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from optax import EmptyState
 
+from gradx.axes import AxisName, axis_names, check_bound, device_count
 from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
@@ -57,7 +58,9 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
 
 
 @factory
-def clip_by_global_norm(max_norm: ScalarOrSchedule, *, eps: ScalarOrSchedule = 0.0) -> GradientTransformation:
+def clip_by_global_norm(
+    max_norm: ScalarOrSchedule, *, eps: ScalarOrSchedule = 0.0, axis_name: AxisName | None = None
+) -> GradientTransformation:
     """Scale all updates down together to a norm of at most `max_norm` (Pascanu et al. 2013, arXiv:1211.5063).
 
         norm = √(Σ g²) over all arrays, in float32 or better
@@ -66,14 +69,18 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule, *, eps: ScalarOrSchedule = 0
     Arguments:
       max_norm: the largest norm allowed, at least 0; inf clips nothing.
       eps: added to the norm, at least 0; 1e-6 clips as `torch.nn.utils.clip_grad_norm_` does.
+      axis_name: that of the devices which have slices of the parameters, within `jax.shard_map`; an array
+        that does not vary over it counts once. Without check_vma, and under `jax.pmap`, all count as slices.
 
     What is not finite is not hidden: a NaN makes every update NaN, an inf stays inf. Finite gradients
     whose norm overflows (1.8e19) keep their direction, and come out far shorter than `max_norm`.
     """
+    axes = axis_names("clip_by_global_norm", axis_name)
 
     def scalars(updates, max_norm, eps):
-        norm = norm_of(updates) + eps
-        a, b = shrink(norm, max_norm, sum(map(real_size, updates)))
+        check_bound("clip_by_global_norm", axes)
+        norm = norm_of(updates, axes) + eps
+        a, b = shrink(norm, max_norm, sum(map(real_size, updates)) * device_count(axes))
         return {"a": a, "b": b, "clip_rate": ~(norm <= max_norm)}
 
     def rule(g, a, b):

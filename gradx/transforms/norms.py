@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from optax import EmptyState
 
+from gradx.axes import AxisName, axis_names, check_bound, device_count
 from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
@@ -15,7 +16,7 @@ __all__ = ["normalize_by_update_norm", "scale_by_param_block_norm", "scale_by_pa
 
 @factory
 def normalize_by_update_norm(
-    scale_factor: ScalarOrSchedule = 1.0, eps: ScalarOrSchedule = 1e-6
+    scale_factor: ScalarOrSchedule = 1.0, eps: ScalarOrSchedule = 1e-6, *, axis_name: AxisName | None = None
 ) -> GradientTransformation:
     """Give all updates together one norm.
 
@@ -25,13 +26,17 @@ def normalize_by_update_norm(
     Arguments:
       scale_factor: the norm to give, any number; a negative one turns the updates around.
       eps: added to the norm, at least 0; where all is 0, zeros stay even if it is 0.
+      axis_name: that of the devices which have slices of the parameters, as in `clip_by_global_norm`.
 
     What is not finite is not hidden: a NaN makes every update NaN, an inf stays inf. Finite gradients
     whose norm overflows (1.8e19) keep their direction, and come out far shorter than `scale_factor`.
     """
+    axes = axis_names("normalize_by_update_norm", axis_name)
 
     def scalars(updates, scale_factor, eps):
-        a, b = resize(norm_of(updates) + eps, scale_factor, sum(map(real_size, updates)))
+        check_bound("normalize_by_update_norm", axes)
+        size = sum(map(real_size, updates)) * device_count(axes)
+        a, b = resize(norm_of(updates, axes) + eps, scale_factor, size)
         return {"a": a, "b": b}
 
     def rule(g, a, b):

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from gradx.axes import AxisName, axis_names, check_bound, mean_over
 from gradx.core import GradientTransformation, check_state, linked
 from gradx.factory import Made, factory
 from gradx.hyper import check_number, one_of, positive_integer
@@ -46,15 +47,18 @@ class SpikeState(NamedTuple):
 class Step:
     """What a condition may look at: the loss, if given, and the norm of the gradients, taken once."""
 
-    def __init__(self, updates: Tree, extra: dict[str, Any]) -> None:
-        self.updates, self.loss = updates, extra.get("value")
+    def __init__(self, updates: Tree, extra: dict[str, Any], axes: tuple[str, ...] = ()) -> None:
+        self.updates, self.loss, self.axes = updates, extra.get("value"), axes
         if self.loss is not None and jnp.shape(self.loss):
             raise ValueError(f"skip_if: value must be one number, got an array of shape {self.loss.shape}")
+        if self.loss is not None and axes:
+            self.loss = mean_over(jnp.asarray(self.loss), axes)
 
     @functools.cached_property
     def gradient_norm(self) -> jax.Array:
         # The very expression that clipping has, which XLA finds to be the same.
-        return global_norm(self.updates)
+        norm = global_norm(self.updates)
+        return jnp.sqrt(mean_over(norm * norm, self.axes)) if self.axes else norm
 
 
 class Condition(Made):
@@ -136,7 +140,10 @@ def spike(
 
 @factory
 def skip_if(
-    inner: optax.GradientTransformation, *conditions: Condition, max_consecutive: int = 10
+    inner: optax.GradientTransformation,
+    *conditions: Condition,
+    max_consecutive: int = 10,
+    axis_name: AxisName | None = None,
 ) -> GradientTransformation:
     """Leave out bad steps: parameters and inner state stay bitwise as they are, and the step is counted.
 
@@ -146,6 +153,9 @@ def skip_if(
       inner: any transformation; a whole optimizer, clipping and all.
       conditions: what makes a step bad, `nonfinite()` or `spike(...)`; one is enough.
       max_consecutive: how many bad steps in a row are too many, at least 1.
+      axis_name: the axis of `jax.shard_map` or `jax.pmap` whose devices decide as one, where gradients or
+        losses are local: by the mean of their losses, and the root of the mean of their squared norms. What
+        is not finite for one is not for all.
 
     Nothing is computed twice, stored, or branched on: with clipping it moves no more bytes. Nothing that
     the inner transformation computes from a bad step is kept, not even a count, so its schedules count
@@ -163,6 +173,7 @@ def skip_if(
     inner_update = linked("the inner transformation of skip_if", inner)
     positive_integer("skip_if", max_consecutive=max_consecutive)
     check_conditions(conditions)
+    axes = axis_names("skip_if", axis_name)
 
     def init(params):
         report("skipped", 0)
@@ -177,7 +188,8 @@ def skip_if(
 
     def update(updates, state, params=None, **extra):
         check_state("skip_if", SkipState, state)
-        step = Step(updates, extra)
+        check_bound("skip_if", axes)
+        step = Step(updates, extra, axes)
         judged = {c.name: c.judge(state.statistics[c.name], step) for c in conditions}
         bad = {name: jnp.asarray(is_bad, bool) for name, (is_bad, _) in judged.items()}
         statistics = {name: memory for name, (_, memory) in judged.items()}

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from optax import EmptyState
 
+from gradx.axes import AxisName, axis_names, check_bound
 from gradx.core import GradientTransformation
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule
@@ -21,6 +22,7 @@ def scale_by_trust_ratio(
     *,
     phi_bounds: tuple[float, float] | None = None,
     summed_decay: ScalarOrSchedule | None = None,
+    axis_name: AxisName | None = None,
 ) -> GradientTransformation:
     """Layer-wise scaling (LARS, You et al. 2017, arXiv:1708.03888; LAMB, You et al. 2020, arXiv:1904.00962).
 
@@ -36,6 +38,7 @@ def scale_by_trust_ratio(
       summed_decay: the weight decay λ, at least 0, if it is to be added here with the sum of two norms
         below, as the LARS paper writes it; None takes the norm of the update as it comes, which
         holds the decay if `add_decayed_weights` stands before.
+      axis_name: that of the devices which have slices of the parameters, as in `clip_by_global_norm`.
 
     Where ‖p‖ or the denominator's norm is 0 or not finite, the ratio is 1, bounds or not. Norms are taken in
     float32 or better. Raises ValueError if `update` is called without parameters.
@@ -47,9 +50,11 @@ def scale_by_trust_ratio(
         )
     low, high = bounds
     decayed = summed_decay is not None
+    axes = axis_names("scale_by_trust_ratio", axis_name)
 
     def rule(g, p, min_norm, trust_coefficient, eps, summed_decay):
-        p_norm, g_norm = (jnp.maximum(x, min_norm) for x in norms(p, g))
+        check_bound("scale_by_trust_ratio", axes)
+        p_norm, g_norm = (jnp.maximum(x, min_norm) for x in norms(p, g, axes=axes))
         below = g_norm
         if decayed:
             below, g = g_norm + summed_decay * p_norm, g + summed_decay * p

@@ -372,9 +372,7 @@ def test_errors():
         tx.update(x, state, x, n=1)
     with pytest.raises(ValueError, match="accumulate: n must be at least 0, got -1"):
         tx.update(x, state, x, n=-1, value=0.0)
-    with pytest.raises(
-        ValueError, match=r"n must be one number for a micro-batch, got an array of shape \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=r"n must be one number, got an array of shape \(2,\)"):
         tx.update(x, state, x, n=x, value=0.0)
     with pytest.raises(TypeError, match="accumulate needs a MultiStepsState, and was given a tuple"):
         tx.update(x, (), x, n=1, value=0.0)

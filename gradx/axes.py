@@ -1,0 +1,85 @@
+"""Named axes of devices, within `jax.shard_map` or `jax.pmap`: what differs between them, and sums over them.
+
+Where `shard_map` checks (check_vma=True, its default), the type of an array says over which axes it varies.
+Elsewhere nothing is known, and every array counts as one that does.
+"""
+
+from typing import Any, TypeAlias
+
+import jax
+from jax import lax
+
+__all__ = []  # internal: links take `axis_name`
+
+AxisName: TypeAlias = str | tuple[str, ...]
+
+
+def axis_names(owner: str, axis_name: AxisName | None) -> tuple[str, ...]:
+    """The names, none for None; TypeError unless it is a name or a tuple of them."""
+    names = (axis_name,) if isinstance(axis_name, str) else () if axis_name is None else axis_name
+    is_names = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
+    if not is_names or (not names and axis_name is not None):
+        raise TypeError(
+            f"{owner}: axis_name must be the name of an axis, or a tuple of names, got {axis_name!r}"
+        )
+    return tuple(names)
+
+
+def is_bound(axes: tuple[str, ...]) -> bool:
+    """Whether all are axes of a `shard_map`, `pmap` or `vmap` that this runs in."""
+    try:
+        lax.axis_size(axes)
+    except NameError:
+        return False
+    return True
+
+
+def check_bound(owner: str, axes: tuple[str, ...]) -> None:
+    """Raise ValueError unless all are."""
+    for axis in axes:
+        if not is_bound((axis,)):
+            raise ValueError(
+                f"{owner}: there is no axis {axis!r} here; axis_name is for code within jax.shard_map or "
+                "jax.pmap over it. Under jit with NamedSharding, arrays are whole: leave it out"
+            )
+
+
+def differing(x: Any, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """The axes between whose devices an array may differ."""
+    return tuple(axis for axis in axes if axis in varying(x) or not is_checked(axis))
+
+
+def varying(x: Any) -> frozenset:
+    """The axes that the type of an array says that it varies over."""
+    return jax.typeof(x).manual_axis_type.varying
+
+
+def is_checked(axis: str) -> bool:
+    """Whether types tell what varies over an axis: they do where they say so of the device's own number."""
+    return axis in varying(lax.axis_index(axis))
+
+
+def device_count(axes: tuple[str, ...]) -> int:
+    """How many devices are along them together."""
+    return lax.axis_size(axes) if axes else 1
+
+
+def own(tree: Any, axes: tuple[str, ...]) -> Any:
+    """The same arrays as each device's own: sums with them may differ, and gradients by them are local."""
+
+    def cast(x: Any) -> Any:
+        missing = tuple(axis for axis in axes if is_bound((axis,)) and axis not in differing(x, axes))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(cast, tree)
+
+
+def sum_over(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """The sum of the devices' values."""
+    return lax.psum(x, axes) if axes else x
+
+
+def mean_over(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """The mean of the devices' values."""
+    axes = differing(x, axes)
+    return lax.pmean(x, axes) if axes else x
