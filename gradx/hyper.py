@@ -52,6 +52,7 @@ RANGES = {
     "trust_coefficient": _FINITE,
     "min_norm": _FINITE,
     "max_norm": _BOUND,
+    "max_grad_norm": _BOUND,
     "scale_by_sm3.b2": _FRACTION,  # 1 sums, as Adagrad does
     "sm3.momentum": _DECAY,
     "adafactor.momentum": _DECAY,
