@@ -45,6 +45,7 @@ RANGES = {
     "average_params.start": _BOUND,
     "ema_params.start": _BOUND,
     "ema_params.decay": _DECAY,
+    "gradient_noise_scale.decay": _DECAY,
     "eps": _FINITE,
     "eps_root": _FINITE,
     "weight_decay": _FINITE,

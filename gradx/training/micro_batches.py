@@ -10,7 +10,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from gradx.core import widened
 from gradx.hyper import positive_integer
 from gradx.transforms.accumulation import accumulator, added, scalar
-from gradx.tree import Tree
+from gradx.tree import Tree, norm_of
 
 __all__ = ["accumulate_gradients", "micro_batches"]
 
@@ -22,6 +22,7 @@ def accumulate_gradients(
     *,
     weight: Callable[[Any], Any] | None = None,
     dtype: Any = None,
+    squared_norms: bool = False,
 ) -> Callable[..., Any]:
     """`jax.value_and_grad` over micro-batches, one after the other: the memory of one, the gradient of all.
 
@@ -35,6 +36,7 @@ def accumulate_gradients(
       weight: a function of a micro-batch that gives the number of tokens, or rows, that its loss is the mean
         of, where they differ; at least 0. One of weight 0 adds nothing, not even NaN.
       dtype: of what is accumulated; None for that of each parameter, but at least float32.
+      squared_norms: give ‖g‖² of each micro-batch too, as a third result, for `gradient_noise_scale`.
 
     Called as `(params, batches, *args)`, where the first axis of all arrays in `batches` is that of the
     micro-batches, as `micro_batches` makes it. It is a `jax.lax.scan`, and belongs into a jitted step. The
@@ -54,7 +56,7 @@ def accumulate_gradients(
     graded = jax.value_and_grad(loss_fn, argnums, has_aux)
     mean = accumulator(dtype)
 
-    def run(params: Any, batches: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def run(params: Any, batches: Any, *args: Any, **kwargs: Any) -> tuple:
         same_length(batches)
         chosen = tuple((params, batches, *args)[i] for i in positions)
 
@@ -66,13 +68,15 @@ def accumulate_gradients(
                 w = scalar("accumulate_gradients", "weight", weight(batch), w.dtype)
             both, shares = added(w, before)
             _, so_far = mean.update(grads, so_far, **shares)
-            return (so_far, both), (out, w)
+            norms = norm_of(widened(jax.tree.leaves(grads))) ** 2 if squared_norms else None
+            return (so_far, both), (out, w, norms)
 
         start = mean.init(chosen[0] if isinstance(argnums, int) else chosen), jnp.zeros(())
-        ((grads,), _), (out, weights) = jax.lax.scan(step, start, batches)
+        ((grads,), _), (out, weights, norms) = jax.lax.scan(step, start, batches)
         losses, aux = out if has_aux else (out, None)
         loss = weighted_mean(losses, weights)
-        return ((loss, aux) if has_aux else loss), grads
+        value = (loss, aux) if has_aux else loss
+        return (value, grads, norms) if squared_norms else (value, grads)
 
     return run
 
