@@ -69,6 +69,7 @@ from gradx.states.summary import *
 from gradx.states.torch_states import *
 from gradx.step import *
 from gradx.training.micro_batches import *
+from gradx.training.noise_scale import *
 from gradx.training.range_test import *
 from gradx.training.stopping import *
 from gradx.training.writers import *

@@ -45,6 +45,7 @@ RANGES = {
     "average_params.start": _BOUND,
     "ema_params.start": _BOUND,
     "ema_params.decay": _DECAY,
+    "gradient_noise_scale.decay": _DECAY,
     "eps": _FINITE,
     "eps_root": _FINITE,
     "weight_decay": _FINITE,
@@ -52,6 +53,7 @@ RANGES = {
     "trust_coefficient": _FINITE,
     "min_norm": _FINITE,
     "max_norm": _BOUND,
+    "max_grad_norm": _BOUND,
     "scale_by_sm3.b2": _FRACTION,  # 1 sums, as Adagrad does
     "sm3.momentum": _DECAY,
     "adafactor.momentum": _DECAY,

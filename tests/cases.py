@@ -184,7 +184,14 @@ CASES = [
     ),
     Case(
         gx.lars,
-        dict(learning_rate=1.0, **WD, denominator="summed", trust_ratio_mask=MASK, phi_bounds=(0.1, 1.0)),
+        dict(learning_rate=1.0, **WD, rule="mlperf", trust_ratio_mask=MASK, phi_bounds=(0.1, 1.0)),
+        reference.lars,
+        tuned=LARS,
+        elementwise=False,
+    ),
+    Case(
+        gx.lars,
+        dict(learning_rate=1.0, **WD, rule="nvidia", trust_ratio_mask=MASK),
         reference.lars,
         tuned=LARS,
         elementwise=False,
@@ -194,6 +201,12 @@ CASES = [
     Case(
         gx.lamb,
         dict(learning_rate=0.1, **WD, mask=MASK, trust_ratio_mask=MASK, phi_bounds=(0.5, 2.0)),
+        reference.lamb,
+        elementwise=False,
+    ),
+    Case(  # what clipping does, tests/optimizers/test_large_batch.py has
+        gx.lamb,
+        dict(learning_rate=0.1, **WD, mask=MASK, rule="mlperf", max_grad_norm=1e9),
         reference.lamb,
         elementwise=False,
     ),

@@ -1,11 +1,15 @@
 """The examples run as a user runs them, and learn what they say they learn."""
 
+import importlib
 import pathlib
 import re
 import runpy
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
@@ -94,6 +98,62 @@ def test_only_plain_bf16_learns_less_than_float32(tmp_path):
         least = {"float32": 12, "bf16-kahan": 8, "master": 14, "8-bit": 5}.get(name, 6)
         assert least <= float(size) < least + 0.3
     assert (tmp_path / "low_precision.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def large_batch(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("large_batch")
+
+
+def test_the_study_chooses_by_validation_and_reports_the_test(large_batch):
+    validation = np.array([[90.0, 95.0, 94.0, 99.0, 10.0], [90.0, 93.0, 95.0, 99.0, 10.0]])
+    test = np.arange(10.0).reshape(2, 5)
+    sweep = large_batch.Sweep(np.array([1.0, 2.0, 4.0, 3.0, 9.0]), validation, test, scaled=2)
+    assert sweep.best() == 2  # the mean of 95 and 93 is less; the last two are of the rules
+    for rule, column in (("tuned", 2), ("square root", 3), ("linear", 4)):
+        np.testing.assert_array_equal(sweep.accuracy(rule), test[:, column])
+    ten = np.arange(10.0)
+    assert large_batch.interval(ten) == pytest.approx(2.2622 * ten.std(ddof=1) / 10**0.5, rel=1e-4)
+    assert large_batch.shown(ten) == "4.5 ± 2.2"
+
+
+def test_the_study_trains_all_seeds_and_rates_at_once(large_batch, lenient):
+    """Eight steps of 512 digits: one rate learns, the other diverges; nothing is in two parts of the data."""
+    task = large_batch.tasks(quick=True)[0]
+    assert [t.runs for t in large_batch.tasks(quick=False)] == [4 * 10 * (5 * 9 + 8), 4 * 10 * (3 * 9 + 4)]
+    first, second = (large_batch.drawn(task, seed) for seed in (0, 1))
+    assert [len(part[1]) for part in first[:3]] == [1024, 256, 517]
+    assert sorted(np.bincount(first.order)) == [4] * 1024
+    assert sum(np.bincount(part[1]) for part in first[:3]).tolist() == np.bincount(task.labels).tolist()
+    data = jax.tree.map(lambda *x: jnp.stack(x), first, second)
+    validation, test = large_batch.Job(10, "AdamW", 512).accuracies(data, jnp.array([0.016, 10.0]))
+    assert validation.shape == test.shape == (2, 2)
+    for accuracy in (validation, test):
+        assert np.all(accuracy[:, 0] > 60)
+        assert np.all(accuracy[:, 1] < 40)
+
+
+@pytest.mark.slow
+def test_the_study_of_large_batches(tmp_path):
+    """In four epochs 512 is too large a batch for all, and nobody likes a rate of sixteen times the base."""
+    result = run("large_batch.py", "--quick", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    number = r"(-?\d+\.\d) ± (\d+\.\d)"
+    row = r"^\| (\d+) \(\d+\) \| ([\w ]+) \|" + rf" {number} \(\S+\) \|" * 4 + "$"
+    rows = re.findall(row, result.stdout, re.MULTILINE)
+    names = [("32", "tuned"), ("512", "tuned"), ("512", "square root"), ("512", "linear")]
+    assert [found[:2] for found in rows] == names
+    small, tuned, _, linear = (np.array(found[2::2], float) for found in rows)
+    assert np.all(small > 90)
+    assert np.all(tuned < small)
+    assert np.all(linear < tuned)
+    assert len(re.findall(r"^- (?:tuned|square root|linear), batch 512", result.stdout, re.MULTILINE)) == 4
+    scales = re.search(r"gradient noise scale .*: (\d+), (\d+), (\d+), (\d+) rows", result.stdout)
+    assert scales
+    assert int(scales[4]) > 2 * int(scales[1])  # it grows as the loss falls
+    assert "144/144" in result.stderr  # the progress bar
+    assert (tmp_path / "large_batch.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])  # the others: test_every_optimizer_learns_the_digits

@@ -48,11 +48,16 @@ NAN, INF = float("nan"), float("inf")
             r"phi_bounds must be \(low, high\) with 0 <= low",
         ),
         (lambda: gx.scale_by_trust_ratio(summed_decay=-1.0), r"summed_decay must be at least 0 and finite"),
-        (lambda: gx.lars(0.1, denominator="sum"), r"denominator must be 'update' or 'summed', got 'sum'"),
         (
-            lambda: gx.lars(0.1, denominator="summed", weight_decay_mask=gx.matrices_only),
-            r"give it as trust_ratio_mask and leave weight_decay_mask at True",
+            lambda: gx.lars(0.1, rule="apex"),
+            r"lars: rule must be 'optax', 'paper', 'mlperf' or 'nvidia', got 'apex'",
         ),
+        (
+            lambda: gx.lars(0.1, rule="mlperf", weight_decay_mask=gx.matrices_only),
+            r"rule='mlperf' holds .* one mask serves both: give it as trust_ratio_mask and leave weight_",
+        ),
+        (lambda: gx.lamb(0.1, rule="tf"), r"lamb: rule must be 'paper', 'mlperf', 'nvidia' or 'nvlamb', got"),
+        (lambda: gx.lamb(0.1, max_grad_norm=-1.0), r"lamb: max_grad_norm must be at least 0, got -1"),
         (lambda: gx.scale_by_lion(mode="soft"), r"mode must be 'hard', 'smooth' or 'refined', got 'soft'"),
         (
             lambda: gx.amsgrad(0.1, max_over="all"),

@@ -1,12 +1,15 @@
 """LARS (You, Gitman & Ginsburg 2017, arXiv:1708.03888)."""
 
+import operator
 from typing import Literal
+
+import jax
 
 from gradx.core import GradientTransformation, chain, identity
 from gradx.factory import factory
 from gradx.hyper import ScalarOrSchedule, check, one_of
 from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.masking import Mask, masked
+from gradx.transforms.masking import Mask, mask_for, masked
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.trust_ratio import scale_by_trust_ratio
@@ -26,46 +29,53 @@ def lars(
     nesterov: bool = False,
     *,
     phi_bounds: tuple[float, float] | None = None,
-    denominator: Literal["update", "summed"] = "update",
+    rule: Literal["optax", "paper", "mlperf", "nvidia"] = "optax",
 ) -> GradientTransformation:
     """Momentum with one learning rate for each array, in proportion to its norm, for large batches.
 
         d = g + weight_decay * p
         v = momentum * v - learning_rate * trust_coefficient * ‖p‖ / ‖d‖ * d
         u = v
-        with denominator="summed":  ‖g‖ + weight_decay * ‖p‖ in place of ‖d‖
+        with another rule than Optax's:  ‖g‖ + weight_decay * ‖p‖ in place of ‖d‖
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 0.1 to 30, with a warm-up.
       weight_decay: the share of each parameter added to its gradient, at least 0.
-      weight_decay_mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and
-        normalization scales.
+      weight_decay_mask: which parameters decay, as in `masked`, for Optax's rule; `"matrices_only"` spares
+        biases and normalization scales. The others go by `trust_ratio_mask`.
       trust_coefficient: the share of its norm that an array moves at learning rate 1, at least 0.
-      eps: added to the denominator, at least 0.
+      eps: added to the denominator, at least 0; MLPerf's reference has 1e-7.
       trust_ratio_mask: which parameters have the ratio (1 for the others), as in `masked`.
       momentum: what is kept of the velocity at each step, between 0 and 1.
       nesterov: look one step ahead.
       phi_bounds: bounds of ‖p‖ in the ratio, as in `scale_by_trust_ratio`.
-      denominator: "update" is the norm of the sum; "summed" is the sum of norms, as the paper writes
-        it, and then `trust_ratio_mask` governs the decay too.
+      rule: "optax" has the norm of the sum below; the others the sum of norms, and the ratio 1 where the
+        gradient is 0. What `trust_ratio_mask` spares has no decay either in "paper" and "mlperf" (the
+        reference of its ResNet; the paper spares nothing), and decays in "nvidia" (FusedLARS of apex).
     """
     check("lars", momentum=momentum, weight_decay=weight_decay)
-    one_of("lars", ("update", "summed"), denominator=denominator)
-    summed = denominator == "summed"
+    one_of("lars", ("optax", "paper", "mlperf", "nvidia"), rule=rule)
+    summed = rule != "optax"
     if summed and weight_decay_mask is not True:
         raise ValueError(
-            "lars: denominator='summed' holds the decay in the ratio, so one mask serves both: "
+            f"lars: rule={rule!r} holds the decay in the ratio, so one mask serves both: "
             "give it as trust_ratio_mask and leave weight_decay_mask at True"
         )
+    adapts = True if trust_ratio_mask is None else trust_ratio_mask
+    spared = lambda params: jax.tree.map(operator.not_, mask_for(adapts)(params))
     ratio = scale_by_trust_ratio(
         trust_coefficient=trust_coefficient,
         eps=eps,
         phi_bounds=phi_bounds,
         summed_decay=weight_decay if summed else None,
     )
+    if rule == "nvidia":
+        decay = add_decayed_weights(weight_decay, spared)
+    else:
+        decay = identity() if summed else add_decayed_weights(weight_decay, weight_decay_mask)
     return chain(
-        identity() if summed else add_decayed_weights(weight_decay, weight_decay_mask),
-        masked(ratio, True if trust_ratio_mask is None else trust_ratio_mask),
+        decay,
+        masked(ratio, adapts),
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),
     )

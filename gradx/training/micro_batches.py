@@ -15,7 +15,7 @@ from gradx.hyper import positive_integer
 from gradx.leaves import scalar
 from gradx.transforms.accumulation import accumulator, added
 from gradx.transforms.devices import device_mean
-from gradx.tree import Tree
+from gradx.tree import Tree, norm_of
 
 __all__ = ["accumulate_gradients", "micro_batches"]
 
@@ -29,6 +29,7 @@ def accumulate_gradients(
     dtype: Any = None,
     axis_name: AxisName | None = None,
     mesh: Any = None,
+    squared_norms: bool = False,
 ) -> Callable[..., Any]:
     """`jax.value_and_grad` over micro-batches, one after the other: the memory of one, the gradient of all.
 
@@ -48,7 +49,8 @@ def accumulate_gradients(
         which without `axis_name` are reduced for every micro-batch.
       mesh: of that axis, where there is no `shard_map` or `pmap` around; None for the one of `jax.set_mesh`.
         The parameters are then whole on each device of the axis; other axes divide them as before.
-        What is beside the losses comes one for each micro-batch of each device.
+        What is beside the losses, and ‖g‖², comes one for each micro-batch of each device.
+      squared_norms: give ‖g‖² of each micro-batch too, as a third result, for `gradient_noise_scale`.
 
     Called as `(params, batches, *args)`, where the first axis of all arrays in `batches` is that of the
     micro-batches, as `micro_batches` makes it. It is a `jax.lax.scan`, and belongs into a jitted step. The
@@ -69,7 +71,7 @@ def accumulate_gradients(
     mean = accumulator(dtype)
     axes = axis_names("accumulate_gradients", axis_name)
 
-    def run(params: Any, batches: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def run(params: Any, batches: Any, *args: Any, **kwargs: Any) -> tuple:
         same_length(batches)
         given = dict(enumerate((params, batches, *args)))
 
@@ -82,27 +84,31 @@ def accumulate_gradients(
                     w = scalar("accumulate_gradients", "weight", weight(batch), w.dtype)
                 both, shares = added(w, before)
                 _, so_far = mean.update(grads, so_far, **shares)
-                return (so_far, both), (out, w)
+                squared = norm_of(widened(jax.tree.leaves(grads))) ** 2 if squared_norms else None
+                return (so_far, both), (out, w, squared)
 
             like = chosen[argnums] if isinstance(argnums, int) else tuple(chosen[i] for i in positions)
             start = own((mean.init(like), jnp.zeros(())), axes)
-            ((grads,), whole), (out, weights) = jax.lax.scan(step, start, batches)
+            ((grads,), whole), (out, weights, squared) = jax.lax.scan(step, start, batches)
             losses, aux = out if has_aux else (out, None)
             loss = weighted_mean(losses, weights)
             if axes:
                 (loss, sums), _ = device_mean(axes).update((loss, grads), EmptyState(), weight=whole)
                 grads = typed_like(sums, grads)
-            return ((loss, aux) if has_aux else loss), grads
+            value = (loss, aux) if has_aux else loss
+            return (value, grads, squared) if squared_norms else (value, grads)
 
         on_device = lambda chosen, batches: scanned(own(chosen, axes), batches)
         whole = axes and not is_bound(axes)
-        run_on = over_mesh(on_device, axes, mesh, has_aux) if whole else on_device
+        run_on = over_mesh(on_device, axes, mesh, has_aux, squared_norms) if whole else on_device
         return run_on({i: given[i] for i in positions}, batches)
 
     return run
 
 
-def over_mesh(on_device: Callable, axes: tuple[str, ...], mesh: Any, has_aux: bool) -> Callable:
+def over_mesh(
+    on_device: Callable, axes: tuple[str, ...], mesh: Any, has_aux: bool, squared_norms: bool
+) -> Callable:
     """A function of parameters and batches on each device's rows, and on all of the parameters."""
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     for axis in axes:
@@ -112,7 +118,8 @@ def over_mesh(on_device: Callable, axes: tuple[str, ...], mesh: Any, has_aux: bo
                 "jax.pmap over it, or give the mesh that the batches are divided over: mesh=mesh"
             )
     value = (P(), P(axes)) if has_aux else P()
-    specs = {"in_specs": (P(), P(None, axes)), "out_specs": (value, P())}
+    out_specs = (value, P(), P(axes)) if squared_norms else (value, P())
+    specs = {"in_specs": (P(), P(None, axes)), "out_specs": out_specs}
     return jax.shard_map(on_device, mesh=mesh, axis_names=set(axes), **specs)
 
 

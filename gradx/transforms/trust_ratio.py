@@ -40,8 +40,8 @@ def scale_by_trust_ratio(
         holds the decay if `add_decayed_weights` stands before.
       axis_name: that of the devices which have slices of the parameters, as in `clip_by_global_norm`.
 
-    Where ‖p‖ or the denominator's norm is 0 or not finite, the ratio is 1, bounds or not. Norms are taken in
-    float32 or better. Raises ValueError if `update` is called without parameters.
+    Where ‖p‖ or ‖g‖ is 0 or not finite, the ratio is 1, bounds or not. Norms are taken in float32 or better.
+    Raises ValueError if `update` is called without parameters.
     """
     bounds = (0.0, float("inf")) if phi_bounds is None else phi_bounds
     if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1]:
@@ -58,7 +58,7 @@ def scale_by_trust_ratio(
         below = g_norm
         if decayed:
             below, g = g_norm + summed_decay * p_norm, g + summed_decay * p
-        usable = (p_norm > 0) & (below > 0) & jnp.isfinite(p_norm) & jnp.isfinite(below)
+        usable = (p_norm > 0) & (g_norm > 0) & jnp.isfinite(p_norm) & jnp.isfinite(below)
         above = trust_coefficient * jnp.clip(p_norm, low, high)
         ratio = jnp.where(usable, above, 1.0) / jnp.where(usable, below + eps, 1.0)
         report("trust_ratio", ratio)

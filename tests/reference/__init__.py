@@ -7,5 +7,6 @@ update. Written apart from `gradx/`, and sharing nothing with it.
 from tests.reference.adaptive import *
 from tests.reference.factored import *
 from tests.reference.first import *
+from tests.reference.large_batch import *
 from tests.reference.radam_lbfgs import *
 from tests.reference.relatives import *

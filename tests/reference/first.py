@@ -81,18 +81,18 @@ def lars(
     momentum=0.9,
     nesterov=False,
     phi_bounds=(0.0, np.inf),
-    denominator="update",
+    rule="optax",
 ):
     v, u = 0.0, None
     while True:
         g, p = yield u
-        if denominator == "summed":
-            decay = weight_decay if decays(trust_ratio_mask, p) else 0.0
-            below = np.linalg.norm(g) + decay * np.linalg.norm(p)
-        else:
+        above = np.linalg.norm(p)
+        if rule == "optax":
             decay = weight_decay if decays(weight_decay_mask, p) else 0.0
             below = np.linalg.norm(g + decay * p)
-        above = np.linalg.norm(p)
+        else:
+            decay = weight_decay if rule == "nvidia" or decays(trust_ratio_mask, p) else 0.0
+            below = np.linalg.norm(g) + decay * above
         usable = above > 0 and below > 0
         ratio = trust_coefficient * np.clip(above, *phi_bounds) / (below + eps) if usable else 1.0
         if not decays(trust_ratio_mask, p):
@@ -112,7 +112,11 @@ def lamb(
     trust_ratio_mask=None,
     phi_bounds=(0.0, np.inf),
     bias_correction=True,
+    rule="paper",
+    max_grad_norm=np.inf,
 ):
+    assert max_grad_norm > 1e6, "one array cannot know the norm of all"
+    trust_ratio_mask = mask if rule == "mlperf" and trust_ratio_mask is None else trust_ratio_mask
     direction = adam_direction(b1, b2, eps, bias_correction=bias_correction)
     next(direction)
     u = None
