@@ -2,8 +2,8 @@
 
 python examples/launch.py --processes 2 --devices 4 --restart 1 examples/multi_process.py --epochs 20
 
-Each process has so many CPU devices, and is told where the others are by arguments after those of the script:
---coordinator HOST:PORT --processes N --process-id I. If one dies, the others are killed: they would wait for it.
+Each process has so many CPU devices, and is told where the others are after the arguments of the script:
+--coordinator HOST:PORT --processes N --process-id I. If one dies, the others, which would wait, are killed.
 """
 
 import argparse

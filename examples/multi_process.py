@@ -1,22 +1,25 @@
-"""Train a network (Flax NNX) on the digits with all devices of several processes, and survive that one is killed.
+"""Train a network (Flax NNX) on the digits with all devices of several processes, and survive a killed one.
 
-On this machine, in two processes of four CPU devices; after a failure in one process, from the last checkpoint:
+On this machine, in two processes of four CPU devices, and after a failure in one process:
   python examples/launch.py --processes 2 --devices 4 --restart 1 examples/multi_process.py
-On a TPU pod, the same command on every host, and on a cluster of GPUs with SLURM one process for each GPU:
+On a TPU pod, on every host; on GPUs with SLURM, a process for each:
   python examples/multi_process.py --cluster --checkpoints /shared/run
-  srun --kill-on-bad-exit=1 --gpus-per-task=1 python examples/multi_process.py --cluster --checkpoints /shared/run
+  srun --kill-on-bad-exit=1 python examples/multi_process.py --cluster --checkpoints /shared/run
 On hosts of a list, with --process-id 0 on the first, and 1 on the second:
-  python examples/multi_process.py --coordinator host0:8476 --processes 2 --process-id 0 --checkpoints /shared/run
+  python examples/multi_process.py --coordinator host0:8476 --processes 2 --process-id 0
 
-Each device has a part of the optimizer's state (ZeRO-1). Started again, with as many processes and devices as there
-are, it goes on from its last checkpoint. The parameters are the same, to the bit, for any number of them: a batch
-depends on its step alone, and is cut into --parts, whose gradients are added up in their order.
+Each device has a part of the optimizer's state (ZeRO-1). Started again, with any number of processes and
+devices, a run goes on from its last checkpoint. It ends with the same parameters, to the bit, whatever their
+number: a batch depends on its step alone, and is cut into --parts, whose gradients are added in their order.
 """
 
 import argparse
 import hashlib
 import pathlib
+import re
+import socket
 import sys
+import time
 import zlib
 
 import common  # first: it says what is missing
@@ -54,6 +57,8 @@ def parse_args() -> argparse.Namespace:
     place = (args.coordinator, args.processes, args.process_id)
     if any(x is not None for x in place) and (None in place or args.cluster):
         parser.error("--coordinator, --processes and --process-id belong together, without --cluster")
+    if args.coordinator and not re.fullmatch(r"[^:]+:\d+", args.coordinator):
+        parser.error(f"--coordinator must be HOST:PORT, got {args.coordinator!r}")
     for name in ("batch_size", "parts", "epochs", "save_every"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -64,17 +69,18 @@ def parse_args() -> argparse.Namespace:
 
 def connect(args: argparse.Namespace) -> Mesh:
     """Find the other processes; all their devices."""
-    try:
-        if args.cluster:
+    if args.cluster:
+        try:
             jax.distributed.initialize(initialization_timeout=args.wait)
-        elif args.coordinator:
-            jax.distributed.initialize(
-                args.coordinator, args.processes, args.process_id, initialization_timeout=args.wait
+        except (ValueError, RuntimeError) as e:
+            sys.exit(
+                f"multi_process: JAX finds no cluster here: give --coordinator in place of --cluster ({e})"
             )
-    except (ValueError, RuntimeError) as e:
-        sys.exit(
-            f"multi_process: no connection: {e}\nWith --cluster there must be a cluster that JAX knows; else give "
-            "--coordinator, the same in all processes, a host and port that all reach, and start process 0 there"
+    elif args.coordinator:
+        if args.process_id > 0:
+            wait_for(args.coordinator, args.wait)
+        jax.distributed.initialize(
+            args.coordinator, args.processes, args.process_id, initialization_timeout=args.wait
         )
     devices = jax.devices()
     if args.parts % len(devices):
@@ -83,6 +89,23 @@ def connect(args: argparse.Namespace) -> Mesh:
             f"multiple of {len(devices)}, or start other processes"
         )
     return Mesh(np.array(devices), ("data",))
+
+
+def wait_for(coordinator: str, seconds: float) -> None:
+    """Until process 0 is there: where JAX does not find it, it aborts, and does not say how to mend it."""
+    host, port = coordinator.split(":")
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+            return
+        except OSError as e:
+            if time.monotonic() > deadline:
+                sys.exit(
+                    f"multi_process: nobody at {coordinator} ({e}): start --process-id 0 on that host, give "
+                    "all processes the same --coordinator, and see that they can reach its port"
+                )
+        time.sleep(0.1)
 
 
 def batch_of(step: int, data: common.Split, args: argparse.Namespace, mesh: Mesh) -> list[jax.Array]:
@@ -124,7 +147,7 @@ class Run:
             split = (P(), P("data"), P("data"))
             of_all = jax.shard_map(of_parts, mesh=mesh, in_specs=split, out_specs=P("data"))
             losses, grads = of_all(params, images, labels)
-            # Each device gets its slice of the gradient from all, as in a reduce-scatter, and adds up by itself.
+            # Each device gets its slice of all gradients, as in a reduce-scatter, and adds up by itself.
             parts = jax.tree.map(lambda at: NamedSharding(mesh, P(None, *at.spec)), slices)
             grads = jax.tree.map(in_order, jax.lax.with_sharding_constraint(grads, parts))
             updates, state = tx.update(grads, state, params)
@@ -157,7 +180,7 @@ def resumed(args: argparse.Namespace, run: Run) -> tuple:
         sys.exit(f"multi_process: {e}")
     if saved != settings:
         sys.exit(
-            f"multi_process: {args.checkpoints} is of a run with {saved}, and this one has {settings}: give it "
+            f"multi_process: {args.checkpoints} is of a run with {saved}, and this one has {settings}: give "
             "the same options, or another folder in --checkpoints"
         )
     return step, params, state, settings

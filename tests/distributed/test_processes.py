@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -158,3 +159,53 @@ def test_a_run_of_which_one_is_killed_ends_as_one_that_was_not(where, killed, tm
     saved = gx.latest_checkpoint(drilled / "run")
     assert 35 <= saved < 57
     assert example.digest(2, 2) == Example(alone).digest(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message"),
+    [
+        (["--processes", "2"], 2, "--coordinator, --processes and --process-id belong together"),
+        (
+            ["--coordinator", "host", "--processes", "2", "--process-id", "0"],
+            2,
+            "--coordinator must be HOST:PORT, got 'host'",
+        ),
+        (["--parts", "0"], 2, "--parts must be at least 1"),
+        (["--batch-size", "60"], 2, "--batch-size must be a multiple of --parts, 8, of at most 1257"),
+        (["--parts", "1"], 1, "1 parts are not divided among {} devices: give --parts a multiple of {}"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, list) else "",
+)
+def test_a_bad_option_is_one_clear_line(args, status, message, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *args])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    said = capsys.readouterr().err if status == 2 else stopped.value.code
+    assert message.format(*[jax.device_count()] * 2) in said
+
+
+@pytest.mark.slow
+def test_the_example_says_what_does_not_fit(tmp_path):
+    """No cluster, no coordinator, and a checkpoint of another run or model."""
+
+    def ends(*args, launch=(1, 1)):
+        command = ["--processes", launch[0], "--devices", launch[1], EXAMPLE, "--epochs", 1, *args]
+        out, code = finished(*command, "--checkpoints", tmp_path / "run", cwd=tmp_path)
+        return out if code else ""
+
+    alone = lambda *args: (
+        subprocess.run(
+            [sys.executable, EXAMPLE, *args], capture_output=True, text=True, timeout=LIMIT, check=False
+        ).stderr
+    )
+    assert "JAX finds no cluster here: give --coordinator in place of --cluster" in alone("--cluster")
+    place = ["--coordinator", "localhost:1", "--processes", "2", "--process-id", "1", "--wait", "2"]
+    assert re.search(r"nobody at localhost:1 .*: start --process-id 0 on that host", alone(*place))
+    assert not ends()
+    text = "is of a run with {'batch_size': 64, 'parts': 8, 'epochs': 1, 'learning_rate': 0.006, 'seed': 0}"
+    assert text in ends("--batch-size", 32)
+    assert gx.latest_checkpoint(tmp_path / "run") == 19
+    (tmp_path / "run").rename(tmp_path / "other")
+    gx.save_checkpoint(tmp_path / "run", 0, {"w": np.ones(2, np.float32)}, ())
+    assert "was saved for other parameters or another transformation. missing from it: params/" in ends()
