@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -19,12 +20,12 @@ from tests.distributed.run_of_two import STEPS, TX, mesh_of, sharding_of_state, 
 
 ROOT = pathlib.Path(gx.__file__).parent.parent
 LAUNCH, EXAMPLE = ROOT / "examples" / "launch.py", ROOT / "examples" / "multi_process.py"
-LIMIT = 300  # seconds that no launch takes, on a slow machine either
+LIMIT = 600  # seconds that no launch takes, on a slow machine either
 
 
 @contextlib.contextmanager
 def launched(*args, cwd):
-    """The launcher, in a process group of its own, of which nothing is left."""
+    """The launcher, in a process group of its own, of which nothing is left after this, or after LIMIT."""
     process = subprocess.Popen(
         [sys.executable, LAUNCH, *map(str, args)],
         cwd=cwd,
@@ -34,22 +35,25 @@ def launched(*args, cwd):
         text=True,
         start_new_session=True,
     )
-    try:
-        with process:
-            yield process
-    finally:
+
+    def end():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(LIMIT, end)
+    timer.start()
+    with process:
+        try:
+            yield process
+        finally:
+            timer.cancel()
+            end()
 
 
 def finished(*args, cwd):
     """What a launch prints, and its status."""
     with launched(*args, cwd=cwd) as process:
-        try:
-            return process.communicate(timeout=LIMIT)[0], process.returncode
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+        return process.communicate()[0], process.returncode
 
 
 def test_two_processes_are_as_one(tmp_path):
@@ -142,7 +146,6 @@ def test_a_run_of_which_one_is_killed_ends_as_one_that_was_not(where, killed, tm
     alone.mkdir(), drilled.mkdir()
     example = Example(drilled)
     args = ["--processes", 2, "--devices", 4, "--restart", 1, "--", *example.args]
-    deadline = time.monotonic() + LIMIT
     with launched(*args, cwd=drilled) as process:
         printed = iter(process.stdout.readline, "")
         for n, victim in enumerate([killed, 0]):  # of the first start, and of the second
@@ -150,11 +153,11 @@ def test_a_run_of_which_one_is_killed_ends_as_one_that_was_not(where, killed, tm
                 if re.search(rf"step {20 * (n + 1)} ", line):
                     break
             saving = lambda: any("tmp" in path.name for path in (drilled / "run").iterdir())
-            while (saving() if where == "in a step" else not saving()) and time.monotonic() < deadline:
+            while saving() == (where == "in a step") and process.poll() is None:
                 time.sleep(0.001)
             os.kill(pids_of(process)[victim], signal.SIGKILL)
         rest = "".join(printed)
-        assert process.wait(LIMIT) == 128 + signal.SIGKILL
+        assert process.wait() == 128 + signal.SIGKILL
     assert "launch: process 0 was killed by SIGKILL" in rest
     saved = gx.latest_checkpoint(drilled / "run")
     assert 35 <= saved < 57
