@@ -152,15 +152,16 @@ def test_a_run_of_which_one_is_killed_ends_as_one_that_was_not(where, killed, tm
             for line in printed:
                 if re.search(rf"step {20 * (n + 1)} ", line):
                     break
+            saved = lambda: (drilled / "run" / str(20 * (n + 1))).exists()
             saving = lambda: any("tmp" in path.name for path in (drilled / "run").iterdir())
-            while saving() == (where == "in a step") and process.poll() is None:
+            reached = saving if where == "in a save" else saved
+            while not reached() and process.poll() is None:
                 time.sleep(0.001)
             os.kill(pids_of(process)[victim], signal.SIGKILL)
         rest = "".join(printed)
         assert process.wait() == 128 + signal.SIGKILL
     assert "launch: process 0 was killed by SIGKILL" in rest
-    saved = gx.latest_checkpoint(drilled / "run")
-    assert 35 <= saved < 57
+    assert gx.latest_checkpoint(drilled / "run") in ((35, 40) if where == "in a save" else (40,))
     assert example.digest(2, 2) == Example(alone).digest(1, 4)
 
 
@@ -192,8 +193,8 @@ def test_a_bad_option_is_one_clear_line(args, status, message, monkeypatch, caps
 def test_the_example_says_what_does_not_fit(tmp_path):
     """No cluster, no coordinator, and a checkpoint of another run or model."""
 
-    def ends(*args, launch=(1, 1)):
-        command = ["--processes", launch[0], "--devices", launch[1], EXAMPLE, "--epochs", 1, *args]
+    def ends(*args):
+        command = ["--processes", 1, "--devices", 1, EXAMPLE, "--epochs", 1, *args]
         out, code = finished(*command, "--checkpoints", tmp_path / "run", cwd=tmp_path)
         return out if code else ""
 
