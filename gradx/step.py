@@ -25,9 +25,9 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
     more. What updates and rounds a parameter is one expression, and no updates are stored. Equal
     transformations share a function, and so what is compiled.
 
-    Arrays on several devices stay divided as they are, whatever the compiler would prefer: with the state in
-    parts (`state_sharding` with a `zero_axis`) the parameters stay whole. A state in the memory of the host is
-    moved to the device for the step, and the new one back.
+    Arrays stay where they are, whatever the compiler would prefer: where a state is in parts (`zero_axis` of
+    `state_sharding`) the parameters stay whole. A state in the memory of the host is moved to the device for
+    the step, and the new one back.
 
     Arguments:
       tx: any transformation of gradx or Optax.
@@ -55,7 +55,7 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
 def compiled(tx: Any) -> Callable:
     update = linked("tx of step", tx)
 
-    def run(functions, grads, state, params, extra):
+    def run(functions, params, state, grads, extra):  # so that each buffer is donated to its successor
         state = jax.tree.map(on_device, state)
         updates, state = update(grads, state, params, **extra, **dict(functions))
         return apply_updates(params, updates), state
@@ -63,23 +63,21 @@ def compiled(tx: Any) -> Callable:
     @functools.lru_cache(maxsize=8)
     def jitted(treedef: Any, places: tuple) -> Callable:
         out = treedef.unflatten(places) if any(places) else None
-        return jax.jit(run, static_argnums=0, donate_argnums=(2, 3), out_shardings=out)
+        return jax.jit(run, static_argnums=0, donate_argnums=(1, 2), out_shardings=out)
 
     def step(grads: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         functions = {name: x for name, x in extra.items() if callable(x)}
         arrays = {name: x for name, x in extra.items() if name not in functions}
         leaves, treedef = jax.tree.flatten((params, state))
-        of_all = jitted(treedef, tuple(map(spread, leaves)))
-        return of_all(tuple(sorted(functions.items())), grads, state, params, arrays)
+        of_all = jitted(treedef, tuple(map(place, leaves)))
+        return of_all(tuple(sorted(functions.items())), params, state, grads, arrays)
 
     return step
 
 
-def spread(x: Any) -> Sharding | None:
-    """Where an array is, if not on one device; None in a trace, where nobody knows."""
-    place = None if isinstance(x, Tracer) else getattr(x, "sharding", None)
-    is_spread = place is not None and (place.num_devices > 1 or place.memory_kind == "pinned_host")
-    return place if is_spread else None
+def place(x: Any) -> Sharding | None:
+    """Where an array was put; None for one that may be anywhere, or whose place a trace does not know."""
+    return x.sharding if not isinstance(x, Tracer) and getattr(x, "committed", False) else None
 
 
 def on_device(x: Any) -> Any:

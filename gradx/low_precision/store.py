@@ -13,7 +13,7 @@ from gradx.codecs.stored import Codec, Stored, is_stored
 from gradx.core import HINT, GradientTransformation, check_state, linked
 from gradx.factory import factory, text
 from gradx.hyper import positive_integer
-from gradx.numerics import increment, traced_zeros
+from gradx.numerics import increment
 from gradx.reports import unheard
 from gradx.rounding import Salt, dither, salts
 from gradx.states.entries import Entry, entries, short_names
@@ -254,7 +254,7 @@ def copied(init: Any, params: Tree) -> set[int]:
     program, state = jax.make_jaxpr(unheard(init), return_shape=True)(params)
     reached = set(program.jaxpr.invars)
     for eqn in program.jaxpr.eqns:
-        is_zero = eqn.params.get("name") == traced_zeros.__name__
+        is_zero = eqn.params.get("name") == "traced_zeros"  # which take a sharding from them, and no values
         if not is_zero and any(isinstance(v, Var) and v in reached for v in eqn.invars):
             reached.update(eqn.outvars)
     flags = [isinstance(v, Var) and v in reached for v in program.jaxpr.outvars]
