@@ -166,7 +166,7 @@ class Run:
 
 def resumed(args: argparse.Namespace, run: Run) -> tuple:
     """The step to begin with, parameters and state: of the last checkpoint, or new."""
-    settings = {k: getattr(args, k) for k in ("batch_size", "parts", "epochs", "learning_rate", "seed")}
+    settings = {k: getattr(args, k) for k in ("batch_size", "epochs", "learning_rate", "parts", "seed")}
     sums = multihost_utils.process_allgather(np.uint32(zlib.crc32(repr(settings).encode())))
     if not np.all(sums == sums.flat[0]):
         sys.exit(f"multi_process: the processes were given different options, and this one {settings}")

@@ -207,7 +207,7 @@ def test_the_example_says_what_does_not_fit(tmp_path):
     place = ["--coordinator", "localhost:1", "--processes", "2", "--process-id", "1", "--wait", "2"]
     assert re.search(r"nobody at localhost:1 .*: start --process-id 0 on that host", alone(*place))
     assert not ends()
-    text = "is of a run with {'batch_size': 64, 'parts': 8, 'epochs': 1, 'learning_rate': 0.006, 'seed': 0}"
+    text = "is of a run with {'batch_size': 64, 'epochs': 1, 'learning_rate': 0.006, 'parts': 8, 'seed': 0}"
     assert text in ends("--batch-size", 32)
     assert gx.latest_checkpoint(tmp_path / "run") == 19
     (tmp_path / "run").rename(tmp_path / "other")
