@@ -20,6 +20,7 @@ from tests.distributed.run_of_two import STEPS, TX, mesh_of, sharding_of_state, 
 
 ROOT = pathlib.Path(gx.__file__).parent.parent
 LAUNCH, EXAMPLE = ROOT / "examples" / "launch.py", ROOT / "examples" / "multi_process.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 LIMIT = 600  # seconds that no launch takes, on a slow machine either
 
 
@@ -29,7 +30,7 @@ def launched(*args, cwd):
     process = subprocess.Popen(
         [sys.executable, LAUNCH, *map(str, args)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -198,11 +199,10 @@ def test_the_example_says_what_does_not_fit(tmp_path):
         out, code = finished(*command, "--checkpoints", tmp_path / "run", cwd=tmp_path)
         return out if code else ""
 
-    alone = lambda *args: (
-        subprocess.run(
-            [sys.executable, EXAMPLE, *args], capture_output=True, text=True, timeout=LIMIT, check=False
-        ).stderr
-    )
+    def alone(*args):
+        command = [sys.executable, EXAMPLE, *args]
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False).stderr
+
     assert "JAX finds no cluster here: give --coordinator in place of --cluster" in alone("--cluster")
     place = ["--coordinator", "localhost:1", "--processes", "2", "--process-id", "1", "--wait", "2"]
     assert re.search(r"nobody at localhost:1 .*: start --process-id 0 on that host", alone(*place))
