@@ -1,6 +1,5 @@
 """Parameters and state on disk, through Orbax: by name, whole or not at all."""
 
-import contextlib
 import pathlib
 import re
 import shutil
@@ -8,12 +7,13 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from gradx.core import linked
 from gradx.states.entries import Entry, entries, full_names
+from gradx.states.likes import abstract_state, empty, like_given, placement, raw
+from gradx.states.processes import check_seen, check_shared, is_local, of_first, without_local
 from gradx.tree import Tree, flatten, is_missing, slash_paths
 
 __all__ = ["Checkpoint", "latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
@@ -40,17 +40,19 @@ def save_checkpoint(
     """Write parameters and state of a step to a folder of its own, `path/step`, whole or not at all.
 
     A run that is killed here leaves the checkpoints before, and nothing that counts as one. Arrays go by
-    name, as in `slots`, with their dtypes, 16-bit ones and random keys too.
+    name, as in `slots`, with their dtypes, 16-bit ones and random keys too. Of several processes all call it;
+    each writes its parts of global arrays, and the first what each has for itself, which must be equal.
 
     Arguments:
-      path: a folder for the checkpoints of one run, on a disk; made if it is not there.
+      path: a folder for the checkpoints of one run, on a disk that all processes share; made if not there.
       step: at least 0; ValueError if there is one of this step already.
       params: the parameters.
       state: of any transformation.
       extra: any pytree of arrays and numbers besides, such as a random key or the place in the data.
       keep: how many checkpoints to keep, at least 1; None for all. Those of the lowest steps go.
 
-    Needs Orbax: `pip install 'gradx[checkpoint]'`. Raises TypeError for what is no array or number.
+    Needs Orbax: `pip install 'gradx[checkpoint]'`. Raises TypeError for what is no array or number,
+    ValueError for a folder that is not shared, and for values that differ between processes.
 
     >>> import gradx, jax.numpy as jnp, tempfile
     >>> params, tx = {"w": jnp.ones(2)}, gradx.adam(1e-3)
@@ -64,15 +66,17 @@ def save_checkpoint(
     for name, value, least in [("step", step, 0), ("keep", 1 if keep is None else keep, 1)]:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"save_checkpoint: {name} must be an integer of at least {least}, got {value!r}")
-    if step in steps(folder):
+    if of_first(step if step in steps(folder) else None) is not None:
         raise ValueError(f"save_checkpoint: there is a checkpoint of step {step} in {folder}")
     arrays = {name: array_of(name, x) for name, x in named(params, state, extra).items()}
+    written = without_local({name: raw(x) for name, x in arrays.items() if x.size})
     first = jax.process_index() == 0
     folder.mkdir(parents=True, exist_ok=True)
     if first:
         tidy(folder)
+    check_shared(folder, f"shared{DELETED}")
     args = ocp.args.Composite(
-        arrays=ocp.args.PyTreeSave({name: raw(x) for name, x in arrays.items() if x.size}),
+        arrays=ocp.args.PyTreeSave(written),
         manifest=ocp.args.JsonSave(manifest_of(arrays, params, state)),
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -87,10 +91,12 @@ def save_checkpoint(
 def latest_checkpoint(path: str | pathlib.Path) -> int | None:
     """The highest step that has a checkpoint in a folder; None if there is none.
 
+    Of several processes all call it, and are told what the first one finds.
+
     Arguments:
       path: as in `save_checkpoint`.
     """
-    return max(steps(pathlib.Path(path)), default=None)
+    return of_first(max(steps(pathlib.Path(path)), default=None))
 
 
 def restore_checkpoint(
@@ -100,11 +106,12 @@ def restore_checkpoint(
     *,
     extra: Any = None,
     step: int | None = None,
+    state_sharding: Any = None,
 ) -> Checkpoint:
     """Read what `save_checkpoint` wrote, for a transformation that has the same slots.
 
     Links without a state, such as clips, may come and go; for another chain, restore with the old one and
-    then `migrate`.
+    then `migrate`. There may be other processes and devices than those that saved; all processes call it.
 
     Arguments:
       path: as in `save_checkpoint`.
@@ -113,6 +120,8 @@ def restore_checkpoint(
         those of the state; arrays, or `jax.ShapeDtypeStruct`s with their shardings.
       extra: a pytree like the one saved; None leaves it out.
       step: which one; None for the latest.
+      state_sharding: a tree like the state of where its arrays go, as from the function of this name; None
+        for where `tx.init` puts them.
 
     Every array is new and may be donated. Needs Orbax: `pip install 'gradx[checkpoint]'`. Raises
     FileNotFoundError if there is no checkpoint, ValueError, with the names of what is missing, left over, or
@@ -121,13 +130,15 @@ def restore_checkpoint(
     ocp, folder = orbax("restore_checkpoint"), pathlib.Path(path).absolute()
     linked("tx of restore_checkpoint", tx)  # raises if it is none
     known = steps(folder)
+    which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
     step = max(known, default=None) if step is None else step
-    if step is None or step not in known:
-        which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+    step = of_first(step if step in known else None)
+    if step is None:
         raise FileNotFoundError(f"restore_checkpoint: {which} in {folder}; there are those of {known}")
+    check_seen("restore_checkpoint", folder / str(step))
     if not (folder / str(step) / "manifest").exists():
         raise ValueError(f"restore_checkpoint: {folder / str(step)} was not made by save_checkpoint")
-    state = abstract_state(tx, params)
+    state = abstract_state(tx, params, state_sharding)
     likes = named(params, state, extra)
     asked = manifest_of(likes, params, state)
     arrays = read(ocp, folder / str(step), likes, asked, with_extra=extra is not None)
@@ -202,7 +213,7 @@ def read(
             at = placement(x)
             on_host = ocp.RestoreArgs(restore_type=np.ndarray)
             if array_of(name, x).size:
-                targets[name] = on_host if at is None else ocp.ArrayRestoreArgs(sharding=at)
+                targets[name] = on_host if at is None or is_local(x) else ocp.ArrayRestoreArgs(sharding=at)
         args = ocp.args.PyTreeRestore(dict.fromkeys(targets, 0), restore_args=targets, partial_restore=True)
         return restore(arrays=args)["arrays"]
 
@@ -214,15 +225,6 @@ def array_of(name: str, x: Any) -> Any:
     if not hasattr(x, "dtype") or not hasattr(x, "shape") or x.dtype == object:
         raise TypeError(f"a checkpoint holds arrays and numbers, and {name} is {x!r}")
     return x
-
-
-def is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def raw(x: Any) -> Any:
-    """What is written: of a random key, its bits."""
-    return jax.random.key_data(x) if is_key(x) else x
 
 
 def described(x: Any) -> str:
@@ -244,49 +246,3 @@ def check(what: str, saved: dict[str, str], asked: dict[str, str]) -> None:
             f"{what} was saved for other parameters or another transformation. {lists}. Restore it with the "
             "transformation that it was saved with, and take migrate for another"
         )
-
-
-def abstract_state(tx: Any, params: Tree) -> Any:
-    """The shapes, dtypes and shardings that `init` gives; for abstract parameters, their shardings."""
-    ps = flatten(params)[0]
-    is_abstract = any(isinstance(p, jax.ShapeDtypeStruct) for p in ps)
-    state, shapes = jax.eval_shape(tx.init, params) if is_abstract else tx.init(params), []
-    for e in entries(state, params):
-        p = e.array if e.i is None or not is_abstract else ps[e.i]
-        sharding = placement(p if p.shape == e.array.shape or follows(e, p) else e.array)
-        shapes.append(jax.ShapeDtypeStruct(e.array.shape, e.array.dtype, sharding=sharding))
-    return jax.tree.unflatten(jax.tree.structure(state), shapes)
-
-
-def follows(e: Entry, p: Any) -> bool:
-    """Whether the codes or scales of a slot can be divided among devices as the parameter is."""
-    with contextlib.suppress(AttributeError, ValueError):  # an axis that does not divide
-        return e.codec is not None and p.sharding.shard_shape(e.array.shape) is not None
-    return False
-
-
-def placement(x: Any) -> Any:
-    """Where an array must be; None if it goes along with the others, as a fresh step count does."""
-    return getattr(x, "sharding", None) if getattr(x, "committed", True) else None
-
-
-def empty(like: Any) -> Any:
-    """An array without elements, which Orbax does not take."""
-    sharding = placement(like)
-    if sharding is None:
-        return np.zeros(like.shape, like.dtype)
-    return jnp.zeros(like.shape, like.dtype, device=sharding)
-
-
-def like_given(x: Any, like: Any) -> Any:
-    """What was read as what it is like: a number, a random key, an array of NumPy's or of JAX's."""
-    if isinstance(like, bool | int | float | complex):
-        return type(like)(x)
-    if isinstance(like, np.ndarray | np.generic):
-        return x
-    x = jnp.array(x) if isinstance(x, np.ndarray) else x
-    if not is_key(like):
-        return x
-    kinds = []  # what is abstract says its kind in a trace only
-    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
-    return jax.random.wrap_key_data(x, impl=kinds[0])

@@ -101,6 +101,28 @@ def test_restores_onto_the_shardings_of_the_parameters(tmp_path):
     assert all(jax.tree.leaves(same))
 
 
+def test_restores_the_state_in_parts(tmp_path):
+    """Of parameters that are whole on each device, as `state_sharding` says; onto fewer devices too."""
+    tx = gx.chain(gx.add_noise(0.1, 0.5, key=0), gx.adamw(RATE))
+    p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}
+    state = filled(tx.init(p))
+    for n in (2, 1):
+        whole = NamedSharding(Mesh(np.array(jax.devices()[:n]), ("data",)), PartitionSpec())
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), p)
+        places = gx.state_sharding(tx, p, whole, zero_axis="data")
+        if n == 2:
+            gx.save_checkpoint(tmp_path, 2, jax.device_put(p, whole), jax.device_put(state, places))
+        found = gx.restore_checkpoint(tmp_path, tx, like, state_sharding=places)
+        assert_same((found.params, found.state), (p, state))
+        assert jax.tree.map(lambda x: x.sharding, (found.params, found.state)) == (
+            jax.tree.map(lambda _: whole, p),
+            places,
+        )
+        assert found.state[1][0].mu["w"].addressable_shards[0].data.shape == (4 // n, 3)
+    with pytest.raises(ValueError, match="state_sharding is not like the state of tx: give"):
+        gx.restore_checkpoint(tmp_path, tx, p, state_sharding=places[1])
+
+
 def test_extra_is_restored_like_what_is_given(tmp_path):
     """Random keys, numbers and NumPy's arrays, of more bits than JAX has; empty arrays too."""
     extra = {
