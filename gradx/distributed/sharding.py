@@ -64,9 +64,9 @@ def state_sharding(
         whole, parts = parts, partition(tx, found, shapes, split(shapes, specs, mesh, zero_axis), mesh)
         if parts == whole:
             raise ValueError(
-                f"state_sharding: zero_axis={zero_axis!r} would split nothing: no parameter that has a state, "
-                f"and is not split over it yet, divides into {mesh.shape[zero_axis]} parts; "
-                "take another axis, or leave zero_axis out"
+                f"state_sharding: zero_axis={zero_axis!r} would split nothing: no parameter that has a state "
+                f"and is not split over it yet divides into {mesh.shape[zero_axis]} parts; take "
+                "another axis, or leave it out"
             )
     kinds = [None if e.i is None else memory_kind for e in found]
     try:

@@ -186,7 +186,9 @@ def test_errors():
         gx.state_sharding(adam, PARAMS, whole, zero_axis="batch")
     with pytest.raises(ValueError, match=r"memory_kind='tape': .*pinned_host"):
         gx.state_sharding(adam, PARAMS, whole, memory_kind="tape")
-    nothing = "zero_axis='data' would split nothing: .*divides into 4 parts; take another axis"
+    nothing = (
+        "zero_axis='data' would split nothing: .*divides into 4 parts; take another axis, or leave it out"
+    )
     full = {"kernel": PartitionSpec("data"), "bias": PartitionSpec("data"), "odd": PartitionSpec()}
     for tx, params, place in [
         (gx.sgd(0.1), PARAMS, whole),
@@ -227,7 +229,7 @@ def places(tree):
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
-FAST = {(gx.adamw, "zero"), (gx.adafactor, "zero"), (gx.lamb, "full"), (gx.sm3, "replicated")}
+FAST = {(gx.adamw, "zero"), (gx.adafactor, "zero"), (gx.lamb, "full")}
 MATRIX = [
     pytest.param(case.make(), layout, marks=[] if (case.optimizer, layout) in FAST else pytest.mark.slow)
     for case in FIRST
@@ -276,6 +278,13 @@ def test_a_jitted_init_keeps_the_shardings_of_the_parameters(tx):
         for state in (jax.jit(tx.init)(params), tx.init(params)):
             for x, place in zip(jax.tree.leaves(state), wanted, strict=True):
                 assert not place.spec or x.sharding.is_equivalent_to(place, x.ndim)
+
+
+def test_slots_start_at_zero_whatever_the_parameters():
+    """Though under jit they are selected from them, for their sharding."""
+    params = jnp.array([jnp.nan, jnp.inf, -0.0])
+    for init in (gx.adam(0.1).init, jax.jit(gx.adam(0.1).init)):
+        assert init(params)[0].nu.tolist() == [0, 0, 0]
 
 
 def test_a_jitted_init_makes_each_part_only():
