@@ -230,7 +230,6 @@ def test_one_rule_for_all_layers():
         (lambda path, x: None, ValueError, "gives an axis of nothing; the parameters are"),
         (lambda path, x: "0", TypeError, "for the parameter at head, axes must be an integer .* got '0'"),
     ],
-    ids=text,
 )
 def test_a_rule_that_does_not_fit(rule, error, message):
     params = {"layers": {"kernel": jnp.ones((3, 4, 5)), "bias": jnp.ones((3, 5))}, "head": jnp.ones(())}
