@@ -45,9 +45,9 @@ def lamb(
       trust_ratio_mask: which parameters have the ratio (1 for the others), as in `masked`; None leaves it to
         the rule, True is for all.
       phi_bounds: (low, high) for φ(x) = min(max(x, low), high); None for φ(x) = x.
-      rule: whose. In "paper" (and Optax) all arrays have the ratio, as in "nvlamb" (FusedLAMB of apex with
-        use_nvlamb); in "mlperf" (the reference of its BERT) those of `mask`; in "nvidia" (FusedLAMB as it is)
-        those that decay, so that without weight decay it is Adam.
+      rule: whose it is. All arrays have the ratio in "paper" (and Optax) and in "nvlamb" (FusedLAMB of apex
+        with use_nvlamb); those of `mask` in "mlperf" (the reference of its BERT); those that decay in
+        "nvidia" (FusedLAMB as it is), so that without weight decay it is Adam.
       max_grad_norm: the largest norm of all gradients together, at least 0; None for 1, and for no clipping
         in "paper".
     """

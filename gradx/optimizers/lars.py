@@ -49,9 +49,10 @@ def lars(
       momentum: what is kept of the velocity at each step, between 0 and 1.
       nesterov: look one step ahead.
       phi_bounds: bounds of ‖p‖ in the ratio, as in `scale_by_trust_ratio`.
-      rule: "optax" has the norm of the sum below; the others the sum of norms, and the ratio 1 where the
-        gradient is 0. What `trust_ratio_mask` spares has no decay either in "paper" and "mlperf" (the
-        reference of its ResNet; the paper spares nothing), and decays in "nvidia" (FusedLARS of apex).
+      rule: whose it is. "optax" has the norm of the sum below; the others have the sum of norms, and the
+        ratio 1 where the gradient is 0. What `trust_ratio_mask` spares has no decay either in "paper" (which
+        spares nothing by itself) and "mlperf" (the reference of its ResNet); in "nvidia" (FusedLARS of
+        apex) it decays.
     """
     check("lars", momentum=momentum, weight_decay=weight_decay)
     one_of("lars", ("optax", "paper", "mlperf", "nvidia"), rule=rule)

@@ -93,7 +93,7 @@ def lars(
         else:
             decay = weight_decay if rule == "nvidia" or decays(trust_ratio_mask, p) else 0.0
             below = np.linalg.norm(g) + decay * above
-        usable = above > 0 and below > 0
+        usable = above > 0 and (below if rule == "optax" else np.linalg.norm(g)) > 0
         ratio = trust_coefficient * np.clip(above, *phi_bounds) / (below + eps) if usable else 1.0
         if not decays(trust_ratio_mask, p):
             ratio = 1.0
