@@ -1,6 +1,6 @@
 # `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make bench`,
-# `make bench-formats`, `make bench-scale`, `make lint`: each needs only Python 3.11 or newer, git and make. What it runs with goes into
-# .venv the first time, and is left alone after.
+# `make bench-formats`, `make bench-scale`, `make lint`: each needs only Python 3.11 or newer, git and make. What it
+# runs with goes into .venv the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
