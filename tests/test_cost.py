@@ -1,6 +1,7 @@
 """The cost of a step: the compiler's own figures, how they are shown, and targets that are not there."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -10,12 +11,15 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
 from gradx import targets
 from tests import trees
+from tests.benchmarks import scale
 
 PARAMS = {"w": jax.ShapeDtypeStruct((300, 500), jnp.float32), "b": jax.ShapeDtypeStruct((500,), jnp.float32)}
 CLIPPED = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3))
@@ -242,6 +246,55 @@ def test_lamb_on_a_v5e_moves_half_of_optax(lenient):
     assert ours.device == "TPU v5 lite"
     assert ours.moved_bytes <= 0.5 * theirs.moved_bytes
     assert os.environ == before
+
+
+@needs("libtpu")
+@pytest.mark.parametrize(
+    ("name", "layout", "most_arguments", "most_temporary", "collectives"),
+    [
+        ("AdamW", "fully sharded", 12 / 8, 0.01, set()),
+        (
+            "LAMB",
+            "fully sharded",
+            12 / 8,
+            0.01,
+            {"all-reduce", "all-gather"},
+        ),  # of norms; of two small arrays
+        ("AdamW", "ZeRO-1 over data, tensors over model", 4 / 4 + 8 / 8, 0.51, {"all-gather"}),
+    ],
+)
+def test_7b_parameters_on_a_slice_of_eight(name, layout, most_arguments, most_temporary, collectives):
+    """Each chip holds its part, and is sent no more than norms, or the new parameters."""
+    params = trees.llama_7b(jnp.bfloat16)
+    count = sum(p.size for p in jax.tree.leaves(params))
+    mesh = Mesh(np.array(targets.tpu_slice("v5e:2x4")).reshape(2, 4), ("data", "model"))
+    found = scale.chip(scale.OPTIMIZERS[name], params, mesh, scale.LAYOUTS[layout])
+    assert found.arguments / count <= 1.01 * most_arguments
+    assert found.temporaries / count <= most_temporary
+    assert found.collectives.keys() == collectives
+
+
+@needs("libtpu")
+def test_zero_1_scatters_the_sum_of_each_gradient():
+    """On a TPU each device is sent its part of the gradients only, and all of the new parameters."""
+    mesh = Mesh(np.array(targets.tpu_slice("v5e:2x4")), ("data",))
+    whole, tx = NamedSharding(mesh, PartitionSpec()), gx.adamw(1e-3)
+    params = {f"w{i}": jax.ShapeDtypeStruct((1024, 1024), jnp.float32, sharding=whole) for i in range(4)}
+    parts = gx.state_sharding(tx, params, whole, zero_axis="data")
+    state = jax.tree.map(lambda x, at: x.update(sharding=at), jax.eval_shape(tx.init, params), parts)
+    rows = jax.ShapeDtypeStruct((512, 1024), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
+
+    def step(params, state, x):
+        loss = lambda params: jnp.mean(
+            functools.reduce(lambda x, w: jnp.tanh(x @ w), params.values(), x) ** 2
+        )
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        return gx.apply_updates(params, updates), state
+
+    step = jax.jit(step, donate_argnums=(0, 1), out_shardings=(whole, parts))
+    program = step.lower(params, state, rows).compile().as_text()
+    within = re.findall(r"^%all-reduce-scatter[.\d]* \(", program, re.MULTILINE)
+    assert len(re.findall(r" all-reduce\(", program)) == len(within) > 0
 
 
 def test_the_table_in_the_readme_is_what_is_printed(lenient):

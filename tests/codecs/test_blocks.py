@@ -1,5 +1,6 @@
 """Formats with a scale for each block: `Blockwise` and `Float8`."""
 
+import dataclasses
 import pickle
 import re
 
@@ -264,6 +265,8 @@ BAD = [
     (dict(block=True), "Blockwise: block must be None or an integer of at least 16, got True"),
     (dict(block=64.0), "Blockwise: block must be None or an integer of at least 16, got 64.0"),
     (dict(block=17, bits=4), "Blockwise: block must be None or an even integer of at least 16, got 17"),
+    (dict(shards=0), "Blockwise: shards must be an integer of at least 1, got 0"),
+    (dict(shards=2.0), "Blockwise: shards must be an integer of at least 1, got 2.0"),
 ]
 
 
@@ -281,6 +284,23 @@ def test_bad_arguments_of_float8(monkeypatch):
     monkeypatch.delattr(jnp, "float8_e5m2")
     with pytest.raises(RuntimeError, match=r"JAX .* has no float8_e5m2: take Blockwise\(\)"):
         gx.Float8("e5m2")
+
+
+@pytest.mark.parametrize("codec", [gx.Blockwise(), gx.Float8(), gx.Blockwise(4)], ids=repr)
+def test_each_device_has_whole_blocks(codec):
+    """Of an axis whose largest block would lie on two of 16 devices; what does not divide is not split."""
+    largest = 128 if codec == gx.Blockwise(4) else 256
+    divided = dataclasses.replace(codec, shards=16)
+    for n, block in {
+        4096: largest,
+        11008: 86 if largest == 128 else 172,
+        1000: 100 if largest == 128 else 250,
+    }.items():
+        arrays = divided.encode(jnp.ones((1, n)), False, jnp.zeros((1, n), jnp.uint32))
+        assert arrays["scales"].shape == (1, n // block)
+        assert (n // block) % 16 == 0 or n % 16
+    whole = codec.encode(jnp.ones((1, 11008)), False, jnp.zeros((1, 11008), jnp.uint32))
+    assert whole["scales"].shape[-1] % 16
 
 
 @pytest.mark.parametrize("codec", [gx.Blockwise(), gx.Blockwise(4), gx.Float8()], ids=repr)
