@@ -110,11 +110,10 @@ def split(shapes: Tree, specs: list, mesh: Any, axis: str) -> list[PartitionSpec
 
 def divided(spec: PartitionSpec, shape: tuple, sizes: Any, axis: str) -> PartitionSpec:
     """A partition over one more axis: where it divides, and first where nothing is split yet."""
-    parts = [part if isinstance(part, tuple) else (part,) if part else () for part in padded(spec, shape)]
+    parts = [names(part) for part in padded(spec, shape)]
     if not any(axis in part for part in parts):
         for k in sorted(range(len(shape)), key=lambda k: bool(parts[k])):
-            pieces = prod(sizes[name] for name in (*parts[k], axis))
-            if shape[k] and shape[k] % pieces == 0:
+            if shape[k] and shape[k] % prod(sizes[name] for name in (*parts[k], axis)) == 0:
                 parts[k] = (*parts[k], axis)
                 break
     return PartitionSpec(*(part[0] if len(part) == 1 else part or None for part in parts))
@@ -130,7 +129,7 @@ def partition(tx: Any, found: list[Entry], shapes: Tree, specs: list, mesh: Any)
             part = ()
         elif not any(part):  # whole, or made from a shape alone, by others
             p, spec = own[e.i]
-            part = matched(e.array.shape, p.shape, padded(spec, p.shape))
+            part = matched(e.array.shape, p.shape, padded(spec, p.shape), mesh.shape)
         while part and part[-1] is None:
             part = part[:-1]
         parts.append(PartitionSpec(*part))
@@ -149,14 +148,22 @@ def typed(tx: Any, shapes: Tree, specs: list, mesh: Any) -> list[tuple] | None:
     return None
 
 
-def matched(shape: tuple, whole: tuple, parts: tuple) -> tuple:
-    """The part of a parameter's partition for an array with some of its axes, or with more before them."""
+def matched(shape: tuple, whole: tuple, parts: tuple, sizes: Any) -> tuple:
+    """The part of a parameter's partition for an array with some of its axes, or blocks of them, or more."""
     more = len(shape) - len(whole)
     if more >= 0 and shape[more:] == whole:
         return (None,) * more + parts
+    if more == 0 and all(n and length % n == 0 for n, length in zip(shape, whole, strict=True)):
+        fits = lambda n, part: n % prod(sizes[name] for name in names(part)) == 0
+        return tuple(part if fits(n, part) else None for n, part in zip(shape, parts, strict=True))
     kept = combinations(range(len(whole)), len(shape))
-    fits = {tuple(parts[k] for k in axes) for axes in kept if tuple(whole[k] for k in axes) == shape}
-    return fits.pop() if len(fits) == 1 else ()
+    found = {tuple(parts[k] for k in axes) for axes in kept if tuple(whole[k] for k in axes) == shape}
+    return found.pop() if len(found) == 1 else ()
+
+
+def names(part: Any) -> tuple[str, ...]:
+    """The axes of the mesh that an axis of an array is split over."""
+    return part if isinstance(part, tuple) else (part,) if part else ()
 
 
 def padded(spec: PartitionSpec, shape: tuple) -> tuple:

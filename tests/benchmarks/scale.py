@@ -28,8 +28,10 @@ ADAMW = gx.adamw(1e-3, weight_decay=0.1)
 OPTIMIZERS = {
     "AdamW": ADAMW,
     "LAMB": gx.stacked(gx.lamb(1e-3, weight_decay=0.01), LAYERS),
-    # Tensors are split into at most 16 along their last axis.
-    "AdamW, 8-bit": gx.chain(gx.store(ADAMW, gx.Blockwise(shards=16), seed=0), gx.split_weights()),
+    # Tensors are split into at most 16 along their last axis; the vectors of layers are left in float32.
+    "AdamW, 8-bit": gx.stacked(
+        gx.chain(gx.store(ADAMW, gx.Blockwise(shards=16), seed=0), gx.split_weights()), LAYERS
+    ),
 }
 # The axis of a parameter that a model is split along, from the end: the heads, the hidden units, the words.
 COLUMNS, ROWS = re.compile("/(q|k|v|gate|in)$|^head$"), re.compile("/out$|^token$")

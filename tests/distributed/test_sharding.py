@@ -92,6 +92,16 @@ def test_codes_and_their_scales(bits, scales):
     assert found["inner_state/0/mu/bias"] == (("model", "data"),)
 
 
+def test_a_block_on_two_devices_does_not_keep_others_whole():
+    params = {"cut": (64, 256), "fits": (64, 512)}
+    params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in params.items()}
+    place = NamedSharding(mesh(4, 2), PartitionSpec("data", "model"))
+    mu = gx.state_sharding(gx.store(gx.lion(1e-3), gx.Blockwise(), seed=0), params, place).inner_state[0].mu
+    parts = {k: (x.arrays["codes"].spec, x.arrays["scales"].spec) for k, x in mu.items()}
+    both = PartitionSpec("data", "model")
+    assert parts == {"cut": (both, PartitionSpec("data")), "fits": (both, both)}
+
+
 def test_what_is_packed_is_whole():
     found = specs_of(gx.packed(gx.adamw(1e-3), max_size=256), zero_axis="data")
     assert found["buffers/0"] == ()
