@@ -101,12 +101,12 @@ LINKS = [
     gx.chain(gx.clip_by_global_norm(1.0), optax.scale_by_adam(), gx.scale_by_learning_rate(0.1)),
 ]
 ALL = [case.make() for case in CASES] + LINKS
-OURS = ALL[:-1]  # without the chain that holds a link of Optax's: its slots are 16-bit, and its repr no call
 each = pytest.mark.parametrize("tx", ALL, ids=repr)
 # Where each row takes a compilation, or several, all but the first of an optimizer are for `make test-all`.
 FEWER = [pytest.param(c.make(), marks=[] if c in FIRST else pytest.mark.slow) for c in CASES] + LINKS
 each_compiled = pytest.mark.parametrize("tx", FEWER, ids=repr)
-each_of_ours = pytest.mark.parametrize("tx", OURS, ids=repr)
+# Without the chain that holds a link of Optax's: its slots are 16-bit, and its repr no call.
+each_of_ours = pytest.mark.parametrize("tx", FEWER[:-1], ids=repr)
 
 
 @each
@@ -136,7 +136,7 @@ def test_the_state_keeps_its_type(tx, param_dtype, grad_dtype):
 RESTS = re.compile(r"\b(kahan|split_weights|master_weights)\(")
 
 
-@pytest.mark.parametrize("tx", [tx for tx in OURS if not RESTS.search(repr(tx))], ids=repr)
+@pytest.mark.parametrize("tx", [tx for tx in ALL[:-1] if not RESTS.search(repr(tx))], ids=repr)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_slots_are_float32_unless_asked(tx, dtype):
     """The state for 16-bit parameters is the state for float32 parameters, type by type."""
@@ -235,7 +235,7 @@ def test_a_missing_gradient_leaves_its_slots(tx):
     assert gx.apply_updates(p, u)["b"] is p["b"]
 
 
-@each
+@each_compiled
 def test_the_empty_tree_and_the_bare_array(tx, lenient):
     assert tx.update({}, tx.init({}), {})[0] == {}
     x = jnp.ones(3)
