@@ -263,9 +263,10 @@ def draw(results: list[Result]) -> None:
     figure.set_layout_engine("constrained")
     for row, (task, found, noise) in zip(axes, results, strict=True):
         for ax, rule in zip(row, RULES[:2], strict=False):
-            for (name, sweeps), style in zip(found.items(), STYLES, strict=True):
+            for i, ((name, sweeps), style) in enumerate(zip(found.items(), STYLES, strict=True)):
                 x = np.stack([sweep.accuracy(rule) for sweep in sweeps.values()], axis=1)
-                ax.errorbar(task.sizes, x.mean(0), interval(x), fmt=style, capsize=3, label=name)
+                beside = np.array(task.sizes) * 2 ** (0.06 * (i - 1.5))
+                ax.errorbar(beside, x.mean(0), interval(x), fmt=style, capsize=3, label=name)
             ax.set(title=f"{task.name}, {rule} rate", xlabel="batch size", ylabel="test accuracy, %")
             ax.set_xscale("log", base=2)
             ax.set_xticks(task.sizes, map(str, task.sizes))
