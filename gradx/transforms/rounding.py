@@ -99,7 +99,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
 
         return update
 
-    return applying(init, with_(UPDATE), with_(PARAMETER))
+    return applying(init, with_(UPDATE), with_(PARAMETER), exact)
 
 
 @functools.partial(jax.jit, static_argnums=0)  # traced once for all leaves of a shape
@@ -256,18 +256,19 @@ def lifted(State: Any, rule: Callable, start: Callable) -> Applying:
         return leafwise(State, emitted, slots=dict.fromkeys(State._fields, start))
 
     to_update, to_parameter = with_(UPDATE), with_(PARAMETER)
-    return applying(to_update.init, to_update.update, to_parameter.update)
+    # To a TPU's compiler `exact` would keep it from making one kernel of this.
+    return applying(to_update.init, to_update.update, to_parameter.update, jnp.astype)
 
 
-def applying(init: Callable, update: Callable, parameters: Callable) -> Applying:
-    """A link that can apply itself, by a function that gives parameters in float32 in place of updates."""
+def applying(init: Callable, update: Callable, parameters: Callable, narrow: Callable) -> Applying:
+    """A link that can apply itself: `parameters` gives them in place of updates, `narrow` in their dtypes."""
 
     def apply(updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         new, state = parameters(updates, state, params, **extra)
         ps, treedef = flatten(params)
         for i, x in enumerate(aligned(treedef, new, ("the parameters", "the updates"))):
             if not is_missing(ps[i]) and not is_missing(x):
-                ps[i] = exact(x, ps[i].dtype)
+                ps[i] = narrow(x, ps[i].dtype)
         return treedef.unflatten(ps), state
 
     tx = Applying(init, update)
