@@ -6,8 +6,8 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# A device that waits for others in a collective holds a thread, and XLA has no more than there are devices: if one
-# of them is busy with something else, all wait, and in the end the process is aborted.
+# A device that waits for others in a collective holds a thread, and XLA has no more than there are devices.
+# If one of them is busy with something else, all wait, and in the end the process is aborted.
 os.environ.setdefault("NPROC", "32")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Many tests make equal programs: compiled once for all processes of a run, which inherit this.
