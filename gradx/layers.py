@@ -19,6 +19,10 @@ from gradx.tree import Tree, flatten, is_missing, slash_paths
 __all__ = []  # internal: `stacked` says which, the engine and what looks at shapes ask
 
 
+class Layer(jax.ShapeDtypeStruct):
+    """What a layer of an array looks like."""
+
+
 @jax.tree_util.register_static  # so that they are part of what a program is compiled for
 class Axes(tuple[int, ...]):
     """The axes of a parameter that number its layers, in ascending order."""
@@ -32,10 +36,9 @@ class Axes(tuple[int, ...]):
         """One for each layer of an array."""
         return np.zeros([x.shape[axis] for axis in self])
 
-    def layer(self, x: Any) -> jax.ShapeDtypeStruct:
-        """What a layer of an array looks like."""
-        shape = tuple(n for axis, n in enumerate(x.shape) if axis not in self)
-        return jax.ShapeDtypeStruct(shape, x.dtype)
+    def layer(self, x: Any) -> Layer:
+        """One of an array."""
+        return Layer(tuple(n for axis, n in enumerate(x.shape) if axis not in self), x.dtype)
 
     def beside(self, x: Any, ndim: int) -> "Axes":
         """Those of a slot: of as many axes as its parameter, the same; of fewer or more, the first."""
@@ -69,13 +72,14 @@ def axes_here(tree: Tree) -> dict[int, Axes]:
 
 
 def as_layers(tree: Tree, axes: dict[int, Axes] | None = None) -> Tree:
-    """A tree with the shape of a layer in place of each stacked array, for what goes by shapes."""
+    """A tree with a `Layer` in place of each stacked array, for what goes by shapes."""
     axes = axes_here(tree) if axes is None else axes
     if not axes:
         return tree
     leaves, treedef = flatten(tree)
     pairs = ((axes.get(i), x) for i, x in enumerate(leaves))
-    return treedef.unflatten([x if a is None or is_missing(x) else a.layer(x) for a, x in pairs])
+    done = lambda x: is_missing(x) or isinstance(x, Layer)  # as where one mask is made of another
+    return treedef.unflatten([x if a is None or done(x) else a.layer(x) for a, x in pairs])
 
 
 def ruled(rule: Callable, g: Any, p: Any, slots: Any, axes: Axes | None) -> Any:
