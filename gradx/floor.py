@@ -82,11 +82,14 @@ class Graph:
         return [number(x) for x in jaxpr.outvars]
 
 
+FEW = 4  # numbers that a kernel has at hand, as the words that random bits are salted with
+
+
 def collects(eqn: Any) -> bool:
     """Whether a result needs operands as a whole; over scalars and axes of 1 nothing does."""
     name = eqn.primitive.name
     if name in REDUCTIONS:
-        return eqn.outvars[0].aval.size < eqn.invars[0].aval.size
+        return max(eqn.outvars[0].aval.size, FEW) < eqn.invars[0].aval.size
     if name in GLOBAL or next(iter(jaxprs_in_params(eqn.params)), None) is not None:
         return any(x.aval.size > 1 for x in eqn.invars)
     return False

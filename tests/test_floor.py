@@ -91,6 +91,13 @@ def moved(f, *shapes, donated=0):
 X = (N, N)
 
 
+def test_random_bits_of_roundings_are_free(lenient):
+    params = jax.tree.map(lambda p: p.update(dtype=jnp.bfloat16), PARAMS)
+    tx = gx.adamw(1e-3)
+    assert floor(gx.chain(tx, gx.stochastic_rounding(0)), params) == pytest.approx(22, abs=1e-3)
+    assert floor(gx.precision(tx, "bf16-stochastic"), params) == pytest.approx(14, abs=1e-3)
+
+
 def test_elementwise_operations_are_one_pass():
     assert moved(lambda x: jnp.tanh(x) * x + 1, X) == 2
     assert moved(lambda x, y: (x * y, x + y), X, X) == 4
