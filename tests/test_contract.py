@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from tests.cases import CASES, FIRST, given
+from tests.cases import CASES, FEW, FIRST, given
 from tests.problems import aval, grads, params
 
 W = "^([wz].*)?$"  # a pattern that matches something in every tree of these tests
@@ -190,7 +190,8 @@ def test_a_fresh_state_can_be_donated(tx, lenient):
     close(jax.jit(step, donate_argnums=(0, 1))(p, state, grads(0, params())), expected)
 
 
-@each_compiled
+# All optimizers, and on more devices: tests/distributed/test_sharding.py.
+@pytest.mark.parametrize("tx", [c.values[0].make() for c in FEW if not c.marks] + LINKS, ids=repr)
 def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}

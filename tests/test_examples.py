@@ -33,7 +33,7 @@ def accuracy(result, optimizer, steps):
     return float(match[1])
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [SCRIPTS[0], pytest.param(SCRIPTS[1], marks=pytest.mark.slow)])
 def test_learns_the_digits(script, tmp_path):
     result = run(script, cwd=tmp_path)
     assert accuracy(result, "adamw", 30 * 19) >= 0.97

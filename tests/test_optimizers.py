@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradx as gx
-from tests.cases import CASES
+from tests.cases import CASES, FIRST
 from tests.problems import grads, params
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -45,7 +45,10 @@ def leaves_of(case, tree):
     return [np.concatenate([x.ravel() for x in leaves])] if case.whole_tree else leaves
 
 
-@each_case
+# In float64, below, every variant; in float32 the further ones are for `make test-all`.
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[] if c in FIRST else pytest.mark.slow) for c in CASES], ids=str
+)
 def test_follows_its_paper_in_float32(case):
     seen = run(case.make(), jnp.float32, 10)
     for (_, u), ref in zip(seen, expected(case, seen, jnp.float32), strict=True):
