@@ -79,9 +79,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=2, metavar="N")
     parser.add_argument("--devices", type=int, default=4, help="CPU devices of each process", metavar="N")
-    parser.add_argument(
-        "--restart", type=int, nargs="*", default=[], help="processes after each failure", metavar="N"
-    )
+    again = "processes after a failure; once more for the next failure"
+    parser.add_argument("--restart", type=int, action="append", default=[], help=again, metavar="N")
     parser.add_argument("script", type=pathlib.Path)
     parser.add_argument("args", nargs=argparse.REMAINDER, help="of the script")
     args = parser.parse_args()

@@ -91,7 +91,7 @@ def test_the_launcher_ends_all_with_one_and_starts_again_with_others(tmp_path):
     begin = ["launch: 3 processes of 1 devices", "[1] of 3", "launch: process 1 exited with 5"]
     for restart, lines, expected in [
         ([], begin, 5),
-        (["--restart", 2, "--"], [*begin, "launch: 2 processes of 1 devices", "[0] of 2", "[1] of 2"], 0),
+        (["--restart", 2], [*begin, "launch: 2 processes of 1 devices", "[0] of 2", "[1] of 2"], 0),
     ]:
         out, code = finished("--processes", 3, "--devices", 1, *restart, script, cwd=tmp_path)
         found = [line for line in out.splitlines() if line not in ("[0] of 3", "[2] of 3")]
@@ -146,7 +146,7 @@ def test_a_run_of_which_one_is_killed_ends_as_one_that_was_not(where, killed, tm
     alone, drilled = tmp_path / "alone", tmp_path / "drilled"
     alone.mkdir(), drilled.mkdir()
     example = Example(drilled)
-    args = ["--processes", 2, "--devices", 4, "--restart", 1, "--", *example.args]
+    args = ["--processes", 2, "--devices", 4, "--restart", 1, *example.args]
     with launched(*args, cwd=drilled) as process:
         printed = iter(process.stdout.readline, "")
         for n, victim in enumerate([killed, 0]):  # of the first start, and of the second
