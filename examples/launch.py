@@ -90,7 +90,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for n in [args.processes, *args.restart]:
         print(f"launch: {n} processes of {args.devices} devices", flush=True)
-        code = ended(started([str(args.script), *args.args], args.devices, n))
+        processes = started([str(args.script), *args.args], args.devices, n)
+        print("launch: pids", *(process.pid for process in processes), flush=True)
+        code = ended(processes)
         if code == 0:
             break
     return code
