@@ -3,7 +3,8 @@
 python examples/launch.py --processes 2 --devices 4 --restart 1 examples/multi_process.py --epochs 20
 
 Each process has so many CPU devices, and is told where the others are after the arguments of the script:
---coordinator HOST:PORT --processes N --process-id I. If one dies, the others, which would wait, are killed.
+--coordinator HOST:PORT --processes N --process-id I. If one dies, the others, which would wait, are killed;
+kill one by its pid to try it.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def started(command: list[str], devices: int, processes: int) -> list[subprocess
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        # A collective holds a thread while it waits, and XLA has no more threads than there are cores.
+        # A collective holds a thread while it waits; XLA has no more than there are cores or devices.
         "NPROC": str(4 * devices),
         "PYTHONUNBUFFERED": "1",
     }

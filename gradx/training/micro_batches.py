@@ -99,8 +99,8 @@ def accumulate_gradients(
             return (value, grads, squared) if squared_norms else (value, grads)
 
         on_device = lambda chosen, batches: scanned(own(chosen, axes), batches)
-        whole = axes and not is_bound(axes)
-        run_on = over_mesh(on_device, axes, mesh, has_aux, squared_norms) if whole else on_device
+        outside = axes and not is_bound(axes)
+        run_on = over_mesh(on_device, axes, mesh, has_aux, squared_norms) if outside else on_device
         return run_on({i: given[i] for i in positions}, batches)
 
     return run

@@ -51,6 +51,18 @@ def test_with_whole_arrays_under_jit():
     np.testing.assert_array_equal(each[3], jnp.zeros(COUNT))
 
 
+def test_squared_norms_are_those_of_each_device_s_rows():
+    """Each device's part of a micro-batch is one of its own, for the noise scale."""
+    params, batches = problem(COUNT)
+    params, batches, _ = divided(data_mesh(), params, batches)
+    spread = gx.accumulate_gradients(loss, axis_name="data", mesh=data_mesh(), squared_norms=True)
+    value, grads, squared = jax.jit(spread)(params, batches)
+    parts = jax.tree.map(lambda x: x.reshape(COUNT, 8, -1, *x.shape[2:]).swapaxes(0, 1), batches)
+    parts = jax.device_get(jax.tree.map(lambda x: x.reshape(8 * COUNT, *x.shape[2:]), parts))
+    alone = gx.accumulate_gradients(loss, squared_norms=True)
+    close((value, grads, squared), jax.jit(alone)(jax.device_get(params), parts))
+
+
 def test_the_mesh_of_the_context_and_axes_left_to_xla():
     """Over `data` only: parameters stay divided along `model`; axes may be explicit."""
     params, batches = problem(COUNT)
