@@ -44,10 +44,12 @@ class Blocks(Codec):
         why = super().check(shape, dtype)
         if why or not shape:
             return why or "it is a scalar: leave it out"
-        if self.block is not None and shape[-1] % self.block:
+        part = self.part_of(shape[-1])
+        if self.block is not None and part % self.block:
+            where = "" if part == shape[-1] else f", of which each device has {part}"
             raise ValueError(
-                f"block={self.block} does not divide the last axis of {shape}: give a divisor of "
-                f"{shape[-1]}, None to have one found, or leave the array out"
+                f"block={self.block} does not divide the last axis of {shape}{where}: give a divisor of "
+                f"{part}, None to have one found, or leave the array out"
             )
         if not self.block_of(shape[-1]):
             kind = "even divisor" if self.even else "divisor"
@@ -61,9 +63,12 @@ class Blocks(Codec):
         """The block for a last axis: if none is given, the largest divisor that it can be; 0 if none is."""
         if self.block is not None:
             return self.block
-        part = length // self.shards if length % self.shards == 0 else length  # else JAX cannot split it
         sizes = range(self.largest_block, SMALLEST - 1, -2 if self.even else -1)
-        return next((n for n in sizes if part % n == 0), 0)
+        return next((n for n in sizes if self.part_of(length) % n == 0), 0)
+
+    def part_of(self, length: int) -> int:
+        """How much of a last axis one device has: all, if it does not divide, as JAX cannot split it then."""
+        return length if length % self.shards else length // self.shards
 
 
 def in_blocks(x: jax.Array, block: int) -> jax.Array:

@@ -299,6 +299,10 @@ def test_each_device_has_whole_blocks(codec):
         arrays = divided.encode(jnp.ones((1, n)), False, jnp.zeros((1, n), jnp.uint32))
         assert arrays["scales"].shape == (1, n // block)
         assert (n // block) % 16 == 0 or n % 16
+    with pytest.raises(
+        ValueError, match=r"block=32 does not divide .*, of which each device has 688: give a"
+    ):
+        dataclasses.replace(divided, block=32).check((1, 11008), jnp.float32)
     whole = codec.encode(jnp.ones((1, 11008)), False, jnp.zeros((1, 11008), jnp.uint32))
     assert whole["scales"].shape[-1] % 16
 
