@@ -1,12 +1,12 @@
-# `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make bench`,
-# `make bench-formats`, `make bench-scale`, `make lint`: each needs only Python 3.11 or newer, git and make. What it
+# `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make bench`, `make bench-formats`,
+# `make bench-scale`, `make notebooks`, `make lab`, `make docs`, `make lint`: each needs only Python 3.11 or newer, git and make. What it
 # runs with goes into .venv the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto -q
 
-.PHONY: demo test test-all test-parity test-targets bench bench-formats bench-scale lint format clean
+.PHONY: demo test test-all test-parity test-targets bench bench-formats bench-scale notebooks lab docs lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
@@ -31,6 +31,15 @@ bench-formats: $(VENV)/bench.stamp $(VENV)/targets.stamp
 
 bench-scale: $(VENV)/bench.stamp $(VENV)/targets.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.benchmarks.scale $(ARGS)
+
+notebooks: $(VENV)/notebooks.stamp
+	$(BIN)/python -m tests.notebooks $(ARGS)
+
+lab: $(VENV)/lab.stamp
+	$(BIN)/jupyter lab notebooks
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
