@@ -14,12 +14,13 @@ import gradx
 
 CONSTRAINTS = pathlib.Path(__file__).parent.parent / ".ci" / "constraints.txt"
 TRAIN = """
-import importlib.util, pathlib, sys
+import importlib.metadata, importlib.util, pathlib, sys
 import jax, jax.numpy as jnp
 import gradx as gx
 
 assert pathlib.Path(gx.__file__).is_relative_to(sys.prefix), gx.__file__
 assert (pathlib.Path(gx.__file__).parent / "py.typed").exists()
+assert importlib.metadata.version("gradx") == gx.__version__
 for extra in ("flax", "matplotlib", "orbax", "tensorboardX", "torch"):
     assert importlib.util.find_spec(extra) is None, f"{extra} is an extra, and came along"
 
