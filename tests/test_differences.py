@@ -1,4 +1,4 @@
-"""Every row of the table of differences in docs/coming_from_optax.md: what Optax does, and what gradx does."""
+"""Every row of the table of differences in docs/coming_from_optax.md: what Optax does, what gradx does."""
 
 import pathlib
 import re
