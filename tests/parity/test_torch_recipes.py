@@ -94,7 +94,7 @@ def test_rows(row, start):
             exec(code, theirs)
         optimizer.step()
         if scheduler is not None:
-            scheduler.step(*[loss] * isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau))
+            scheduler.step(*[loss.item()] * isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau))
         assert_equal(params, model, tolerance(made))
     assert not np.allclose(params["head"]["weight"], before["head"]["weight"])
 
