@@ -1,13 +1,12 @@
 """The README's table of libraries, `python -m tests.comparison`: what each cell says, a probe finds out.
 
-A row's name is that of a method of the four classes of probes: `tests.features` has gradx's and Optax's,
-`tests.parity.features` those of torch and pytorch_optimizer. What the method gives must be the cell.
+`probe` names a method that each of the four classes in `tests/features` has: what it gives must be the cell.
 """
 
 from typing import NamedTuple
 
 LIBRARIES = ["gradx", "Optax 0.2.8", "torch.optim 2.13", "pytorch_optimizer 4.1"]
-YES, NO, OPTAX = "✓", "–", "Optax's"
+YES, NO, OPTAX, FUSED = "✓", "–", "Optax's", "`fused=True`"
 
 
 class Row(NamedTuple):
@@ -30,12 +29,14 @@ ROWS = [
     Row("lbfgs", "L-BFGS with a line search", YES, YES, YES, YES),
     Row("losses", "losses", OPTAX, YES, "torch.nn", YES),
     Row("sparse", "sparse gradients", NO, NO, YES, YES),
-    Row("kernels", "one kernel for an array's step", "XLA's", "XLA's", "by hand", "by hand"),
+    Row("kernels", "one kernel for an array's step", "XLA's", "XLA's", FUSED, FUSED),
     Row("chain", "links that combine in any order", YES, YES, NO, "wrappers"),
     Row("rule", "your own rule is a function of one array", YES, "without state", NO, NO),
     Row("equality", "known by its call: `==`, `hash`, `pickle`", YES, NO, NO, NO),
     Row("fixed_state", "state known before the first step, of fixed dtypes", YES, NO, NO, NO),
-    Row("second_moment", "bf16 parameters: AdamW's second moment is right", YES, NO, NO, "with float32 copies"),
+    Row(
+        "second_moment", "bf16 parameters: AdamW's second moment is right", YES, NO, NO, "with float32 copies"
+    ),
     Row("small_steps", "bf16 parameters: small steps are not lost", YES, NO, NO, YES),
     Row("eight_bits", "slots of 8 bits", YES, NO, NO, YES),
     Row("weighted", "micro-batches that count by their tokens", YES, NO, "by hand", "by hand"),

@@ -1,16 +1,18 @@
-"""The README's table of libraries: gradx's and Optax's cells, by what they do. `tests/parity` has the others."""
+"""The README's table of libraries: gradx's and Optax's cells, by what they do; tests/parity has the rest."""
 
 import pathlib
 
 import pytest
 
-from tests import comparison, features
+from tests import comparison
+from tests.features.of_gradx import Gradx
+from tests.features.of_optax import Optax
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
 @pytest.mark.parametrize("row", comparison.ROWS, ids=lambda row: row.probe)
-@pytest.mark.parametrize("library", [features.Gradx, features.Optax])
+@pytest.mark.parametrize("library", [Gradx, Optax])
 def test_a_cell_says_what_the_probe_finds(row, library, lenient):
     assert comparison.said(getattr(library(), row.probe)()) == getattr(row, library.__name__.lower())
 

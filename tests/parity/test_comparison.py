@@ -3,11 +3,11 @@
 import pytest
 
 from tests import comparison
-from tests.parity import features
+from tests.features.of_pytorch_optimizer import PytorchOptimizer
+from tests.features.of_torch import Torch
 
 
 @pytest.mark.parametrize("row", comparison.ROWS, ids=lambda row: row.probe)
-@pytest.mark.parametrize("column", ["torch", "pytorch_optimizer"])
-def test_a_cell_says_what_the_probe_finds(row, column):
-    library = {"torch": features.Torch, "pytorch_optimizer": features.PytorchOptimizer}[column]
+@pytest.mark.parametrize(("column", "library"), [("torch", Torch), ("pytorch_optimizer", PytorchOptimizer)])
+def test_a_cell_says_what_the_probe_finds(row, column, library):
     assert comparison.said(getattr(library(), row.probe)()) == getattr(row, column)

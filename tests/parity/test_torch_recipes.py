@@ -29,7 +29,7 @@ def run(code, namespace):
 
 @pytest.fixture
 def start(monkeypatch, tmp_path):
-    """Two namespaces after the page's set-up: torch's, and gradx's with torch's model and the same batches."""
+    """Two namespaces after the page's set-up, torch's and gradx's, with one model and the same batches."""
     monkeypatch.chdir(tmp_path)
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
@@ -107,7 +107,9 @@ def test_sections(name, start):
     (code,) = recipes.blocks(SECTIONS[name], "python")
     (torch_code,) = recipes.blocks(SECTIONS[name], "py")
     if "ZeroRedundancy" in torch_code:
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        torch.distributed.init_process_group(
+            "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+        )
     run(torch_code, theirs)
     run(code, ours)
     rtol = 1e-5 if name == "Minimize with L-BFGS" else tolerance(code)

@@ -1,8 +1,4 @@
-"""Probes of torch and pytorch_optimizer for the table of libraries, as `tests.features` has them of the others.
-
-What torch has beside its optimizers (schedulers, averages, scalers, sharding) is probed with an optimizer of
-pytorch_optimizer too: they go together.
-"""
+"""What torch has: its optimizers, and what goes with them."""
 
 import importlib
 import pickle
@@ -11,7 +7,6 @@ import warnings
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is in the extra 'parity': make test-parity")
-po = pytest.importorskip("pytorch_optimizer", reason="it is in the extra 'parity': make test-parity")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch.jit warns of itself
     sharded = importlib.import_module("torch.distributed.optim")
@@ -60,7 +55,9 @@ class Torch:
 
     def optimizers(self):
         public = [getattr(torch.optim, name) for name in dir(torch.optim)]
-        return sum(isinstance(x, type) and issubclass(x, torch.optim.Optimizer) for x in public) - 1  # Optimizer
+        return (
+            sum(isinstance(x, type) and issubclass(x, torch.optim.Optimizer) for x in public) - 1
+        )  # Optimizer
 
     def lars_and_lamb(self):
         return self.has("lars", "lamb_") or hasattr(torch.optim, "Lamb")
@@ -90,7 +87,9 @@ class Torch:
 
     def losses(self):
         found = torch.nn.functional.cross_entropy(torch.zeros(2), torch.tensor(0))
-        return "torch.nn" if torch.isclose(found, torch.tensor(2.0).log()) and not self.has("entropy") else False
+        return (
+            "torch.nn" if torch.isclose(found, torch.tensor(2.0).log()) and not self.has("entropy") else False
+        )
 
     def sparse(self, make=torch.optim.SparseAdam):
         """The row that was looked up moves, and no other."""
@@ -108,7 +107,7 @@ class Torch:
             p = one(1.0)
             step(self.AdamW([p], fused=fused), p, 1.0)
             ends.append(p.detach())
-        return "by hand" if torch.allclose(*ends) else False
+        return "`fused=True`" if torch.allclose(*ends) else False
 
     def chain(self):
         """An optimizer takes parameters, and no optimizer."""
@@ -221,7 +220,9 @@ class Torch:
 
     def zero(self):
         p = one(1.0)
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        torch.distributed.init_process_group(
+            "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+        )
         try:
             step(sharded.ZeroRedundancyOptimizer([p], optimizer_class=self.AdamW, lr=0.1), p, 1.0)
         finally:
@@ -243,59 +244,3 @@ class Torch:
 
     def cost(self):
         return self.has("cost", "flops")
-
-
-class PytorchOptimizer(Torch):
-    modules = (*Torch.modules, po)
-    Adam, AdamW, LBFGS = po.Adam, po.AdamW, po.LBFGS
-
-    def optimizers(self):
-        return len(po.get_supported_optimizers())
-
-    def lars_and_lamb(self):
-        """A step goes by the norm of its layer."""
-        found = []
-        for make in (po.LARS, po.Lamb):
-            small, large = one(1.0), one(10.0)
-            optimizer = make([small, large], lr=0.01)
-            small.grad, large.grad = torch.arange(1.0, 5.0), 3 * torch.arange(1.0, 5.0)
-            optimizer.step()
-            ratio = (large.detach() - 10).norm() / (small.detach() - 1).norm()
-            found.append(abs(ratio - (30 if make is po.LARS else 10)) < 0.1)
-        return all(found)
-
-    def muon(self):
-        return falls(lambda ps: po.Muon([{"params": ps, "use_muon": True}], lr=0.05))
-
-    def schedule_free(self):
-        sam = lambda ps: po.SAM(ps, torch.optim.SGD, lr=0.1)
-        return all(map(falls, (lambda ps: po.ScheduleFreeSGD(ps, lr=0.2), lambda ps: po.Prodigy(ps, lr=1.0), sam)))
-
-    def shampoo(self):
-        return falls(lambda ps: po.SOAP(ps, lr=0.05)) and falls(lambda ps: po.Shampoo(ps, lr=0.05))
-
-    def losses(self):
-        found = po.BCELoss()(torch.tensor([0.5]), torch.tensor([1.0]))
-        return bool(torch.isclose(found, torch.tensor(2.0).log(), atol=1e-3))
-
-    def sparse(self):
-        return super().sparse(po.SM3)
-
-    def chain(self):
-        """Lookahead goes around another optimizer."""
-        p = one(1.0)
-        step(po.Lookahead(po.AdamW([p], lr=0.1)), p, 1.0)
-        return "wrappers" if (p < 1).all() else False
-
-    def second_moment(self):
-        if super().second_moment():
-            return True
-        p = one(1.0, torch.bfloat16)
-        wrapped = po.SafeFP16Optimizer(po.AdamW([p], lr=0.125))
-        return "with float32 copies" if all(x.dtype == torch.float32 for x in wrapped.fp32_params) else False
-
-    def small_stepped(self, ps):
-        return po.StableAdamW(ps, lr=1e-4, weight_decay=0.0, kahan_sum=True)
-
-    def in_eight_bits(self, ps):
-        return po.FlashAdamW(ps)
