@@ -16,8 +16,15 @@ def sections() -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-def rows() -> list[tuple[list[str], list[str]]]:
-    """The code of both columns of each row of the tables, torch's first."""
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+def rows() -> list[tuple[list[str], str]]:
+    """(torch's code, one of gradx's for it) in the tables' rows, without what stands in a block as well."""
+    text = PAGE.read_text()
+    ours = "".join(blocks(text, "python"))
     code = lambda cell: re.findall(r"`([^`]+)`", cell)
-    return [(code(left), code(right)) for left, right in (line.strip("| ").split(" | ") for line in lines)]
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return [
+        (code(left), made)
+        for left, right in cells
+        for made in code(right)
+        if "gx." in made and made not in ours
+    ]
