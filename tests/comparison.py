@@ -6,7 +6,7 @@
 from typing import NamedTuple
 
 LIBRARIES = ["gradx", "Optax 0.2.8", "torch.optim 2.13", "pytorch_optimizer 4.1"]
-YES, NO, OPTAX, FUSED = "✓", "–", "Optax's", "`fused=True`"
+YES, NO, HAND, OPTAX, FUSED = "✓", "–", "by hand", "Optax's", "`fused=True`"
 
 
 class Row(NamedTuple):
@@ -34,21 +34,19 @@ ROWS = [
     Row("rule", "your own rule is a function of one array", YES, "without state", NO, NO),
     Row("equality", "known by its call: `==`, `hash`, `pickle`", YES, NO, NO, NO),
     Row("fixed_state", "state known before the first step, of fixed dtypes", YES, NO, NO, NO),
-    Row(
-        "second_moment", "bf16 parameters: AdamW's second moment is right", YES, NO, NO, "with float32 copies"
-    ),
+    Row("second_moment", "bf16 parameters: AdamW's second moment is right", YES, NO, NO, "by float32 copies"),
     Row("small_steps", "bf16 parameters: small steps are not lost", YES, NO, NO, YES),
     Row("eight_bits", "slots of 8 bits", YES, NO, NO, YES),
-    Row("weighted", "micro-batches that count by their tokens", YES, NO, "by hand", "by hand"),
+    Row("weighted", "micro-batches that count by their tokens", YES, HAND, HAND, HAND),
     Row("skipping", "steps that are not finite are left out", YES, YES, YES, YES),
     Row("groups", "parameter groups", "by path", "by label", "by object", "by object"),
     Row("unused_group", "a group that no parameter is in is an error", YES, NO, NO, NO),
-    Row("one_cycle", "one-cycle with its momentum", YES, NO, YES, YES),
+    Row("one_cycle", "one-cycle with its momentum", YES, HAND, YES, YES),
     Row("searching", "range test; early stopping with the best parameters", YES, NO, NO, NO),
-    Row("averages", "averaged parameters", YES, "by hand", YES, YES),
-    Row("zero", "state in parts over devices (ZeRO-1)", YES, "by hand", YES, YES),
+    Row("averages", "averaged parameters", YES, HAND, YES, YES),
+    Row("zero", "state in parts over devices (ZeRO-1)", YES, HAND, YES, YES),
     Row("migration", "a state goes on in another optimizer", YES, NO, NO, NO),
-    Row("cost", "what a step costs, from shapes alone", YES, NO, NO, NO),
+    Row("cost", "what a step costs, from shapes alone", YES, HAND, NO, NO),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import optax
 import pytest
 
 from tests import comparison
@@ -15,6 +16,10 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 @pytest.mark.parametrize("library", [Gradx, Optax])
 def test_a_cell_says_what_the_probe_finds(row, library, lenient):
     assert comparison.said(getattr(library(), row.probe)()) == getattr(row, library.__name__.lower())
+
+
+def test_the_head_has_optax_s_version():
+    assert f"Optax {optax.__version__}" in comparison.LIBRARIES
 
 
 def test_the_readme_has_the_table():

@@ -9,7 +9,7 @@ import optax
 import optax.contrib
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tests.features.shared import MATRIX, Jax, bowl, skips
+from tests.features.shared import MATRIX, Jax, bowl, entropy, falls, in_parts, skips, without_a_schedule
 
 
 class Optax(Jax):
@@ -21,6 +21,15 @@ class Optax(Jax):
         made = {n: getattr(m, n) for m in (optax, optax.contrib) for n in dir(m) if not n.startswith(links)}
         rated = lambda f: any("learning_rate" in name for name in inspect.signature(f).parameters)
         return sum(callable(f) and rated(f) for name, f in made.items() if name[0].islower())
+
+    def muon(self):
+        return falls(optax.contrib.muon(0.05))
+
+    def schedule_free(self):
+        return all(map(falls, without_a_schedule()))
+
+    def losses(self):
+        return np.allclose(entropy(), np.log(2))
 
     def lbfgs(self):
         tx, p = optax.lbfgs(), jnp.array([-1.2, 1.0])
@@ -44,15 +53,22 @@ class Optax(Jax):
         return self.moved(optax.sgd(1.0)) or self.has("stochastic_round", "kahan")
 
     def eight_bits(self):
-        """There is a dtype for the first moment only, and what 8 bits lose there is lost."""
-        return self.has("8bit", "quantiz", "blockwise")
+        """Bytes of the state for each parameter: the first moment alone may have 8 bits."""
+        state = jax.eval_shape(optax.adamw(1e-3, mu_dtype=jnp.float8_e4m3fn).init, MATRIX)
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / MATRIX.size < 2.2
 
     def weighted(self):
-        params, tx = jnp.zeros(2), optax.MultiSteps(optax.sgd(1.0), 2)
-        state, update = tx.init(params), jax.jit(tx.update)
-        for g, tokens in ((1.0, 3), (4.0, 1)):
-            updates, state = update(np.full(2, g, np.float32), state, params, num_tokens=tokens)
-        return bool(np.allclose(updates, -1.75))
+        """Gradients 1 and 4 of 3 tokens and 1: the mean is 1.75, if all tokens are known before."""
+
+        def last(weigh):
+            params, tx = jnp.zeros(2), optax.MultiSteps(optax.sgd(1.0), 2)
+            state, update = tx.init(params), jax.jit(tx.update)
+            for g, tokens in ((1.0, 3), (4.0, 1)):
+                grads = np.full(2, g * weigh(tokens), np.float32)
+                updates, state = update(grads, state, params, num_tokens=tokens)
+            return np.allclose(updates, -1.75)
+
+        return last(lambda tokens: 1.0) or ("by hand" if last(lambda tokens: 2 * tokens / 4) else False)
 
     def skipping(self):
         return skips(optax.apply_if_finite(optax.adamw(1e-3), 5))
@@ -66,12 +82,24 @@ class Optax(Jax):
 
     def unused_group(self):
         try:
-            optax.multi_transform({"a": optax.sgd(0.1), "b": optax.sgd(1.0)}, {"x": "a"}).init(
-                {"x": jnp.ones(2)}
-            )
+            tx = optax.multi_transform({"a": optax.sgd(0.1), "b": optax.sgd(1.0)}, {"x": "a"})
+            tx.init({"x": jnp.ones(2)})
         except ValueError:
             return True
         return False
+
+    def one_cycle(self):
+        """The rate has its schedule; any number may follow one that a user writes."""
+        rate, momentum = optax.cosine_onecycle_schedule(100, 1.0), lambda step: 0.95 - 0.1 * (step > 0)
+        tx = optax.inject_hyperparams(optax.sgd)(rate, momentum=momentum)
+        seen, state, update = [], tx.init(jnp.ones(2)), jax.jit(tx.update)
+        for _ in range(2):
+            _, state = update(np.ones(2, np.float32), state)
+            seen.append(float(state.hyperparams["momentum"]))
+        return "by hand" if np.allclose(seen, [0.95, 0.85]) and not self.has("momentum") else False
+
+    def searching(self):
+        return self.has("range_test", "lr_find") and self.has("early_stop")
 
     def averages(self):
         average = optax.incremental_update(jnp.array(1.0), jnp.array(0.0), 0.25)
@@ -83,10 +111,7 @@ class Optax(Jax):
         tx, params = optax.adamw(1e-3), jnp.zeros(MATRIX.shape)
         split = lambda x: NamedSharding(mesh, PartitionSpec("data") if x.ndim else PartitionSpec())
         state = jax.jit(tx.init, out_shardings=jax.tree.map(split, jax.eval_shape(tx.init, params)))(params)
-        parts = [
-            x.addressable_shards[0].data.size * jax.device_count() for x in jax.tree.leaves(state) if x.ndim
-        ]
-        return "by hand" if parts == [MATRIX.size] * 2 and not self.has("sharding") else False
+        return "by hand" if in_parts(state) and not self.has("sharding") else False
 
     def migration(self):
         params = jnp.ones(2)
@@ -97,4 +122,8 @@ class Optax(Jax):
         return True
 
     def cost(self):
-        return self.has("cost", "flops")
+        """JAX has it for any function: bytes, as XLA counts."""
+        tx = optax.adamw(1e-3)
+        args = (MATRIX, jax.eval_shape(tx.init, MATRIX), MATRIX)
+        found = jax.jit(tx.update).lower(*args).compile().cost_analysis()
+        return "by hand" if found["bytes accessed"] > 24 * MATRIX.size and not self.has("cost") else False

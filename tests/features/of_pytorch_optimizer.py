@@ -57,9 +57,12 @@ class PytorchOptimizer(Torch):
     def second_moment(self):
         if super().second_moment():
             return True
-        p = one(1.0, torch.bfloat16)
-        wrapped = po.SafeFP16Optimizer(po.AdamW([p], lr=0.125))
-        return "with float32 copies" if all(x.dtype == torch.float32 for x in wrapped.fp32_params) else False
+        wrapped = po.SafeFP16Optimizer(po.AdamW([one(0.0, torch.bfloat16)], lr=0.125, weight_decay=0.0))
+        (copy,) = wrapped.fp32_params
+        for _ in range(3000):
+            copy.data.zero_()
+            step(wrapped.optimizer, copy, 1.0)
+        return "by float32 copies" if (abs(-copy / 0.125 - 1) < 0.05).all() else False
 
     def small_stepped(self, ps):
         return po.StableAdamW(ps, lr=1e-4, weight_decay=0.0, kahan_sum=True)

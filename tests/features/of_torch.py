@@ -60,7 +60,7 @@ class Torch:
         )  # Optimizer
 
     def lars_and_lamb(self):
-        return self.has("lars", "lamb_") or hasattr(torch.optim, "Lamb")
+        return hasattr(torch.optim, "LARS") or hasattr(torch.optim, "Lamb")
 
     def muon(self):
         return falls(lambda ps: torch.optim.Muon(ps, lr=0.05))

@@ -44,6 +44,11 @@ def without_a_schedule():
     return optax.contrib.prodigy(1.0), free, optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.01), sync_period=2)
 
 
+def entropy():
+    """Optax's, of two classes with the same logits: log 2."""
+    return optax.softmax_cross_entropy(np.zeros(2, np.float32), np.array([1.0, 0.0], np.float32))
+
+
 def skips(tx):
     """A gradient of NaN moves nothing, and the next step is as the first."""
     params, update = jnp.ones(2), jax.jit(tx.update)
@@ -52,6 +57,13 @@ def skips(tx):
     nothing, state = update(np.full(2, np.nan, np.float32), state, params)
     then, _ = update(params, state, params)
     return not np.any(nothing) and np.array_equal(then, first)
+
+
+def in_parts(state):
+    """Has each device its part of both moments, and no more?"""
+    slots = [x for x in jax.tree.leaves(state) if x.ndim]
+    held = [x.addressable_shards[0].data.size * jax.device_count() for x in slots]
+    return held == [MATRIX.size] * 2
 
 
 class Jax:
@@ -79,20 +91,8 @@ class Jax:
         (small, large), (small_again, _) = np.array(norms(1.0)), np.array(norms(100.0))
         return bool(np.allclose(large, 10 * small, rtol=1e-3) and np.allclose(small_again, small, rtol=1e-3))
 
-    def muon(self):
-        return falls(optax.contrib.muon(0.05))
-
-    def schedule_free(self):
-        return all(map(falls, without_a_schedule()))
-
     def shampoo(self):
         return self.has("shampoo", "soap")
-
-    def losses(self):
-        """Of two classes with the same logits: log 2."""
-        return bool(
-            jnp.allclose(optax.softmax_cross_entropy(jnp.zeros(2), jnp.array([1.0, 0.0])), jnp.log(2.0))
-        )
 
     def sparse(self):
         return self.has("sparse")
@@ -134,9 +134,3 @@ class Jax:
         """Do 100 steps of 1e-4 lead from 1 to 0.99?"""
         end, _ = path(tx, jnp.ones(4096, jnp.bfloat16), lambda p: jnp.full_like(p, 1e-4), 100)
         return bool(abs(np.array(end, np.float32).mean() - 0.99) < 3e-3)  # bf16 has 1/256 there
-
-    def one_cycle(self):
-        return self.has("one_cycle_schedule") and self.has("cyclic_with_momentum")
-
-    def searching(self):
-        return self.has("range_test", "lr_find") and self.has("early_stop")
