@@ -113,7 +113,7 @@ def test_sections(name, start):
         )
     run(torch_code, theirs)
     run(code, ours)
-    rtol = 1e-5 if name == "Minimize with L-BFGS" else tolerance(code)
+    rtol = 1e-6 if name == "Minimize with L-BFGS" else tolerance(code)
     seen = {"averaged", "rates", "least"} & ours.keys() & theirs.keys()
     for key in seen:
         assert_equal(ours[key], theirs[key], rtol)
