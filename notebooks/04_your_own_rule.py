@@ -175,7 +175,8 @@ for dtype, bound in (("float32", 1e-5), ("float64", 1e-12)):
     with jax.enable_x64(dtype == "float64"):
         found = np.asarray(updates_of(scale_by_grams(), jnp.asarray(gradients, dtype)))
     error = np.max(np.abs(found - expected))
-    assert found.dtype == dtype and error < bound
+    assert found.dtype == dtype
+    assert error < bound
     print(f"{dtype}: largest error of 20 steps {error:.0e}, largest update {np.max(np.abs(expected)):.1f}")
 
 # %% [markdown]
@@ -216,7 +217,7 @@ kernel = {"kernel": jnp.ones((64, 128)), "bias": jnp.zeros(128)}
 uses = [
     optax.chain(optax.clip_by_global_norm(1.0), scale_by_grams(), optax.scale(-1e-3)),
     gx.inject_hyperparams(grams)(1e-3, weight_decay=0.1, mask="matrices_only"),
-    gx.groups(grams(1e-3, weight_decay=0.1), {"bias$": dict(weight_decay=0.0, b1=0.5)}),
+    gx.groups(grams(1e-3, weight_decay=0.1), {"bias$": {"weight_decay": 0.0, "b1": 0.5}}),
     gx.skip_if(gx.accumulate(grams(1e-3), 4), gx.nonfinite()),
     gx.store(grams(1e-3), {"nu": gx.Rounded("bfloat16")}, seed=0),
     gx.precision(grams(1e-3), "8-bit"),
@@ -291,7 +292,8 @@ def adopt(learning_rate, b1=0.9, b2=0.9999, eps=1e-6, weight_decay=0.0, mask=Non
 
 
 first, second = updates_of(scale_by_adopt(), jnp.array([[2.0, -1.0], [4.0, -0.5]]))
-assert not jnp.any(first) and jnp.allclose(second, 0.1 * jnp.array([1.0, -0.5]))  # 4 / 2 is clipped at 1
+assert not jnp.any(first)
+assert jnp.allclose(second, 0.1 * jnp.array([1.0, -0.5]))  # 4 / 2 is clipped at 1
 
 # %% [markdown]
 # Why one would want that: one gradient in ten is 100, the others are -10, and so their mean is 1, and the
@@ -440,9 +442,9 @@ ax.set(
 _ = ax.legend()
 
 # %% [markdown]
-# At its own rate no rule stands out: the ranges overlap, and a task on which all come to 97 % cannot tell
-# more. What the picture does show is width: at rates with which AdamW and ADOPT no longer learn, Grams still
-# does. One small network is a reason to try that on yours, and no more.
+# At its own rate no rule stands out: the ranges overlap, and a task on which all come to about 97 % cannot
+# tell more. What the picture does show is width: at rates with which AdamW and ADOPT no longer learn, Grams
+# still does. One small network is a reason to try that on yours, and no more.
 #
 # What a rule costs, `cost` says without running it: the bytes that a step moves, per parameter, next to the
 # least that it could, and what it needs for a while. For Grams the CPU reads the gradient once more than for
