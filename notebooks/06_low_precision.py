@@ -219,6 +219,11 @@ def train(tx, dtype, weights, batches):
 held_out = noisy(jax.random.key(0), jnp.tile(jnp.arange(TRAIN, len(images)), 10))
 final = jax.jit(jax.vmap(lambda params: loss_of(params, *held_out)))
 
+# %% [markdown]
+# The formats, trained one after the other, each with all seeds under one `vmap`:
+
+# %%
+
 schedule = gx.warmup_cosine_decay_schedule(0.0, 2e-3, warmup_steps=30, decay_steps=STEPS + 1)
 adamw = gx.adamw(schedule, weight_decay=0.01)
 ROUNDED = "float32, bf16 start"
@@ -313,6 +318,7 @@ right.set(xlabel="share of the block's largest", ylabel="worst error of the root
 right.set(title="What is read back, rounded to the nearest")
 right.legend(fontsize=9)
 
+# %%
 equal = jnp.round(255 * nu / nu.max(axis=1, keepdims=True)) / 255 * nu.max(axis=1, keepdims=True)
 steps = jnp.abs(mu) / (jnp.sqrt(jnp.stack([nu, equal])) + 1e-8)
 print(f"in 255 equal steps {jnp.mean(equal == 0):.1%} would be 0, and the largest step of Adam")
