@@ -6,6 +6,7 @@ import io
 import pathlib
 import re
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -66,9 +67,45 @@ def test_links_lead_somewhere():
 
 
 def test_the_overview_names_every_public_function():
-    page = text("docs/overview.md")
-    functions = {n for n in dir(gx) if callable(getattr(gx, n)) and n[0].islower()}
-    assert {n for n in functions if f"`{n}" not in page and f"gx.{n}" not in page} == set()
+    text = (ROOT / "docs" / "overview.md").read_text()
+    functions = {n for n in dir(gradx) if callable(getattr(gradx, n)) and n[0].islower()}
+    missing = {n for n in functions if f"`{n}" not in text and f"gx.{n}" not in text}
+    assert missing == set()
+
+
+def section(title):
+    return (ROOT / "README.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_readme_s_differences_are_rows_of_their_page():
+    page = (ROOT / "docs" / "coming_from_optax.md").read_text()
+    rows = re.findall(r"^\| .*(?=\|$)", section("I come from Optax"), re.MULTILINE)
+    assert len(rows) == 13
+    assert [row for row in rows if f"\n{row}" not in page] == []
+
+
+def test_the_readme_s_recipes_are_those_of_their_page():
+    page = (ROOT / "docs" / "coming_from_pytorch.md").read_text()
+    assert re.findall(r"<!-- recipes -->(.*?)<!-- /recipes -->", page, re.DOTALL)[0] in section(
+        "I come from PyTorch"
+    )
+
+
+CALLS = re.findall(r"`(gx\..*?)`", section("Fix guide"))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_calls_of_the_fix_guide_work(call, lenient):
+    """Those that make a transformation take a step too."""
+    params = {"w": jnp.ones((8, 1)), "b": jnp.zeros(1)}
+    tx, batches = gradx.adamw(1e-3), jnp.ones((4, 16, 8))
+    state = gradx.skip_if(gradx.measured(tx), gradx.nonfinite()).init(params)
+    loss = lambda params, batch: jnp.mean((batch @ params["w"] + params["b"]) ** 2)
+    made = eval(call, {"gx": gradx} | locals())
+    if isinstance(made, gradx.GradientTransformation):
+        grads = jax.grad(loss)(params, batches[0])
+        updates, _ = made.update(grads, made.init(params), params, value=loss(params, batches[0]))
+        assert all(jnp.all(jnp.isfinite(u)) for u in jax.tree.leaves(updates))
 
 
 def test_the_changelog_has_this_version():
