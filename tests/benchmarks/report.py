@@ -181,21 +181,6 @@ def table(results: Records, t: Table) -> str:
     return "\n".join([f"{t.title}:", "", *lines])
 
 
-INTRODUCTION = """\
-gradx against Optax and torch, in one process, turn by turn; every ratio is the median of the rounds' ratios, and
-below 1 gradx is the faster. "40 × 256" is a tree of 40 leaves of 256 elements each. `results.json` has the quartiles;
-`make bench` measures all of it again in about half an hour on two cores. On a GPU it leaves torch out.
-"""
-GROWTH = """
-How time grows with parameters, and with leaves; level is linear (XLA itself takes more for each of thousands
-of leaves, from either library):
-
-![Time of a step for each parameter, from 100,000 to 200 million](parameters.png)
-
-![Time for each leaf of a step, of tracing and lowering, and of compiling, from 10 leaves to 4,000](leaves.png)
-"""
-
-
 def save(report: dict[str, Any], folder: pathlib.Path) -> None:
     """`results.json`, a result a line, and all tables in `tables.md`."""
     folder.mkdir(parents=True, exist_ok=True)

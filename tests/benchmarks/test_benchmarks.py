@@ -2,7 +2,6 @@
 
 import functools
 import json
-import re
 import sys
 from unittest.mock import ANY
 
@@ -260,17 +259,6 @@ def test_a_bad_argument_is_refused(args, message, capsys):
     with pytest.raises(SystemExit):
         command.parse_args(args)
     assert message in capsys.readouterr().err
-
-
-def test_the_readme_s_table_is_of_the_results():
-    folder = command.PUBLISHED
-    done = json.loads((folder / "results.json").read_text())
-    readme = (command.ROOT / "README.md").read_text()
-    assert report.into(readme, report.brief(done)) == readme
-    assert report.markdown(done) in (folder / "tables.md").read_text()
-    of = ("lamb", "resnet50", "float32", "step")
-    (lamb,) = (r for r in done["results"] if (r["optimizer"], r["tree"], r["dtype"], r["what"]) == of)
-    assert re.search(rf"\n\| lamb \|[^\n]*\| {report.ratio(lamb)} \|[^\n]*\| 60 / 84 \|", readme)
 
 
 def test_tables_go_between_the_marks():
