@@ -64,13 +64,9 @@ def legend(ax: Axes, lines: Sequence[Any], *, above: bool = False, grow: bool = 
         figure.set_figheight(figure.get_figheight() + 0.17 * rows * (1 + max(x.count("\n") for x in labels)))
     away = ScaledTranslation(0, (3 if above else -36) / 72, figure.dpi_scale_trans)  # -36: ticks and a label
     loc, corner = ("lower left", (0, 1)) if above else ("upper center", (0.5, 0))
-    place = {
-        "loc": loc,
-        "bbox_to_anchor": corner,
-        "bbox_transform": ax.transAxes + away,
-        "ncols": -(-len(lines) // rows),
-    }
-    ax.legend(lines, labels, fontsize="small", frameon=False, handlelength=3.5, borderaxespad=0, **place)
+    place = {"loc": loc, "bbox_to_anchor": corner, "bbox_transform": ax.transAxes + away, "borderaxespad": 0}
+    columns = -(-len(lines) // rows)
+    ax.legend(lines, labels, ncols=columns, fontsize="small", frameon=False, handlelength=3.5, **place)
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
