@@ -3,7 +3,7 @@
 Needs Matplotlib: `import gradx.plot`. Lines differ in style and marker, to be told apart in grey too.
 """
 
-from gradx.pictures.histories import *
-from gradx.pictures.range_tests import *
-from gradx.pictures.schedules import *
-from gradx.pictures.trajectories import *
+from gradx.pictures.history import *
+from gradx.pictures.range_test import *
+from gradx.pictures.schedule import *
+from gradx.pictures.trajectory import *

@@ -21,10 +21,11 @@ MARKERS = ("", "o", "s", "^", "D", "v", "P")  # seven and four have no common di
 MOST = 1000  # columns of pixels, about, in a picture
 
 
-def style(i: int) -> dict[str, Any]:
-    """How line `i` is drawn: no two of 28 have both line and marker in common."""
+def style(i: int, points: int) -> dict[str, Any]:
+    """How line `i`, of so many points, is drawn: no two of 28 have both line and marker in common."""
+    every = max(1, points // 12)
     own = {"color": COLORS[i % 7], "linestyle": LINES[i % 4], "marker": MARKERS[i % 7]}
-    return own | {"markevery": (0.02 * (i % 5), 0.1), "markersize": 4, "linewidth": 1.4}
+    return own | {"markevery": (i * every // 5 % every, every), "markersize": 4, "linewidth": 1.4}
 
 
 def new_axes(width: float = 7, height: float = 4) -> Axes:
@@ -47,16 +48,25 @@ def labels_of(owner: str, kind: str, drawn: Sequence[Any], labels: Sequence[str]
     return [name if ok else f"{kind} {i}" for i, (name, ok) in enumerate(zip(named, known, strict=True), 1)]
 
 
-def legend(ax: Axes, lines: Sequence[Any]) -> None:
-    """Below the label of x, where it covers nothing, as wide as the axes; long labels in several lines."""
+def legend(ax: Axes, lines: Sequence[Any], *, above: bool = False, grow: bool = False) -> None:
+    """Outside of the axes, where it covers nothing: below the label of x, or above; long labels in lines.
+
+    `grow` makes the figure higher by what it takes.
+    """
     figure = ax.get_figure(root=True)
     assert figure is not None
-    letters = int(ax.get_window_extent().width / figure.dpi * 72 / 4.6)  # of the small font, on average
+    letters = ax.get_window_extent().width / figure.dpi * 72 / 4.6  # of the small font, on average
+    letters = int(letters * (0.65 if above else 1.0))  # a heat map below takes the rest for its labels
     labels = [textwrap.fill(str(line.get_label()), max(20, letters - 8)) for line in lines]
-    columns = max(1, min(len(lines), letters // (8 + max(map(len, labels)))))
-    below = ax.transAxes + ScaledTranslation(0, -36 / 72, figure.dpi_scale_trans)  # ticks and a label
-    own = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "bbox_transform": below, "borderaxespad": 0}
-    ax.legend(lines, labels, fontsize="small", frameon=False, ncols=columns, handlelength=3.5, **own)
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    rows = -(-len(lines) // max(1, letters // (8 + longest)))
+    if grow:
+        figure.set_figheight(figure.get_figheight() + 0.17 * rows * (1 + max(x.count("\n") for x in labels)))
+    away = ScaledTranslation(0, (3 if above else -36) / 72, figure.dpi_scale_trans)  # -36: ticks and a label
+    loc, corner = ("lower left", (0, 1)) if above else ("upper center", (0.5, 0))
+    place = {"loc": loc, "bbox_to_anchor": corner, "bbox_transform": ax.transAxes + away, "borderaxespad": 0}
+    columns = -(-len(lines) // rows)
+    ax.legend(lines, labels, ncols=columns, fontsize="small", frameon=False, handlelength=3.5, **place)
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

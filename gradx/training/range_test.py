@@ -64,7 +64,7 @@ class RangeTest:
         Arguments:
           ax: the axes to draw into; new ones if not given.
         """
-        from gradx.pictures.range_tests import plot_range_test  # which needs Matplotlib
+        from gradx.pictures.range_test import plot_range_test  # which needs Matplotlib
 
         return plot_range_test(self, ax)
 

@@ -109,21 +109,22 @@ def plot_trajectory(
     marked |= {} if minimum is None else {"minimum": point(owner, "minimum", minimum)}
     paths = [np.asarray(visited(f, tx, marked["start"], steps)) for tx in transformations]
     (x0, x1), (y0, y1) = bounds or room(f, np.concatenate([*paths, *([xy] for xy in marked.values())]))
-    ax = new_axes(height=5.0) if ax is None else ax
+    is_new = ax is None
+    ax = new_axes(height=4.5) if ax is None else ax
     x, y = np.linspace(x0, x1, 201), np.linspace(y0, y1, 201)
     z = surface(f, np.stack(np.meshgrid(x, y), axis=-1))
     levels = np.unique(np.quantile(z[np.isfinite(z)], np.linspace(0, 1, 18)[1:-1] ** 2))
-    ax.contour(x, y, np.ma.masked_invalid(z), levels=levels, colors="0.75", linewidths=0.7)
+    ax.contour(x, y, np.ma.masked_invalid(z), levels=levels, colors="0.75", linewidths=0.7, linestyles="-")
     for i, (path, name) in enumerate(zip(paths, names, strict=True)):
-        own = style(i)
-        own |= {"marker": own["marker"] or ".", "markevery": max(1, steps // 20)}
+        own = style(i, steps)
+        own |= {"marker": own["marker"] or "x", "markevery": max(1, steps // 20)}
         ax.plot(*path.T, label=name, **own)
     for name, marker, size in (("start", "o", 9), ("minimum", "*", 14)):
         if name in marked:
             ends = {"markerfacecolor": "white", "markeredgecolor": "black", "zorder": 3}
             ax.plot(*np.asarray(marked[name])[:, None], marker, label=name, markersize=size, **ends)
     ax.set(xlabel="x", ylabel="y", xlim=(x0, x1), ylim=(y0, y1))
-    legend(ax, ax.get_lines())
+    legend(ax, ax.get_lines(), grow=is_new)
     return ax
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradx.pictures.canvas import MOST, Axes, plt, style, thinned
+from gradx.pictures.canvas import MOST, Axes, legend, plt, style, thinned
 
 __all__ = ["plot_history"]
 
@@ -63,6 +63,7 @@ def plot_history(history: Any, *, axes: Any = None) -> np.ndarray:
     if len(set(lengths.values())) > 1 or count < 2:
         raise ValueError(f"plot_history: all must have as many steps, two or more; found: {lengths}")
     kinds = [panel for panel in PANELS if panel in panels]
+    is_new = axes is None
     axes = new_panels(kinds, panels) if axes is None else np.ravel(np.array(axes, dtype=object))
     if len(axes) != len(kinds):
         raise ValueError(f"plot_history: {len(kinds)} axes are needed, for {kinds}, got {len(axes)}")
@@ -71,7 +72,7 @@ def plot_history(history: Any, *, axes: Any = None) -> np.ndarray:
         if is_map(panel, columns):
             heat_map(ax, x, columns)
         else:
-            lines(ax, panel, x, columns)
+            lines(ax, panel, x, columns, grow=is_new)
     axes[-1].set_xlabel("step")
     return axes
 
@@ -80,8 +81,7 @@ def table(history: Any) -> Mapping[str, Any]:
     """Columns by name."""
     if isinstance(history, str | os.PathLike):  # a kill may leave half a row
         with pathlib.Path(history).open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        history = [{name: float(x) for name, x in row.items()} for row in rows]
+            history = [row for row in csv.DictReader(file) if None not in row.values()]
     if isinstance(history, Mapping):
         return jax.device_get(dict(history))
     if not isinstance(history, Sequence) or not all(isinstance(row, Mapping) for row in history):
@@ -95,8 +95,8 @@ def table(history: Any) -> Mapping[str, Any]:
     for i, row in enumerate(history):
         if row.keys() != names:
             raise ValueError(
-                f"plot_history: every step must have the same names: entry {i} lacks "
-                f"{sorted(names - row.keys())} of the first, which lacks {sorted(row.keys() - names)} of it"
+                f"plot_history: the names of entry {i} are not those of the first; missing: "
+                f"{sorted(names - row.keys())}, new: {sorted(row.keys() - names)}"
             )
     rows = jax.device_get([list(row.values()) for row in history])
     return dict(zip(names, zip(*rows, strict=True), strict=True))
@@ -120,31 +120,30 @@ def is_map(panel: str, columns: Sequence[str] | Mapping[str, Any]) -> bool:
 def new_panels(kinds: list[str], panels: dict[str, list[str]]) -> np.ndarray:
     """Panels over one x, one below the other; a heat map is as high as its rows need."""
     heights = [0.7 + 0.16 * min(len(panels[k]), 40) if is_map(k, panels[k]) else 1.9 for k in kinds]
-    figure, axes = plt.subplots(
-        len(kinds), figsize=(7, sum(heights) + 0.5), height_ratios=heights, sharex=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    figure.align_ylabels()
-    return axes[:, 0]
+    size = (7, sum(heights) + 0.5)
+    grid = {"height_ratios": heights, "sharex": True, "squeeze": False}
+    return plt.subplots(len(kinds), figsize=size, layout="constrained", **grid)[1][:, 0]
 
 
-def lines(ax: Axes, panel: str, x: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+def layer(name: str) -> str:
+    """`trust_ratio/<path>` without what the panel says anyway."""
+    return re.sub(r"trust_ratio(_\d+)?/", "", name)
+
+
+def lines(ax: Axes, panel: str, x: np.ndarray, columns: dict[str, np.ndarray], *, grow: bool) -> None:
     """A line for each; norms and trust ratios by their logarithms."""
-    ending = "_norm" if panel == "norm" else "no ending"
-    short = {name: re.sub(r"trust_ratio(_\d+)?/", "", name).removesuffix(ending) for name in columns}
+    drawn = []
     for i, (name, y) in enumerate(columns.items()):
-        ax.plot(*thinned(x, y), label=short[name], **style(i))
-    if len(columns) == 1:
-        panel = next(iter(columns)).replace("_", " ")
-    is_log = ending == "_norm" or panel == "trust ratio"
-    if is_log and any((y > 0).any() for y in columns.values()):
+        x_drawn, y_drawn = thinned(x, y)
+        drawn += ax.plot(x_drawn, y_drawn, label=layer(name).removesuffix("_norm"), **style(i, len(x_drawn)))
+    title = panel if len(columns) > 1 else next(iter(columns)).replace("_", " ")
+    if panel in ("norm", "trust ratio") and any((y > 0).any() for y in columns.values()):
         ax.set_yscale("log", nonpositive="mask")
-        panel = f"{panel}\n(log scale)"
-    ax.set_ylabel(panel)
+        title = f"{title}\n(log scale)"
+    ax.set_ylabel(title)
     ax.grid(alpha=0.3)
     if len(columns) > 1:
-        own = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0, "handlelength": 3}
-        ax.legend(fontsize="small", frameon=False, **own)
+        legend(ax, drawn, above=True, grow=grow)
 
 
 def heat_map(ax: Axes, x: np.ndarray, columns: dict[str, np.ndarray]) -> None:
@@ -157,8 +156,7 @@ def heat_map(ax: Axes, x: np.ndarray, columns: dict[str, np.ndarray]) -> None:
     scale = {"norm": "log", "vmin": 1 / most, "vmax": most, "cmap": "cividis"}
     mesh = ax.pcolormesh(x[::every], rows, z, shading="nearest", rasterized=True, **scale)
     skip = -(-len(rows) // 40)
-    short = [re.sub(r"trust_ratio(_\d+)?/", "", name) for name in columns]
-    ax.set_yticks(rows[::skip], short[::skip], fontsize="x-small")
+    ax.set_yticks(rows[::skip], [layer(name) for name in columns][::skip], fontsize="x-small")
     ax.invert_yaxis()
     ticks = [1 / most, most**-0.5, 1.0, most**0.5, most]
     figure = ax.get_figure(root=True)

@@ -16,6 +16,7 @@ def plot_range_test(found: Any, ax: Axes | None = None) -> Axes:
       found: a `RangeTest`, as `lr_range_test` returns it.
       ax: the axes to draw into; new ones if not given.
     """
+    is_new = ax is None
     ax = new_axes() if ax is None else ax
     rates, smoothed = found.learning_rates, found.smoothed
     ax.plot(rates, found.losses, ls="", marker=".", ms=4, color="0.6", label="loss")
@@ -29,5 +30,5 @@ def plot_range_test(found: Any, ax: Axes | None = None) -> Axes:
         ax.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low))
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss", title="learning rate range test")
     ax.grid(alpha=0.3)
-    legend(ax, ax.get_lines())
+    legend(ax, ax.get_lines(), grow=is_new)
     return ax

@@ -49,23 +49,28 @@ def plot_schedule(
     positive_integer("plot_schedule", steps=count)
     names = labels_of("plot_schedule", "schedule", schedules, labels)
     are_schedules("plot_schedule", [s for s in schedules if not isinstance(s, Cycle)])
-    ax = new_axes() if ax is None else ax
-    right = None
-    lines = list(ax.get_lines())
+    drawn: list[tuple[Callable, str, bool]] = []  # the schedule, its label, whether it is a momentum
     for schedule, name in zip(schedules, names, strict=True):
-        drawn = [(schedule, name, ax)]
         if isinstance(schedule, Cycle):
-            right = ax.twinx() if right is None else right
-            drawn = [(schedule[0], f"{name}: {ylabel}", ax), (schedule[1], f"{name}: momentum", right)]
-            right.set_ylabel("momentum")
-        for function, label, into in drawn:
-            check_schedule("plot_schedule", label, function)
-            x, y = thinned(np.arange(count + 1), values(function, count))
-            x = x / epoch if epoch else x
-            lines += into.plot(x, y, label=label, drawstyle="steps-post", **style(len(lines)))
+            drawn += [(schedule[0], f"{name}: {ylabel}", False), (schedule[1], f"{name}: momentum", True)]
+        else:
+            drawn.append((schedule, name, False))
+    for schedule, name, _ in drawn:
+        check_schedule("plot_schedule", name, schedule)
+    curves = [values(schedule, count) for schedule, *_ in drawn]
+    is_new = ax is None
+    ax = new_axes() if ax is None else ax
+    right = ax.twinx() if any(is_momentum for *_, is_momentum in drawn) else ax
+    lines = list(ax.get_lines())
+    for y, (_, name, is_momentum) in zip(curves, drawn, strict=True):
+        x, y = thinned(np.arange(count + 1), y)
+        into, own = right if is_momentum else ax, style(len(lines), len(x))
+        lines += into.plot(x / epoch if epoch else x, y, label=name, drawstyle="steps-post", **own)
+    if right is not ax:
+        right.set_ylabel("momentum")
     ax.set(xlabel="epoch" if epoch else "step", ylabel=ylabel)
     ax.grid(alpha=0.3)
-    legend(ax, lines)
+    legend(ax, lines, grow=is_new)
     return ax
 
 
