@@ -136,6 +136,7 @@ def test_a_cost_as_a_table():
 
 
 def test_a_cost_in_a_notebook():
+    assert repr(SMALL) == str(SMALL) == str(gx.Costs({"": SMALL})) == repr(gx.Costs({"": SMALL}))
     page = gx.Costs({"a & b": SMALL})._repr_html_()
     assert page.startswith("<table><tr><th></th><th>a &amp; b</th></tr>")
     assert "<tr><th>compiled for</th><td>a &lt;GPU&gt;</td></tr>" in page

@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     print("\n" + report.markdown(done))
     if publish:
         readme = ROOT / "README.md"
-        readme.write_text(report.into(readme.read_text(), report.markdown(done, brief=True)))
+        readme.write_text(report.into(readme.read_text(), report.brief(done)))
     print(f"\nSaved in {folder}{' and in the README' * publish}.")
 
 

@@ -1,4 +1,4 @@
-"""What was measured, as JSON, as Markdown tables, and in the README between two marks."""
+"""What was measured: as JSON, as a page of Markdown tables, and in short in the README between two marks."""
 
 import json
 import pathlib
@@ -60,27 +60,25 @@ class Table(NamedTuple):
     what: str
     cell: Callable[[dict], str]
     dtype: str = "float32"
-    brief: bool = False  # in the README too
 
 
 TABLES = [
-    Table("One jitted, donated step: time over Optax's, and gradx's time", "step", times, brief=True),
-    Table("The same step over torch's: `foreach`, `fused`", "step", torch_times, brief=True),
+    Table("One jitted, donated step: time over Optax's, and gradx's time", "step", times),
+    Table("The same step over torch's: `foreach`, `fused`", "step", torch_times),
     Table(
         "With bfloat16 parameters: time over Optax's. gradx keeps float32 slots there, and moves more; in "
         "Optax's bfloat16 slots the second moment stalls",
         "step",
         times,
         "bfloat16",
-        brief=True,
     ),
     Table("Over torch's, likewise", "step", torch_times, "bfloat16"),
-    Table("To trace and lower: time over Optax's", "trace + lower", times, brief=True),
-    Table("To trace, lower and compile: time over Optax's", "trace + lower + compile", times, brief=True),
-    Table("`update` outside of jit, the first call: time over Optax's", "eager, first", times, brief=True),
-    Table("Later calls: time over Optax's", "eager", times, brief=True),
+    Table("To trace and lower: time over Optax's", "trace + lower", times),
+    Table("To trace, lower and compile: time over Optax's", "trace + lower + compile", times),
+    Table("`update` outside of jit, the first call: time over Optax's", "eager, first", times),
+    Table("Later calls: time over Optax's", "eager", times),
     Table("`init`: time over Optax's", "init", times),
-    Table("Bytes a step moves, for each parameter: gradx / Optax", "bytes", pair(parameters, 1), brief=True),
+    Table("Bytes a step moves, for each parameter: gradx / Optax", "bytes", pair(parameters, 1)),
     Table("Bytes of temporaries, for each parameter", "temporaries", pair(parameters, 1)),
     Table("Arguments and temporaries, MB", "peak", pair(lambda record: 1e6, 0)),
     Table(
@@ -95,15 +93,44 @@ TABLES = [
 ]
 
 
-def markdown(report: dict[str, Any], *, brief: bool = False) -> str:
+def markdown(report: dict[str, Any]) -> str:
     """The tables that have a row, after a line that says where they are from."""
+    return "\n\n".join([origin(report), *filter(None, (table(report["results"], t) for t in TABLES))])
+
+
+def origin(report: dict[str, Any]) -> str:
+    """What was measured, on what, and when."""
     m = report["machine"]
     libraries = ", ".join(f"{name} {m[name]}" for name in ("gradx", "jax", "optax", "torch") if m[name])
     copied = f"{m['copy_bandwidth'] / 1e9:.1f} GB/s copied"
     quick = ", a quick run" * m["quick"]
-    head = f"{libraries}; {m['device']}, {m['cpus']} cores, {copied}; {m['date']}{quick}."
-    tables = [table(report["results"], t) for t in TABLES if t.brief or not brief]
-    return "\n\n".join([head, *filter(None, tables)])
+    return f"{libraries}; {m['device']}, {m['cpus']} cores, {copied}; {m['date']}{quick}."
+
+
+def ratio(record: dict[str, Any]) -> str:
+    return f"{record['ratios']['optax']['median']:.2f}"
+
+
+# The columns of the README's table: heading, tree, what is measured, cell.
+BRIEF = [
+    ("a step, GPT-2 small", "gpt2", "step", ratio),
+    ("ResNet-50", "resnet50", "step", ratio),
+    ("1,000 × 256", "1000x256", "step", ratio),
+    ("to trace and compile, ResNet-50", "resnet50", "trace + lower + compile", ratio),
+    ("bytes a step moves for a parameter, gradx / Optax", "resnet50", "bytes", pair(parameters, 0)),
+]
+
+
+def brief(report: dict[str, Any]) -> str:
+    """The README's table: an optimizer a row, what a user waits for a column."""
+    found = {(r["optimizer"], r["tree"], r["what"]): r for r in report["results"] if r["dtype"] == "float32"}
+    lines = ["| | " + " | ".join(heading for heading, *_ in BRIEF) + " |", "|---" * (1 + len(BRIEF)) + "|"]
+    for optimizer in OPTIMIZERS:
+        records = [(found.get((optimizer, tree, what)), cell) for _, tree, what, cell in BRIEF]
+        if any(record for record, _ in records):
+            cells = [cell(record) if record else "" for record, cell in records]
+            lines.append(f"| {optimizer} | {' | '.join(cells)} |")
+    return "\n".join([origin(report), "", *lines])
 
 
 def line(records: Records) -> str:
@@ -130,12 +157,27 @@ def table(results: Records, t: Table) -> str:
     return "\n".join([f"{t.title}:", "", *lines])
 
 
+INTRODUCTION = """\
+gradx against Optax and torch, in one process, turn by turn; every ratio is the median of the rounds' ratios, and
+below 1 gradx is the faster. "40 × 256" is a tree of 40 leaves of 256 elements each. `results.json` has the quartiles;
+`make bench` measures all of it again in about half an hour on two cores. On a GPU it leaves torch out.
+"""
+GROWTH = """
+How time grows with parameters, and with leaves; level is linear (XLA itself takes more for each of thousands
+of leaves, from either library):
+
+![Time of a step for each parameter, from 100,000 to 200 million](parameters.png)
+
+![Time for each leaf of a step, of tracing and lowering, and of compiling, from 10 leaves to 4,000](leaves.png)
+"""
+
+
 def save(report: dict[str, Any], folder: pathlib.Path) -> None:
     """`results.json`, a result a line, and all tables in `tables.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     machine, results = json.dumps(report["machine"]), ",\n".join(map(json.dumps, report["results"]))
     (folder / "results.json").write_text(f'{{"machine": {machine},\n"results": [\n{results}\n]}}\n')
-    (folder / "tables.md").write_text(markdown(report) + "\n")
+    (folder / "tables.md").write_text(f"# Speed\n\n{INTRODUCTION}\n{markdown(report)}\n{GROWTH}")
 
 
 def into(text: str, block: str) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import sys
 from unittest.mock import ANY
 
@@ -113,7 +114,7 @@ def test_a_case_goes_through_json(measured):
 def test_a_case_goes_through_markdown(measured):
     folder, done = measured
     text = (folder / "tables.md").read_text()
-    assert text == report.markdown(done) + "\n"
+    assert f"\n\n{report.markdown(done)}\n\n" in text
     assert "a quick run." in text
     step = next(r for r in done["results"] if r["tree"] == "40x256" and r["what"] == "step")
     rows = f"| | 40 × 256 |\n|---|---|\n| clip+adamw | {report.times(step)} |"
@@ -237,6 +238,17 @@ def test_a_bad_argument_is_refused(args, message, capsys):
     with pytest.raises(SystemExit):
         command.parse_args(args)
     assert message in capsys.readouterr().err
+
+
+def test_the_readme_s_table_is_of_the_results():
+    folder = command.PUBLISHED
+    done = json.loads((folder / "results.json").read_text())
+    readme = (command.ROOT / "README.md").read_text()
+    assert report.into(readme, report.brief(done)) == readme
+    assert report.markdown(done) in (folder / "tables.md").read_text()
+    of = ("lamb", "resnet50", "float32", "step")
+    (lamb,) = (r for r in done["results"] if (r["optimizer"], r["tree"], r["dtype"], r["what"]) == of)
+    assert re.search(rf"\n\| lamb \|[^\n]*\| {report.ratio(lamb)} \|[^\n]*\| 60 / 84 \|", readme)
 
 
 def test_tables_go_between_the_marks():
