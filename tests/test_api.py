@@ -14,15 +14,16 @@ import gradx
 
 ROOT = pathlib.Path(gradx.__file__).parent
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")
-FACADES = {ROOT / "torch.py", ROOT / "keras.py"}  # what is in them is listed where it is defined
-# Names of other libraries, which would clash here: they are in the facades. And what imports Flax.
-FOREIGN = {*(ROOT / "conventions").glob("*.py"), *FACADES, ROOT / "flax.py"}
+FACADES = {ROOT / f"{name}.py" for name in ("keras", "plot", "torch")}  # listed where it is defined
+# Names of other libraries, which would clash here: they are in the facades. And what imports an extra.
+OWN_IMPORT = {*(ROOT / "conventions").glob("*.py"), *(ROOT / "pictures").glob("*.py"), ROOT / "flax.py"}
+FOREIGN = OWN_IMPORT | FACADES
 
 # What a module imports only where it is used, and is installed as an extra.
 EXTRAS = {
     "gradx.flax": {"flax"},
+    "gradx.pictures.canvas": {"matplotlib"},
     "gradx.states.checkpoint": {"orbax"},
-    "gradx.training.range_test": {"matplotlib"},
     "gradx.training.writers": {"tensorboardX"},
 }
 
@@ -36,9 +37,9 @@ FLOORS = [
     ["leaves", "leafwise"],
     ["transforms"],
     ["optimizers"],
-    ["minimize", "step", "conventions", "cost", "distributed", "states", "training"],
+    ["minimize", "step", "conventions", "cost", "distributed", "pictures", "states", "training"],
     ["low_precision"],
-    ["torch", "keras", "flax"],
+    ["torch", "keras", "flax", "plot"],
 ]
 
 

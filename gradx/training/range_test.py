@@ -59,34 +59,14 @@ class RangeTest:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the losses against the rate, with what is suggested; returns Matplotlib's axes.
+        """Draw the losses against the rate, as `gradx.plot.plot_range_test` does; returns Matplotlib's axes.
 
         Arguments:
           ax: the axes to draw into; new ones if not given.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as e:
-            raise ImportError("RangeTest.plot needs Matplotlib: pip install matplotlib") from e
-        if ax is None:
-            ax = plt.subplots(figsize=(6, 3.6), layout="constrained")[1]
-        rates, smoothed = self.learning_rates, self.smoothed
-        ax.plot(rates, self.losses, color="0.7", lw=0.8, label="loss")
-        ax.plot(rates, smoothed, color="black", lw=1.6, label="smoothed")
-        for name, rate, marker in [
-            ("steepest", self.steepest, "v"),
-            ("minimum / 10", self.minimum_tenth, "o"),
-        ]:
-            height = np.interp(np.log(rate), np.log(rates), smoothed)
-            style = {"marker": marker, "ms": 8, "ls": "", "color": "white", "markeredgecolor": "black"}
-            ax.plot([rate], [height], label=f"{name}: {rate:.2g}", **style)
-        low, high = self.losses.min(), smoothed[: np.argmin(smoothed) + 1].max()
-        if high > low:  # what is beyond would leave nothing to be seen of the rest
-            ax.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low))
-        ax.set(xscale="log", xlabel="learning rate", ylabel="loss", title="learning rate range test")
-        ax.grid(alpha=0.3)
-        ax.legend()
-        return ax
+        from gradx.pictures.range_tests import plot_range_test  # which needs Matplotlib
+
+        return plot_range_test(self, ax)
 
 
 def lr_range_test(

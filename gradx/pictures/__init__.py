@@ -1,0 +1,1 @@
+"""Pictures, each in a file of its own; `gradx.plot` has all of them."""

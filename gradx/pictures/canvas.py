@@ -1,0 +1,68 @@
+"""What all pictures share: Matplotlib, axes, styles that differ in grey, legends beside the data."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+try:
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import ScaledTranslation
+except ImportError as e:
+    raise ImportError("gradx.plot needs Matplotlib: pip install 'gradx[plot]'") from e
+
+__all__ = []
+
+COLORS = ("black", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("", "o", "s", "^", "D", "v", "P")  # seven and four have no common divisor: 28 pairs
+MOST = 1000  # columns of pixels, about, in a picture
+
+
+def style(i: int) -> dict[str, Any]:
+    """How line `i` is drawn: no two of 28 have both line and marker in common."""
+    own = {"color": COLORS[i % 7], "linestyle": LINES[i % 4], "marker": MARKERS[i % 7]}
+    return own | {"markevery": (0.02 * (i % 5), 0.1), "markersize": 4, "linewidth": 1.4}
+
+
+def new_axes(width: float = 7, height: float = 4) -> Axes:
+    """The axes of a new figure, in inches, in which nothing is cut off."""
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def labels_of(owner: str, kind: str, drawn: Sequence[Any], labels: Sequence[str] | None) -> list[str]:
+    """The labels that were given, one for each of what is drawn; else the calls or names."""
+    if not drawn:
+        raise ValueError(f"{owner}: give at least one {kind}")
+    if labels is not None:
+        if isinstance(labels, str) or len(labels) != len(drawn):
+            raise ValueError(
+                f"{owner}: labels must be {len(drawn)} names, one for each {kind}, got {labels!r}"
+            )
+        return [str(label) for label in labels]
+    named = [getattr(x, "__name__", None) or repr(x) for x in drawn]
+    known = [" at 0x" not in name and name != "<lambda>" for name in named]
+    return [name if ok else f"{kind} {i}" for i, (name, ok) in enumerate(zip(named, known, strict=True), 1)]
+
+
+def legend(ax: Axes, lines: Sequence[Any]) -> None:
+    """Below the label of x, where it covers nothing, as wide as the axes; long labels in several lines."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    letters = int(ax.get_window_extent().width / figure.dpi * 72 / 4.6)  # of the small font, on average
+    labels = [textwrap.fill(str(line.get_label()), max(20, letters - 8)) for line in lines]
+    columns = max(1, min(len(lines), letters // (8 + max(map(len, labels)))))
+    below = ax.transAxes + ScaledTranslation(0, -36 / 72, figure.dpi_scale_trans)  # ticks and a label
+    own = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "bbox_transform": below, "borderaxespad": 0}
+    ax.legend(lines, labels, fontsize="small", frameon=False, ncols=columns, handlelength=3.5, **own)
+
+
+def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of many stretches its first, least, greatest and last point: drawn, they look as all do."""
+    if len(x) <= 2 * MOST:
+        return x, y
+    stretches = np.array_split(np.arange(len(x)), MOST // 2)
+    kept = np.unique([(i[0], i[np.argmin(y[i])], i[np.argmax(y[i])], i[-1]) for i in stretches])
+    return x[kept], y[kept]
