@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Chains
 #
-# Every optimizer in gradx is a chain of small transformations of the gradient. This notebook goes from SGD to
-# LAMB one link at a time and shows what each link does to one gradient; then it looks at a chain from outside
-# (how it prints, what its state holds, when two are equal) and trains a network with it.
+# Every optimizer in gradx is a chain of small transformations of the gradient. This notebook goes from SGD
+# to LAMB one link at a time and shows what each link does to one gradient. Then it looks at a chain from
+# outside (how it prints, what its state holds, when two are equal) and trains a network with it.
 #
 # It needs `pip install 'gradx[notebooks]'`, or `make lab` in a clone.
 
@@ -25,12 +25,13 @@ plt.rcParams.update({"figure.dpi": 80, "figure.constrained_layout.use": True, "f
 # %% [markdown]
 # ## One gradient
 #
-# Two parameters, a kernel and a bias, and a gradient whose elements are of very different sizes, as those of
-# real networks are. A transformation is a pair of functions: `init` makes a state from the parameters, and
-# `update` takes gradients and state to updates and the next state. The updates are *added* to the parameters.
+# Two parameters, a kernel and a bias, and a gradient whose elements differ in size by far, as those of real
+# networks do. A transformation is a pair of functions: `init` makes a state from the parameters, and
+# `update` turns gradients and state into updates and the next state. The updates are *added* to the
+# parameters.
 
 # %%
-params = {"kernel": jnp.array([[0.5, -1.0], [2.0, 1.0], [-0.5, 1.5]]), "bias": jnp.array([0.1, -0.1])}
+params = {"kernel": jnp.array([[0.5, -1.0], [2.0, 1.0], [-0.5, 1.5]]), "bias": jnp.array([0.5, -0.5])}
 gradient = {"kernel": jnp.array([[4.0, -2.0], [0.8, 0.2], [-0.05, 0.01]]), "bias": jnp.array([0.3, -0.02])}
 
 tx = gx.scale_by_learning_rate(0.1)  # SGD
@@ -41,7 +42,7 @@ updates
 
 # %% [markdown]
 # The pictures below show such updates, the kernel above the bias. The darker an element, the larger it is
-# beside the others of its picture.
+# beside the others of its column. SGD changes the scale of the gradient, and nothing else:
 
 
 # %%
@@ -50,17 +51,19 @@ def first_update(tx):
 
 
 def show(trees):
-    figure, axes = plt.subplots(1, len(trees), figsize=(1.45 * len(trees), 2.5), squeeze=False)
-    for ax, (title, tree) in zip(axes.flat, trees.items(), strict=True):
+    axes = plt.subplots(1, len(trees), figsize=(1.45 * len(trees), 2.5))[1]
+    for ax, (title, tree) in zip(axes, trees.items(), strict=True):
         rows = np.concatenate([tree["kernel"], np.full((1, 2), np.nan), tree["bias"][None]])
+        rows = np.round(rows, 6) + 0.0  # no rounding errors, no -0
         size = np.abs(rows)
-        ax.imshow(size, cmap="Greys", vmin=0, vmax=1.25 * np.nanmax(size), aspect="auto")
+        ax.imshow(size, cmap="Greys", vmin=0, vmax=1.25 * np.nanmax(size) or 1, aspect="auto")
         for (i, j), x in np.ndenumerate(rows):
-            dark = size[i, j] > 0.6 * np.nanmax(size)
-            ax.text(j, i, "" if np.isnan(x) else f"{x:.2g}", ha="center", va="center", color="w" if dark else "k")
+            color = "w" if size[i, j] > 0.6 * np.nanmax(size) else "k"
+            ax.text(j, i, "" if np.isnan(x) else f"{x:.2g}", ha="center", va="center", color=color)
         ax.set_title(title, fontsize=9)
         ax.set_xticks([])
-        ax.set_yticks([1, 4] if ax is axes.flat[0] else [], ["kernel", "bias"] if ax is axes.flat[0] else [])
+        ax.set_yticks([1, 4], ["kernel", "bias"] if ax is axes[0] else ["", ""])
+        ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
 
 
@@ -69,55 +72,59 @@ show({"gradient": gradient, "SGD": first_update(tx)})
 # %% [markdown]
 # ## Momentum: `trace`
 #
-# `trace` adds up the gradients of the past, each step 0.9 times as much of them as before. At the first step there is
-# no past. Its effect shows over steps: where the gradient stays the same the updates grow, up to ten times;
-# where its sign changes at every step, they shrink. `nesterov=True` looks one step ahead.
+# `trace` adds each gradient to 0.9 times the sum so far. The first step has no past, so the effect shows
+# over several: where the gradient stays the same, updates grow, up to ten times; where its sign changes at
+# every step, they shrink to about half. (`nesterov=True` weighs the newest gradient more.)
 
 # %%
 chains = {
     "SGD": gx.scale_by_learning_rate(0.1),
     "momentum": gx.chain(gx.trace(0.9), gx.scale_by_learning_rate(0.1)),
-    "Nesterov": gx.chain(gx.trace(0.9, nesterov=True), gx.scale_by_learning_rate(0.1)),
     "Adam": gx.chain(gx.scale_by_adam(), gx.scale_by_learning_rate(0.1)),
 }
 
 
-def norms(tx, signs):
-    """The norm of the update at each step, if the gradient comes with these signs."""
+def norms(tx, factors):
+    """The norm of the update at each step, if the gradient comes times these factors."""
 
-    def step(state, sign):
-        updates, state = tx.update(jax.tree.map(lambda g: sign * g, gradient), state, params)
+    def step(state, factor):
+        updates, state = tx.update(jax.tree.map(lambda g: factor * g, gradient), state, params)
         return state, optax.global_norm(updates)
 
-    return jax.lax.scan(step, tx.init(params), signs)[1]
+    return jax.lax.scan(step, tx.init(params), factors)[1]
 
 
 steps = jnp.arange(30)
+streams = {
+    "the same gradient at every step": steps * 0 + 1.0,
+    "its sign changes at every step": (-1.0) ** steps,
+}
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 2.8), sharey=True)
-for ax, name, signs in [(axes[0], "the same gradient", steps * 0 + 1.0), (axes[1], "signs in turn", (-1.0) ** steps)]:
-    for (label, tx), line in zip(chains.items(), ["-", "--", ":", "-."], strict=True):
-        ax.semilogy(steps + 1, norms(tx, signs), line, label=label)
-    ax.set(title=name, xlabel="step")
+for ax, (title, factors) in zip(axes, streams.items(), strict=True):
+    for (label, tx), line in zip(chains.items(), ["-", "--", ":"], strict=True):
+        ax.semilogy(steps + 1, norms(tx, factors), line, label=label)
+    ax.set(title=title, xlabel="step")
 axes[0].set_ylabel("norm of the update")
-axes[1].legend(loc="lower right")
-_ = figure
+_ = axes[0].legend(loc="lower right")
 
 # %% [markdown]
 # ## Adam: `scale_by_adam`
 #
-# The same picture shows what Adam's link does: its updates have one size, whatever that of the gradient. It divides
-# the mean of each element by its root mean square, so that at the first step only the sign is left.
+# `scale_by_adam` divides the mean of each element by its root mean square. At the first step both are that
+# one gradient, so that its sign alone is left: all elements move alike, whatever the size of their
+# gradients. Above, Adam's updates stay at one length where gradients agree, and become small where they do
+# not.
 
 # %%
-tx = gx.chain(gx.scale_by_adam(), gx.scale_by_learning_rate(0.1))
-show({"SGD": first_update(chains["SGD"]), "Adam": first_update(tx)})
+adam = gx.chain(gx.scale_by_adam(), gx.scale_by_learning_rate(0.1))
+show({"SGD": first_update(chains["SGD"]), "Adam": first_update(adam)})
 
 # %% [markdown]
 # ## AdamW: `add_decayed_weights`
 #
-# Decay pulls each parameter towards 0 by a share of itself. It needs the parameters, which is why `update` is given
-# them, and it is often kept from biases and norms by a mask. Beside the parameters, what decay by 0.2 adds to
-# the step: the second differs from Adam by -0.1 · 0.2 · parameter, and the third only in the kernel.
+# Decay pulls each parameter towards 0 by a share of itself; this link is why `update` is given the
+# parameters. AdamW differs from Adam by -0.1 · 0.2 · parameter. A mask keeps decay from biases and the
+# scales of norms, as is usual: the last column differs from Adam in the kernel only.
 
 # %%
 adamw = gx.chain(gx.scale_by_adam(), gx.add_decayed_weights(0.2), gx.scale_by_learning_rate(0.1))
@@ -126,24 +133,26 @@ masked = gx.chain(
     gx.add_decayed_weights(0.2, mask="matrices_only"),
     gx.scale_by_learning_rate(0.1),
 )
-show({"parameters": params, "Adam": first_update(tx), "AdamW": first_update(adamw), "masked": first_update(masked)})
+updates = {"Adam": first_update(adam), "AdamW": first_update(adamw), "AdamW, masked": first_update(masked)}
+show({"parameters": params} | updates)
 
 # %% [markdown]
-# **The order of links matters.** In front of Adam, the share is part of the gradient (L2), and is divided as it is:
-# where the gradient is large nothing of it is left. Behind Adam, all parameters decay alike.
-# Notebook [2](02_watching_optimizers.ipynb) measures what that does over a run.
+# **The order of links matters.** In front of Adam, the share is a part of the gradient (L2), and is divided
+# with it. At the first step, of which Adam keeps the sign, nothing is left of it. Behind Adam, every
+# parameter decays by the same share. The columns are what decay adds to Adam's step; [notebook
+# 2](02_watching_optimizers.ipynb) shows what that does over a run.
 
 # %%
 l2 = gx.chain(gx.add_decayed_weights(0.2), gx.scale_by_adam(), gx.scale_by_learning_rate(0.1))
-difference = lambda a, b: jax.tree.map(lambda x, y: x - y, first_update(a), first_update(b))
-show({"parameters": params, "decay, L2": difference(l2, tx), "decay, AdamW": difference(adamw, tx)})
+added = lambda tx: jax.tree.map(jnp.subtract, first_update(tx), first_update(adam))
+show({"parameters": params, "by L2": added(l2), "by AdamW": added(adamw)})
 
 # %% [markdown]
 # ## Clipping: `clip_by_global_norm`
 #
-# In front of all, it shortens a gradient whose norm over *all* arrays is above a bound, and keeps its direction. Behind
-# it Adam would hide a common factor; what is left of it is one bad step that weighs less. Here the gradient is
-# 100 times as large at one step of 30: without clipping, that step is what Adam remembers.
+# In front of all, it shortens a gradient whose norm over *all* arrays is above a bound, and keeps its
+# direction. Here the gradient is 100 times as large at step 10. Without clipping, Adam's root mean square
+# remembers that step long after its mean has forgotten it, and the updates become small.
 
 # %%
 clipped = gx.chain(gx.clip_by_global_norm(1.0), gx.scale_by_adam(), gx.scale_by_learning_rate(0.1))
@@ -151,14 +160,16 @@ spike = jnp.where(steps == 9, 100.0, 1.0)
 figure, ax = plt.subplots(figsize=(6, 2.8))
 ax.plot(steps + 1, norms(tx, spike), "--", label="Adam")
 ax.plot(steps + 1, norms(clipped, spike), "-", label="clipped")
-ax.set(title="one gradient of 30 is 100 times as large", xlabel="step", ylabel="norm of the update")
+ax.set(
+    title="the gradient of step 10 is 100 times as large", xlabel="step", ylabel="norm of the update", ylim=0
+)
 _ = ax.legend()
 
 # %% [markdown]
 # ## LAMB: `scale_by_trust_ratio`
 #
-# Last, each array's update is brought to the norm of its parameter, so that with a learning rate of 0.1 every array moves
-# by a tenth of itself. With that, the whole of LAMB, link by link: what leaves each link at the first step.
+# Last, each array's update is brought to the norm of its parameter: with a learning rate of 0.1, every array
+# moves by a tenth of its own norm. That is LAMB. What leaves each link at the first step:
 
 # %%
 links = [
@@ -170,13 +181,13 @@ links = [
 ]
 names = ["clip", "Adam", "decay", "trust ratio", "learning rate"]
 after = [first_update(gx.chain(*links[: i + 1])) for i in range(len(links))]
-show({"gradient": gradient} | dict(zip(names, after, strict=True)))
+stages = {"gradient": gradient} | dict(zip(names, after, strict=True))
+show(stages)
 
 # %%
-norm = lambda tree, name: float(jnp.linalg.norm(tree[name]))
 print(f"{'norm of':14} {'kernel':>8} {'bias':>8}")
-for name, tree in {"parameters": params, "gradient": gradient, **dict(zip(names, after, strict=True))}.items():
-    print(f"{name:14} {norm(tree, 'kernel'):8.3f} {norm(tree, 'bias'):8.3f}")
+for name, tree in ({"parameters": params} | stages).items():
+    print(f"{name:14} {jnp.linalg.norm(tree['kernel']):8.3f} {jnp.linalg.norm(tree['bias']):8.3f}")
 
 # %% [markdown]
 # ## A schedule in the rate
@@ -191,19 +202,17 @@ lamb
 # %% [markdown]
 # ## A chain is a value
 #
-# It prints as the call that made it. Two of equal calls are equal, have one hash, and are compiled once where one is a
-# static argument of `jit`; and pickle keeps them.
+# It prints as the call that made it (above, point at a name to read what the link does). Equal calls make
+# equal values with one hash, so `jit` compiles once for both as a static argument; and pickle keeps them.
 
 # %%
 again = gx.chain(*links[:-1], gx.scale_by_learning_rate(schedule))
 print(repr(gx.chain(gx.scale_by_adam(), gx.scale_by_learning_rate(1e-3))))
-assert lamb == again
-assert hash(lamb) == hash(again)
-assert pickle.loads(pickle.dumps(lamb)) == lamb
-assert lamb != adamw
+print(lamb == again, hash(lamb) == hash(again), pickle.loads(pickle.dumps(lamb)) == lamb, lamb == adamw)
 
 # %% [markdown]
-# The optimizers by name are such chains, to the last bit:
+# The optimizers by name are such chains. Ten steps with either end at the same bits; the largest
+# differences:
 
 
 # %%
@@ -220,12 +229,18 @@ def largest_difference(tx, other):
     return float(abs(run(tx) - run(other)).max())
 
 
-by_name = gx.lamb(schedule, weight_decay=0.2, mask="matrices_only")
-print("AdamW:", largest_difference(adamw, gx.adamw(0.1, weight_decay=0.2)))
-print("LAMB: ", largest_difference(lamb, gx.chain(gx.clip_by_global_norm(1.0), by_name)))
+adamw_by_name = gx.adamw(0.1, weight_decay=0.2)
+lamb_by_name = gx.chain(
+    gx.clip_by_global_norm(1.0), gx.lamb(schedule, weight_decay=0.2, mask="matrices_only")
+)
+{
+    "AdamW": largest_difference(adamw, adamw_by_name),
+    "LAMB": largest_difference(lamb, lamb_by_name),
+    "AdamW and LAMB": largest_difference(adamw, lamb),
+}
 
 # %% [markdown]
-# `explain` tells which links each parameter goes through, and with what. The bias has no decay:
+# `explain` lists the links that each parameter goes through, and with what. The bias has no decay:
 
 # %%
 gx.explain(lamb, params)
@@ -233,16 +248,17 @@ gx.explain(lamb, params)
 # %% [markdown]
 # ## The state
 #
-# It is the tuple of the states of the links, and `jax.eval_shape` shows it without computing anything. Clipping and
-# the trust ratio remember nothing; Adam has two slots for each parameter. They are float32 for these bfloat16 parameters
-# too, as the mean of squares stalls in fewer bits (notebook [6](06_low_precision.ipynb)).
+# It is the tuple of the states of the links, and `jax.eval_shape` shows it without computing anything.
+# Clipping and the trust ratio remember nothing; Adam has two slots for each parameter, `mu` and `nu`. They
+# are float32 for these bfloat16 parameters too, as a mean of squares stalls in fewer bits ([notebook
+# 6](06_low_precision.ipynb)).
 
 # %%
 half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
 jax.eval_shape(lamb.init, half)
 
 # %% [markdown]
-# `slots` lists what a state holds of each parameter by name, wherever in a chain it is:
+# `slots` finds, by name, what a state holds for each parameter, wherever in a chain it is. After one step:
 
 # %%
 state = lamb.init(params)
@@ -253,7 +269,8 @@ for name, path, value in gx.slots(state, params):
 # %% [markdown]
 # ## Optax within, and within Optax
 #
-# A chain takes any transformation of Optax as a link, and is itself one of Optax.
+# A chain takes any transformation of Optax as a link, and is itself one that `optax.chain` takes. The
+# differences from the chain of gradx alone, over ten steps:
 
 # %%
 foreign = gx.chain(optax.clip_by_global_norm(1.0), gx.scale_by_adam(), optax.scale(-0.1))
@@ -263,8 +280,9 @@ print(largest_difference(clipped, foreign), largest_difference(clipped, within))
 # %% [markdown]
 # ## Ten lines of training
 #
-# Handwritten digits, a network with one hidden layer, and the LAMB from above. `measured` around it keeps in the state what the
-# links do, and computes nothing else anew.
+# Handwritten digits, a network with one hidden layer, and LAMB with the schedule, 300 steps of 128 digits.
+# `measured` keeps in the state what the links do (rate, norms, clipping, trust ratios), and `metrics` reads
+# it.
 
 # %%
 digits = load_digits()
@@ -308,7 +326,8 @@ right = jnp.mean(scores(network, images[test]).argmax(axis=1) == labels[test])
 print(f"{right:.1%} of the test digits are right")
 
 # %% [markdown]
-# `plot_history` draws what was measured.
+# `plot_history` draws what was measured. The biases start at 0: without a norm to go by their trust ratio is
+# 1 at the first step; then it is small, as they are, which is why many leave biases out of LAMB's scaling.
 
 # %%
 axes = gradx.plot.plot_history(history)
@@ -316,6 +335,6 @@ axes = gradx.plot.plot_history(history)
 # %% [markdown]
 # ## Where to go on
 #
-# [Watching optimizers](02_watching_optimizers.ipynb) compares sixteen of them on surfaces that can be drawn,
-# [Schedules and the range test](03_schedules.ipynb) picks a learning rate, and
-# [Your own rule](04_your_own_rule.ipynb) adds a link of your own.
+# [Watching optimizers](02_watching_optimizers.ipynb) compares twelve of them on surfaces that can be drawn,
+# [Schedules and the range test](03_schedules.ipynb) picks a learning rate, and [Your own
+# rule](04_your_own_rule.ipynb) adds a link of your own.
