@@ -19,9 +19,14 @@ PUBLIC = {
     "gradx.conventions.torch_optimizers": "gradx.torch",
     "gradx.conventions.torch_schedulers": "gradx.torch",
     "gradx.flax": "gradx.flax",
-    "gradx.plot": "gradx.plot",
+    **{
+        f"gradx.pictures.{file}": "gradx.plot"
+        for file in ("histories", "range_tests", "schedules", "trajectories")
+    },
 }
-LINK = re.compile(r"^ *(`{3,}).*?^ *\1|`[^`\n]*`|\[((?:`[^`]*`|[^]`])*)\]\(([^)\s]+)\)", re.DOTALL | re.MULTILINE)
+LINK = re.compile(
+    r"^ *(`{3,}).*?^ *\1|`[^`\n]*`|\[((?:`[^`]*`|[^]`])*)\]\(([^)\s]+)\)", re.DOTALL | re.MULTILINE
+)
 
 
 def page(path):
@@ -80,7 +85,19 @@ def names(module):
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets) == "__all__"]
     listed = [name for names in lists for name in ast.literal_eval(names) if name in defined]
-    return [f"{PUBLIC.get(module, 'gradx')}.{name}" for name in sorted(listed, key=lambda n: n[0].isupper())]
+    listed.sort(key=lambda name: name[0].isupper())
+    return [f"{PUBLIC.get(module, 'gradx')}.{name}" for name in listed]
+
+
+def documented(module):
+    """Directives for what a module defines, under public names; a module may have the name of its function."""
+    directives = []
+    for name in names(module):
+        inside = f"{name}.{name.rpartition('.')[2]}" if name == module else name
+        directives.append(
+            f"::: {inside}\n    options: {{ heading: {name}, toc_label: {name.rpartition('.')[2]} }}"
+        )
+    return "\n\n".join(directives)
 
 
 def on_files(files, config):
@@ -98,5 +115,7 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     if page.file.generated_by:
         return markdown
-    public = lambda match: "\n\n".join(f"::: {name}" for name in names(match[1]))
-    return relinked(re.sub(r"^::: ([\w.]+)$", public, markdown, flags=re.MULTILINE), f"docs/{page.file.src_uri}")
+    public = lambda match: documented(match[1])
+    return relinked(
+        re.sub(r"^::: ([\w.]+)$", public, markdown, flags=re.MULTILINE), f"docs/{page.file.src_uri}"
+    )
