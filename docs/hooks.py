@@ -1,8 +1,8 @@
 """What MkDocs needs besides: pages made of files that lie elsewhere, and links that lead to them.
 
-The README is the home page; each notebook, with its outputs, and each example is a page. A link that leads to a
-file of the repository leads to its page here, or, where it has none, becomes its text. On the pages of the API
-`::: gradx.optimizers.adam` stands for what that module defines of its `__all__`, by the public names.
+The README is the home page; each notebook, with its outputs, and each example is a page. A link that leads
+to a file of the repository leads to its page here, or, where it has none, becomes its text. On the pages of
+the API `::: gradx.optimizers.adam` stands for what that module defines of its `__all__`, by the public names.
 """
 
 import ast
@@ -80,7 +80,7 @@ def shown(part):
 
 
 def names(module):
-    """What a module defines of its `__all__`: functions first, as `gradx.<name>` or where else they are public."""
+    """What a module defines of its `__all__`: functions first, as `gradx.<name>` or where they are public."""
     tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets) == "__all__"]
@@ -90,7 +90,7 @@ def names(module):
 
 
 def documented(module):
-    """Directives for what a module defines, under public names; a module may have the name of its function."""
+    """Directives for what a module defines, by public names; a module may have the name of its function."""
     directives = []
     for name in names(module):
         inside = f"{name}.{name.rpartition('.')[2]}" if name == module else name
