@@ -1,0 +1,121 @@
+"""What MkDocs needs besides: pages made of files that lie elsewhere, and links that lead to them.
+
+The README is the home page; each notebook, with its outputs, and each example is a page. A link that leads
+to a file of the repository leads to its page here, or, where it has none, becomes its text. On the pages of
+the API `::: gradx.optimizers.adam` stands for what that module defines of its `__all__`, by the public names.
+"""
+
+import ast
+import json
+import pathlib
+import posixpath
+import re
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+# Where the names of a module are public, if not as `gradx.<name>`.
+PUBLIC = {
+    "gradx.conventions.keras_optimizers": "gradx.keras",
+    "gradx.conventions.torch_optimizers": "gradx.torch",
+    "gradx.conventions.torch_schedulers": "gradx.torch",
+    "gradx.flax": "gradx.flax",
+    **{
+        f"gradx.pictures.{file}": "gradx.plot"
+        for file in ("histories", "range_tests", "schedules", "trajectories")
+    },
+}
+LINK = re.compile(
+    r"^ *(`{3,}).*?^ *\1|`[^`\n]*`|\[((?:`[^`]*`|[^]`])*)\]\(([^)\s]+)\)", re.DOTALL | re.MULTILINE
+)
+
+
+def page(path):
+    """The page of a file of the repository; None if it has none."""
+    if re.fullmatch(r"(notebooks|examples)/\w+\.(py|ipynb)", path):
+        return posixpath.splitext(path)[0] + ".md"
+    return path[len("docs/") :] if path.startswith("docs/") else PAGES.get(path)
+
+
+def relinked(text, source):
+    """Markdown whose links, relative to the file `source`, are relative to its page."""
+
+    def link(match):
+        label, target = match[2], match[3]
+        if target is None or re.match(r"#|\w+:", target):  # code, or nothing to do
+            return match[0]
+        path, *anchor = target.split("#")
+        to = page(posixpath.normpath(posixpath.join(posixpath.dirname(source), path)))
+        if to is None:
+            return label
+        return f"[{label}]({'#'.join([posixpath.relpath(to, posixpath.dirname(page(source))), *anchor])})"
+
+    return LINK.sub(link, text)
+
+
+def example(name, text):
+    """A script, introduced by its docstring, whose commands stand alone on their lines."""
+    head = ast.parse(text).body[0]
+    words = re.sub("^(?=python )", "    ", ast.literal_eval(head.value), flags=re.MULTILINE)
+    code = "\n".join(text.splitlines()[head.end_lineno :]).strip()
+    return f"# {name}\n\n{words}\n\n````python\n{code}\n````\n"
+
+
+def notebook(text):
+    """A notebook with what its cells showed."""
+    cells = json.loads(text)["cells"]
+    return "\n\n".join(part for cell in cells for part in [shown(cell), *map(shown, cell.get("outputs", []))])
+
+
+def shown(part):
+    """A cell, or what one showed: a picture, HTML or text."""
+    kind, data = part.get("cell_type"), part.get("data", {})
+    if kind:
+        source = "".join(part["source"])
+        return source if kind == "markdown" else f"````python\n{source}\n````"
+    if "image/png" in data:
+        return f'<img class="output" alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
+    if "text/html" in data:
+        return f'<div class="output">{"".join(data["text/html"])}</div>'
+    return f"```` {{ .text .output }}\n{''.join(data.get('text/plain') or part['text']).rstrip()}\n````"
+
+
+def names(module):
+    """What a module defines of its `__all__`: functions first, as `gradx.<name>` or where they are public."""
+    tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets) == "__all__"]
+    listed = [name for names in lists for name in ast.literal_eval(names) if name in defined]
+    listed.sort(key=lambda name: name[0].isupper())
+    return [f"{PUBLIC.get(module, 'gradx')}.{name}" for name in listed]
+
+
+def documented(module):
+    """Directives for what a module defines, by public names; a module may have the name of its function."""
+    directives = []
+    for name in names(module):
+        inside = f"{name}.{name.rpartition('.')[2]}" if name == module else name
+        directives.append(
+            f"::: {inside}\n    options: {{ heading: {name}, toc_label: {name.rpartition('.')[2]} }}"
+        )
+    return "\n\n".join(directives)
+
+
+def on_files(files, config):
+    from mkdocs.structure.files import File
+
+    makers = {".md": relinked, ".py": lambda text, source: example(posixpath.basename(source), text)}
+    makers[".ipynb"] = lambda text, source: relinked(notebook(text), source)
+    for path in [*PAGES, *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("examples/*.py")]:
+        source = (ROOT / path).relative_to(ROOT).as_posix()
+        content = makers[posixpath.splitext(source)[1]]((ROOT / path).read_text(), source)
+        files.append(File.generated(config, page(source), content=content))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    if page.file.generated_by:
+        return markdown
+    public = lambda match: documented(match[1])
+    return relinked(
+        re.sub(r"^::: ([\w.]+)$", public, markdown, flags=re.MULTILINE), f"docs/{page.file.src_uri}"
+    )
