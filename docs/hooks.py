@@ -20,8 +20,7 @@ PUBLIC = {
     "gradx.conventions.torch_schedulers": "gradx.torch",
     "gradx.flax": "gradx.flax",
     **{
-        f"gradx.pictures.{file}": "gradx.plot"
-        for file in ("histories", "range_tests", "schedules", "trajectories")
+        f"gradx.pictures.{file}": "gradx.plot" for file in ("history", "range_test", "schedule", "trajectory")
     },
 }
 LINK = re.compile(
