@@ -36,7 +36,7 @@ notebooks: $(VENV)/notebooks.stamp
 	$(BIN)/python -m tests.notebooks $(ARGS)
 
 lab: $(VENV)/lab.stamp
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks $(ARGS)
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --strict $(ARGS)
