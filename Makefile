@@ -39,7 +39,7 @@ lab: $(VENV)/lab.stamp
 	$(BIN)/jupyter lab notebooks $(ARGS)
 
 docs: $(VENV)/docs.stamp
-	$(BIN)/mkdocs build --strict $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 dist: $(VENV)/release.stamp
 	rm -rf dist

@@ -13,16 +13,14 @@ import re
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-# Where the names of a module are public, if not as `gradx.<name>`.
+# Where the names of a module are public, by the beginning of its own; the others as `gradx.<name>`.
 PUBLIC = {
-    "gradx.conventions.keras_optimizers": "gradx.keras",
-    "gradx.conventions.torch_optimizers": "gradx.torch",
-    "gradx.conventions.torch_schedulers": "gradx.torch",
+    "gradx.conventions.keras": "gradx.keras",
+    "gradx.conventions.torch": "gradx.torch",
     "gradx.flax": "gradx.flax",
-    **{
-        f"gradx.pictures.{file}": "gradx.plot" for file in ("history", "range_test", "schedule", "trajectory")
-    },
+    "gradx.pictures": "gradx.plot",
 }
+ENTRY = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 LINK = re.compile(
     r"^ *(`{3,}).*?^ *\1|`[^`\n]*`|\[((?:`[^`]*`|[^]`])*)\]\(([^)\s]+)\)", re.DOTALL | re.MULTILINE
 )
@@ -75,28 +73,39 @@ def shown(part):
         return f'<img class="output" alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
     if "text/html" in data:
         return f'<div class="output">{"".join(data["text/html"])}</div>'
-    return f"```` {{ .text .output }}\n{''.join(data.get('text/plain') or part['text']).rstrip()}\n````"
+    plain = "".join(data.get("text/plain") or part["text"]).rstrip()
+    return f"```` {{ .text .output .no-copy }}\n{plain}\n````"
 
 
 def names(module):
-    """What a module defines of its `__all__`: functions first, as `gradx.<name>` or where they are public."""
+    """What a module defines of its `__all__`, functions first: where each is public, and where it is found.
+
+    A name that its module has too is found inside, where mkdocstrings does not take it for the module.
+    """
     tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
-    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets) == "__all__"]
-    listed = [name for names in lists for name in ast.literal_eval(names) if name in defined]
-    listed.sort(key=lambda name: name[0].isupper())
-    return [f"{PUBLIC.get(module, 'gradx')}.{name}" for name in listed]
+    listed = [name for node in lists for name in ast.literal_eval(node) if name in defined]
+    place = next((PUBLIC[start] for start in PUBLIC if module.startswith(start)), "gradx")
+    ordered = [f"{place}.{name}" for name in sorted(listed, key=lambda name: name[0].isupper())]
+    return {public: f"{public}.{public.split('.')[-1]}" if public == module else public for public in ordered}
 
 
 def documented(module):
-    """Directives for what a module defines, by public names; a module may have the name of its function."""
-    directives = []
-    for name in names(module):
-        inside = f"{name}.{name.rpartition('.')[2]}" if name == module else name
-        directives.append(
-            f"::: {inside}\n    options: {{ heading: {name}, toc_label: {name.rpartition('.')[2]} }}"
-        )
-    return "\n\n".join(directives)
+    """Directives for what a module defines, with public names as headings."""
+    options = "    options: {{ heading: {0}, toc_label: {1} }}"
+    return "\n\n".join(
+        f"::: {inside}\n{options.format(public, public.split('.')[-1])}"
+        for public, inside in names(module).items()
+    )
+
+
+def referred(text, modules):
+    """Markdown whose names in tables, as `adamw`, lead to the API, if one of the modules defines them."""
+    found = {public: inside for module in modules for public, inside in names(module).items()}
+    link = lambda m: f"[{m[0]}][{found[f'gradx.{m[1]}']}]" if f"gradx.{m[1]}" in found else m[0]
+    row = lambda line: re.sub(r"(?<![\[`])`([\w.]+)`(?!\])", link, line[0])
+    return re.sub(r"^\|.*$", row, text, flags=re.MULTILINE)
 
 
 def on_files(files, config):
@@ -112,9 +121,10 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    if page.file.generated_by:
-        return markdown
-    public = lambda match: documented(match[1])
-    return relinked(
-        re.sub(r"^::: ([\w.]+)$", public, markdown, flags=re.MULTILINE), f"docs/{page.file.src_uri}"
-    )
+    if not page.file.generated_by:
+        entries = ENTRY.sub(lambda match: documented(match[1]), markdown)
+        markdown = relinked(entries, f"docs/{page.file.src_uri}")
+    if page.file.src_uri in ("index.md", "overview.md"):
+        api = "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
+        markdown = referred(markdown, ENTRY.findall(api))
+    return markdown

@@ -1,6 +1,7 @@
 """The site's own code, and that its pages are complete; `make docs` builds it."""
 
 import importlib.util
+import inspect
 import json
 import pathlib
 import pkgutil
@@ -11,9 +12,17 @@ import pytest
 import gradx
 
 ROOT = pathlib.Path(__file__).parent.parent
-spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-hooks = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(hooks)
+
+
+def loaded(name):
+    """A file of docs/, which is no package; it needs nothing of MkDocs but to be called by it."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hooks, docstrings = loaded("hooks"), loaded("docstrings")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +61,7 @@ def test_a_notebook_shows_its_outputs():
     ]
     parts = hooks.notebook(json.dumps({"cells": cells})).split("\n\n")
     assert parts[:2] == ["# One\ntwo", "````python\nprint(a)\n````"]
-    assert parts[2] == "```` { .text .output }\na\nb\n````"
+    assert parts[2] == "```` { .text .output .no-copy }\na\nb\n````"
     assert parts[3] == '<div class="output"><table></table></div>'
     assert 'src="data:image/png;base64,AAAA"' in parts[4]
 
@@ -68,6 +77,46 @@ def test_every_module_with_public_names_is_on_a_page_of_the_api():
 def test_a_module_that_has_the_name_of_its_function():
     first, *_ = hooks.documented("gradx.cost").split("\n\n")
     assert first == "::: gradx.cost.cost\n    options: { heading: gradx.cost, toc_label: cost }"
+
+
+def test_names_in_tables_lead_to_the_api():
+    text = "`sgd` is left\n| `sgd`, `cost` | [`adamw`](x.md), `gx.sgd`, `Any` |"
+    expected = text.replace("| `sgd`, `cost`", "| [`sgd`][gradx.sgd], [`cost`][gradx.cost.cost]")
+    assert hooks.referred(text, ["gradx.optimizers.sgd", "gradx.cost"]) == expected
+
+
+def test_a_docstring_becomes_markdown():
+    text = """Scale.
+
+        u = a * g
+
+    Arguments:
+      a, b: numbers; with more
+        than a line.
+      mode: "x": one.
+
+    Raises ValueError.
+
+    >>> f(1)
+    2
+    """
+    expected = """Scale.
+
+        u = a * g
+
+    **Arguments**
+
+    - **`a`**, **`b`** – numbers; with more
+        than a line.
+    - **`mode`** – "x": one.
+
+    Raises ValueError.
+
+    ```pycon
+    >>> f(1)
+    2
+    ```"""
+    assert docstrings.markdown(inspect.cleandoc(text)) == inspect.cleandoc(expected)
 
 
 def test_every_page_is_in_the_navigation():
