@@ -1,12 +1,12 @@
 # `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make bench`, `make bench-formats`,
-# `make bench-scale`, `make notebooks`, `make lab`, `make docs`, `make lint`: each needs only Python 3.11 or newer, git and make. What it
-# runs with goes into .venv the first time, and is left alone after.
+# `make bench-scale`, `make notebooks`, `make lab`, `make docs`, `make dist`, `make lint`: each needs only Python 3.11
+# or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto -q
 
-.PHONY: demo test test-all test-parity test-targets bench bench-formats bench-scale notebooks lab docs lint format clean
+.PHONY: demo test test-all test-parity test-targets bench bench-formats bench-scale notebooks lab docs dist lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
@@ -40,6 +40,11 @@ lab: $(VENV)/lab.stamp
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --strict $(ARGS)
+
+dist: $(VENV)/release.stamp
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m tests.release dist/*.whl
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

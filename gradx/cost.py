@@ -69,6 +69,8 @@ class Cost:
     def __str__(self) -> str:
         return str(Costs({"": self}))
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         return Costs({"": self})._repr_html_()
 
@@ -117,6 +119,8 @@ class Costs(dict[str, Cost]):
             for label, *cells in zip(*columns, strict=True)
         ]
         return "\n".join(lines if any(self) else lines[1:])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self)

@@ -6,6 +6,7 @@ returns remembers the call instead, and compares, hashes, prints and pickles by 
 """
 
 import functools
+import html
 import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -36,20 +37,20 @@ class Call:
     def hash(self) -> int:
         return hash(self.key)  # kept: a jitted step asks for it at every call
 
-    def __repr__(self) -> str:
-        """The call as one would write it: what is at its default is left out."""
+    def shown(self) -> list[tuple[str, Any]]:
+        """The arguments as one would write them, ('name=' or nothing, value): without those at a default."""
         shown = []
         for name, value in self.bound.arguments.items():
             parameter = self.bound.signature.parameters[name]
             if parameter.kind is parameter.VAR_POSITIONAL:
-                shown += map(text, value)
+                shown += [("", x) for x in value]
             elif parameter.kind is parameter.VAR_KEYWORD:
-                shown += [f"{k}={text(v)}" for k, v in value.items()]
+                shown += [(f"{k}=", v) for k, v in value.items()]
             elif parameter.default is parameter.empty:
-                shown.append(text(value))
+                shown.append(("", value))
             elif frozen(value) != frozen(parameter.default):
-                shown.append(f"{name}={text(value)}")
-        return f"{text(self.function)}({', '.join(shown)})"
+                shown.append((f"{name}=", value))
+        return shown
 
 
 class Made:
@@ -73,7 +74,10 @@ class Made:
         return super().__hash__() if self._call is None else self._call.hash
 
     def __repr__(self) -> str:
-        return super().__repr__() if self._call is None else repr(self._call)
+        return super().__repr__() if self._call is None else text(self)
+
+    def _repr_html_(self) -> str | None:  # in a notebook
+        return None if self._call is None else f"<pre>{markup(self)}</pre>"
 
     def _copy(self) -> Any:
         copy = type(self).__new__(type(self))
@@ -180,14 +184,52 @@ class ById:
         return id(self.value)
 
 
+def pieces(value: Any) -> tuple[str, list[tuple[str, Any]], str] | None:
+    """What opens the text of a call or a container, what is in it with its labels, and what closes it."""
+    call = getattr(value, "_call", None)
+    if isinstance(call, Call):
+        return f"{text(call.function)}(", call.shown(), ")"
+    if type(value) is dict:
+        return "{", [(f"{text(k)}: ", v) for k, v in value.items()], "}"
+    if type(value) is list:
+        return "[", [("", x) for x in value], "]"
+    if type(value) is tuple:
+        return "(", [("", x) for x in value], ",)" if len(value) == 1 else ")"
+    return None
+
+
 def text(value: Any) -> str:
     """`repr`, but a function or a type by its name, and a foreign transformation by its maker's."""
-    if getattr(value, "_call", None) is None and isinstance(value, optax.GradientTransformation):
+    found = pieces(value)
+    if found is not None:
+        opening, inside, closing = found
+        return opening + ", ".join(label + text(x) for label, x in inside) + closing
+    if isinstance(value, optax.GradientTransformation):
         return f"{getattr(value.update, '__qualname__', 'transformation').partition('.')[0]}(...)"
-    if type(value) is dict:
-        return "{" + ", ".join(f"{text(k)}: {text(v)}" for k, v in value.items()) + "}"
-    if type(value) is list:
-        return f"[{', '.join(map(text, value))}]"
-    if type(value) is tuple:
-        return f"({', '.join(map(text, value))}{',' if len(value) == 1 else ''})"
     return repr(value) if isinstance(value, Made) else getattr(value, "__name__", repr(value))
+
+
+WIDTH = 80  # characters of a line in a notebook
+
+
+def markup(value: Any, indent: int = 0, label: str = "") -> str:
+    """`text` as HTML: what is too long for a line has a line for each argument; a name tells what it does."""
+    found = pieces(value)
+    if found is None:
+        return html.escape(label + text(value), quote=False)
+    opening, inside, closing = found
+    if isinstance(call := getattr(value, "_call", None), Call):
+        about, _, _ = (inspect.getdoc(call.function) or "").partition("\n")
+        opening = f'<b title="{html.escape(about)}">{html.escape(opening[:-1], quote=False)}</b>('
+    lines = [markup(x, indent + 4, name) for name, x in inside]
+    if indent + len(label) + len(text(value)) <= WIDTH or not lines:
+        return html.escape(label, quote=False) + opening + ", ".join(lines) + closing
+    new = f"\n{' ' * (indent + 4)}"
+    return (
+        html.escape(label, quote=False)
+        + opening
+        + new
+        + f",{new}".join(lines)
+        + f",\n{' ' * indent}"
+        + closing[-1]
+    )

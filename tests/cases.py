@@ -81,7 +81,7 @@ NO_SCALARS = dict.fromkeys(
 )
 
 OWN_DEFAULTS = {
-    "test_has_the_arguments_of_optax_first": "a default differs, see the README's table of differences"
+    "test_has_the_arguments_of_optax_first": "a default differs, see the table in docs/coming_from_optax.md"
 }
 NO_COMPLEX = {"test_complex_parameters": "the sign of a complex number is not defined: refused"}
 NO_COUNT = {"test_its_state_can_be_searched_with_optax": "it takes a schedule's first value only"}

@@ -170,23 +170,22 @@ ABOUT = {
 MATRIX = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
 
 
-def memory(tx: Any) -> tuple[int, str]:
-    """(slots of the parameter's size, stacked or not; bytes of state a parameter) of a float32 matrix."""
+def memory(tx: Any) -> str:
+    """Slots of the parameter's size, stacked or not (and bytes of state a parameter), of a float32 matrix."""
     state = jax.tree.leaves(jax.eval_shape(tx.init, MATRIX))
     size = sum(x.size * x.dtype.itemsize for x in state) / MATRIX.size
-    return sum(x.size // MATRIX.size for x in state), f"{size:.2f}".rstrip("0").rstrip(".")
+    return f"{sum(x.size // MATRIX.size for x in state)} ({f'{size:.2f}'.rstrip('0').rstrip('.')})"
 
 
 def line(name: str, about: About) -> str:
     case = next(c for c in CASES if c.optimizer.__name__ == name)
     made = {"": case.make()} | {f" with {k}": case.make(**v) for k, v in about.variants.items()}
-    columns = zip(*map(memory, made.values()), strict=True)
-    slots, size = (", ".join(f"{x}{k}" for k, x in zip(made, column, strict=True)) for column in columns)
-    return f"| `{name}` | {about.paper} | {slots} | {size} | {about.when} | {about.rate} |"
+    slots = ", ".join(f"{memory(tx)}{variant}" for variant, tx in made.items())
+    return f"| `{name}` | {about.paper} | {slots} | {about.when} | {about.rate} |"
 
 
 def table() -> str:
-    head = ["", "paper", "slots", "state bytes per parameter", "when", "learning rate"]
+    head = ["", "paper", "slots (bytes)", "when", "learning rate"]
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     return "\n".join(rows + [line(name, about) for name, about in ABOUT.items()])
 

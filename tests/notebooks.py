@@ -41,7 +41,9 @@ def executed(name: str) -> nbformat.NotebookNode:
 
     notebook = written(name)
     resources = {"metadata": {"path": str(FOLDER)}}
-    client = NotebookClient(notebook, timeout=2 * SECONDS, record_timing=False, resources=resources)
+    # What a cell prints is one output, however the kernel cuts it up.
+    own = dict(record_timing=False, coalesce_streams=True, resources=resources)
+    client = NotebookClient(notebook, timeout=2 * SECONDS, **own)
     client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

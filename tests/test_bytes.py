@@ -265,11 +265,11 @@ def test_lookahead_costs_what_pairs_of_parameters_cost_in_optax(lenient):
 
 # Targets on the 161 leaves of ResNet-50: bytes and temporaries.
 RESNET50 = [
-    (gx.adamw(1e-3), 40.05, 0.01),
+    pytest.param(gx.adamw(1e-3), 40.05, 0.01, marks=pytest.mark.slow),
     (gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3)), 44.2, 0.1),
     (gx.lamb(1e-3, weight_decay=0.01), 60.5, 4.1),
-    (gx.lars(0.1, weight_decay=1e-4), 44.05, 4.1),
-    (gx.lion(1e-3), 36.05, 4.01),
+    pytest.param(gx.lars(0.1, weight_decay=1e-4), 44.05, 4.1, marks=pytest.mark.slow),
+    pytest.param(gx.lion(1e-3), 36.05, 4.01, marks=pytest.mark.slow),
     (gx.accumulate(gx.adamw(1e-3), 4), 64.05, 4.01),
     (gx.skip_if(gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3)), gx.nonfinite()), 44.2, 0.1),
     (
@@ -291,6 +291,7 @@ def test_on_resnet50(tx, most_bytes, most_temporary):
     assert ours.temporary_per_parameter <= most_temporary
 
 
+@pytest.mark.slow
 def test_adafactor_on_resnet50(lenient):
     ours, theirs = (gx.cost(m.adafactor(1e-2), trees.resnet50(), platform="cpu") for m in (gx, optax))
     assert ours.moved_per_parameter <= 0.7 * theirs.moved_per_parameter

@@ -105,6 +105,8 @@ each = pytest.mark.parametrize("tx", ALL, ids=repr)
 # Where each row takes a compilation, or several, all but the first of an optimizer are for `make test-all`.
 FEWER = [pytest.param(c.make(), marks=[] if c in FIRST else pytest.mark.slow) for c in CASES] + LINKS
 each_compiled = pytest.mark.parametrize("tx", FEWER, ids=repr)
+TYPICAL = [pytest.param(c.values[0].make(), marks=c.marks) for c in FEW] + LINKS
+each_typical = pytest.mark.parametrize("tx", TYPICAL, ids=repr)
 # Without the chain that holds a link of Optax's: its slots are 16-bit, and its repr no call.
 each_of_ours = pytest.mark.parametrize("tx", FEWER[:-1], ids=repr)
 
@@ -174,7 +176,7 @@ def test_vmaps(tx, lenient):
     close(jax.tree.map(lambda x: x[1], u), one(q))
 
 
-@each_compiled
+@each_typical
 def test_a_fresh_state_can_be_donated(tx, lenient):
     """Every leaf is its own buffer, so that the first step may reuse them all."""
     p = params()
@@ -190,8 +192,8 @@ def test_a_fresh_state_can_be_donated(tx, lenient):
     close(jax.jit(step, donate_argnums=(0, 1))(p, state, grads(0, params())), expected)
 
 
-# All optimizers, and on more devices: tests/distributed/test_sharding.py.
-@pytest.mark.parametrize("tx", [c.values[0].make() for c in FEW if not c.marks] + LINKS, ids=repr)
+# On more devices: tests/distributed/test_sharding.py.
+@each_typical
 def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}

@@ -1,4 +1,4 @@
-"""Every row of the README's table of differences from Optax: what Optax does, and what gradx does."""
+"""Every row of the table of differences in docs/coming_from_optax.md: what Optax does, what gradx does."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ import pytest
 import gradx as gx
 
 pytestmark = pytest.mark.usefixtures("lenient")
-README = pathlib.Path(__file__).parent.parent / "README.md"
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "coming_from_optax.md"
 
 NONE = gx.EmptyState()
 INF, NAN = float("inf"), float("nan")
@@ -26,7 +26,7 @@ def first(tx, g, p=None):
 
 
 def test_the_table_and_the_tests_are_the_same():
-    table = README.read_text().split("## Where gradx differs")[1].split("\n## ")[0]
+    table = PAGE.read_text().split("## Where gradx differs")[1].split("\n## ")[0]
     named = set(re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE))
     assert named == {name for name in globals() if name.startswith("test_")} - {
         "test_the_table_and_the_tests_are_the_same"

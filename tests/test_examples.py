@@ -63,6 +63,7 @@ def test_the_range_test_suggests_a_rate(tmp_path):
     assert (tmp_path / "range_test.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_finetuning_is_better_than_a_new_head_alone(tmp_path):
     result = run("finetune.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -80,6 +81,7 @@ def test_finetuning_is_better_than_a_new_head_alone(tmp_path):
     assert len(rows) == 15 * 5  # steps, each of two micro-batches of ten of the hundred images
 
 
+@pytest.mark.slow
 def test_only_plain_bf16_learns_less_than_float32(tmp_path):
     """In 150 and 300 steps plain bf16 ends 0.9 % and 1.1 % above float32, the others within 0.1 %."""
     result = run("low_precision.py", "--quick", "--no-progress", cwd=tmp_path)

@@ -1,6 +1,7 @@
 """Objects known by their call: what counts as equal, and what is shown."""
 
 import copy
+import html
 import inspect
 import pickle
 import re
@@ -91,6 +92,26 @@ def test_a_tracer_is_equal_to_itself_only():
 )
 def test_the_repr_is_the_call(tx, shown):
     assert repr(tx) == shown
+
+
+def test_the_html_is_the_call_over_several_lines():
+    rate = gx.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000)
+    groups = {"(bias|<scale>)$": dict(weight_decay=0.0), "^head/": dict(learning_rate=gx.scaled(10.0))}
+    tx = gx.chain(gx.clip_by_global_norm(1.0), gx.groups(gx.adamw(rate, weight_decay=0.1), groups))
+    page = tx._repr_html_()
+    code = html.unescape(re.sub(r"<[^>]*>", "", page))
+    assert eval(code, vars(gx) | {"__builtins__": {}}) == tx
+    assert max(map(len, code.split("\n"))) <= 80
+    assert code.startswith("chain(\n    clip_by_global_norm(1.0),\n    groups(\n        adamw(\n")
+    assert '<b title="Adam with decoupled weight decay.">adamw</b>(' in page
+    assert "(bias|&lt;scale&gt;)$" in page
+
+
+def test_a_short_call_is_one_line_of_html():
+    assert "\n" not in gx.chain(gx.clip(1.0), gx.sgd(0.1))._repr_html_()
+    rules = gx.freeze((False,) * 1)
+    assert re.sub(r"<[^>]*>", "", rules._repr_html_()) == repr(rules) == "freeze((False,))"
+    assert gx.GradientTransformation(*gx.clip(1.0))._repr_html_() is None  # by hand: Python's own repr
 
 
 def test_pickle_and_copy_call_again():

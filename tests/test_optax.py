@@ -42,7 +42,7 @@ def test_inside_optax_partition(case):
 
 
 @each_case
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 def test_inside_optax_multisteps(case, dtype):
     """Two micro-steps are one step with the mean gradient."""
     p = jax.tree.map(lambda x: x.astype(dtype), P)

@@ -56,7 +56,8 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         head, *lines = self.table()
-        cells = lambda tag, line: "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)
+        left = 'style="text-align: left"'  # words: notebooks align cells as numbers
+        cells = lambda tag, line: "".join(f"<{tag} {left}>{html.escape(cell)}</{tag}>" for cell in line)
         rows = "".join(f"<tr>{cells('td', line)}</tr>" for line in lines)
         return f"<table><tr>{cells('th', head)}</tr>{rows}</table>"
 

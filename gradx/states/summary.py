@@ -80,6 +80,8 @@ class Summary:
             for line in lines
         )
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         head, *lines = self.cells()
         row = lambda tag, line: f"<tr>{''.join(f'<{tag}>{html.escape(x)}</{tag}>' for x in line)}</tr>"

@@ -15,8 +15,6 @@ from tests.benchmarks.measure import Case, measure
 from tests.benchmarks.subjects import OPTIMIZERS, why_no_torch
 from tests.benchmarks.timing import Limits
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-PUBLISHED = ROOT / "docs" / "benchmarks"
 DTYPES = ["float32", "bfloat16"]
 SMALL = ["40x256", "1000x256", "4000x256"]
 MAIN = {"adamw", "clip+adamw", "lamb"}
@@ -102,14 +100,13 @@ def run(cases: list[Case], limits: Limits, folder: pathlib.Path, machine: dict[s
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     publish = args.publish or not (args.quick or args.only or jax.default_backend() != "cpu")
-    folder = PUBLISHED if publish else ROOT / "build" / "benchmarks"
+    folder = report.PUBLISHED if publish else report.ROOT / "build" / "benchmarks"
     limits = Limits(args.seconds, least=min(3, args.rounds), most=args.rounds)
     machine = {**describe(), "copy_bandwidth": copy_bandwidth(), "quick": args.quick}
     done = run(chosen(args), limits, folder, machine)
     print("\n" + report.markdown(done))
     if publish:
-        readme = ROOT / "README.md"
-        readme.write_text(report.into(readme.read_text(), report.markdown(done, brief=True)))
+        report.publish(done)
     print(f"\nSaved in {folder}{' and in the README' * publish}.")
 
 

@@ -97,7 +97,8 @@ def main(argv: list[str] | None = None) -> None:
     text = table(found, times(shapes, Limits(args.seconds)))
     m = describe()
     head = (
-        f"AdamW in the formats of low precision: {args.tree}, parameters and gradients in bfloat16.\n"
+        "# The formats of low precision\n\n"
+        f"AdamW in each: {args.tree}, parameters and gradients in bfloat16.\n"
         "Bytes are for each parameter; time is that of `gradx.step` on this CPU, over that of another row\n"
         f"in the same round (median and quartiles). gradx {m['gradx']}, jax {m['jax']}; {m['device']},\n"
         f"{m['cpus']} cores; {m['date']}. `make bench-formats` makes it."

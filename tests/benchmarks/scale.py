@@ -124,7 +124,8 @@ def main(argv: list[str] | None = None) -> None:
     text = report(params, {name: SLICES[name] for name in args.slices})
     m = describe()
     head = (
-        f"What a step takes of each chip of a TPU slice: LLaMA-7B ({count / 1e9:.2f}B parameters, layers\n"
+        "# A 7B model on a TPU slice\n\n"
+        f"What a step takes of each chip: LLaMA-7B ({count / 1e9:.2f}B parameters, layers\n"
         "stacked), parameters and gradients in bfloat16, compiled for it and not run. The arguments are\n"
         f"parameters, gradients and state. gradx {m['gradx']}, jax {m['jax']}; {m['date']}.\n"
         "`make bench-scale` makes it."

@@ -113,13 +113,35 @@ def test_a_case_goes_through_json(measured):
 def test_a_case_goes_through_markdown(measured):
     folder, done = measured
     text = (folder / "tables.md").read_text()
-    assert text == report.markdown(done) + "\n"
+    assert text == "\n".join([report.INTRODUCTION, report.markdown(done), "", report.GROWTH])
     assert "a quick run." in text
     step = next(r for r in done["results"] if r["tree"] == "40x256" and r["what"] == "step")
     rows = f"| | 40 × 256 |\n|---|---|\n| clip+adamw | {report.times(step)} |"
     assert rows in text
     assert " 2 × 256" not in text  # what is measured for a plot is in no table
     assert "`foreach`" not in text  # no torch, no table
+
+
+def test_the_summary_takes_columns_of_several_tables():
+    spread = lambda x: {"median": x}
+    record = dict(optimizer="adamw", tree="gpt2", dtype="float32", parameters=10)
+    times = dict(values={"gradx": spread(0.02)}, ratios={"optax": spread(0.5), "torch foreach": spread(0.25)})
+    times["ratios"]["torch fused"] = spread(1.25)
+    moved = dict(values={"gradx": spread(400.0), "optax": spread(600.0)}, ratios={})
+    results = [{**record, "what": "step", **times}, {**record, "what": "bytes", **moved}]
+    results += [{**r, "dtype": "bfloat16"} for r in results]  # in no summary
+    text = report.summary({"machine": MACHINE, "results": results})
+    titles = " | ".join(column.title for column in report.SUMMARY)
+    row = "| adamw | 0.50 (20 ms) |  |  | 1.25 | 40 / 60 |"
+    assert text.startswith(f"| | {titles} |\n|---|---|---|---|---|---|\n{row}\n\ngradx ")
+
+
+def test_what_is_published_is_made_from_the_results():
+    """If this fails: `python -m tests.benchmarks.report` writes the page and the README's table."""
+    done = json.loads((report.PUBLISHED / "results.json").read_text())
+    readme = report.README.read_text()
+    assert report.into(readme, report.summary(done)) == readme
+    assert report.markdown(done) in (report.PUBLISHED / "tables.md").read_text()
 
 
 def test_the_plots_are_drawn_from_results(measured):

@@ -59,6 +59,8 @@ def test_rows_are_plain():
 def test_html_is_escaped():
     tx = gx.groups(gx.sgd(0.1), {"<b>|bias": gx.adam(0.1, mu_dtype=jnp.bfloat16), "(?<=head/)k": gx.frozen()})
     page = gx.explain(tx, {"head/k": jnp.ones(1), "<b>": jnp.ones(1)})._repr_html_()
+    assert page.count(' style="text-align: left"') == page.count("<td") + page.count("<th")
+    page = page.replace(' style="text-align: left"', "")
     assert "<tr><td>&lt;b&gt;</td><td>(1,)</td><td>float32</td><td>&lt;b&gt;|bias</td><td>adam</td>" in page
     assert "mu_dtype=bfloat16" in page
     assert "<b>" not in page

@@ -63,6 +63,7 @@ def test_it_prints_as_a_table_and_is_a_dict():
             "total                      5  8,008,004         8.00",
         ]
     )
+    assert repr(found) == str(found)
     html = found._repr_html_()
     assert html.count("<tr>") == 5
     assert "<td>mu</td><td>adam</td><td>float32</td><td>2</td><td>4,004,000</td><td>4.00</td>" in html
