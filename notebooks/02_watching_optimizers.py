@@ -183,7 +183,7 @@ draw(ravine, ((-4.5, 1.5), (-1.2, 1.2)))
 
 # %% [markdown]
 # A scale for each coordinate is at its best here, as the ravine lies along an axis. Turned by 45 degrees it
-# is the same to SGD, and another to Adagrad and Adam:
+# is the same to SGD, a little harder for Adam, and much harder for Adagrad. Each again at its best rate:
 
 
 # %%
@@ -195,9 +195,12 @@ def turned(xy):
 
 
 start = turn.T @ jnp.array(surfaces[ravine]["start"])
+losses = {
+    name: best(turned, maker, start, 100, None)[1]
+    for name, maker in {"SGD": gx.sgd, "Adam": gx.adam, "Adagrad": gx.adagrad}.items()
+}
 print(f"{'':9} {'along x':>8} {'turned':>8}")
-for name, maker in {"SGD": gx.sgd, "Adagrad": gx.adagrad, "Adam": gx.adam}.items():
-    loss = best(turned, maker, start, 100, (0.0, 0.0))[1]
+for name, loss in losses.items():
     print(f"{name:9} {found[ravine, name][1]:8.1e} {loss:8.1e}")
 
 # %% [markdown]
@@ -210,16 +213,16 @@ draw(saddle, ((-2.4, 1.8), (-1.4, 2.0)))
 
 # %% [markdown]
 # In **Rosenbrock's** valley all come down to the floor in a few steps, and then differ in how far they get
-# along it, where the gradient is small. SGD stays near the start. LARS gets to the end: the length of its
-# step goes by the norms of gradient and parameters, not by the gradient alone.
+# along it, where the gradient is small. SGD and Adagrad stay near the start. LARS gets to the end: the
+# length of its step goes by the norms of gradient and parameters, not by the gradient alone.
 
 # %%
 draw(rosenbrock, ((-1.8, 1.6), (-0.6, 2.0)))
 
 # %% [markdown]
-# On **Beale's** surface the gradient is large at the start and small at the end. Adam and its refinements
-# get closest. Lion and LAMB stay at a distance: with a constant rate, the length of their steps does not go
-# to 0.
+# On **Beale's** surface the gradient is large at the start and small at the end. Adam, NAdam, AdaBelief and
+# Lookahead get closest. Lion and LAMB stay at a distance: with a constant rate, the length of their steps
+# does not go to 0.
 
 # %%
 draw(beale, ((-1.0, 4.2), (-1.7, 2.0)))
@@ -247,14 +250,16 @@ paths = [line.get_xydata() for line in lines]
 def picture(i):
     for line, path in zip(lines, paths, strict=True):
         line.set_data(*path[: i + 1].T)
-        line.set_markevery([i])
+        line.set(markevery=[i], markersize=8)
     ax.set_title(f"step {i}")
     figure.canvas.draw()
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
 
 
 frames = [picture(i) for i in [*range(0, 201, 5), *[200] * 10]]
-colors = frames[-1].quantize(16)  # the same in all frames: only what moves takes bytes
+colors = frames[-1].quantize(
+    20, Image.Quantize.MAXCOVERAGE
+)  # the same in all frames: only what moves takes bytes
 first, *others = [frame.quantize(palette=colors, dither=Image.Dither.NONE) for frame in frames]
 gif = io.BytesIO()
 first.save(gif, "gif", save_all=True, append_images=others, duration=120, loop=0)
@@ -303,18 +308,20 @@ figure, axes = plt.subplots(1, 2, figsize=(8.5, 3))
 axes[0].semilogx(steps, share, "-", label="nu")
 axes[0].semilogx(steps, share / (1 - 0.999**steps), "--", label="nu / (1 - b2ᵗ)")
 axes[0].set(title="gradients of variance 1", ylabel="mean of nu", ylim=(0, 1.1))
-for label, correct, line in [("without correction", False, "-"), ("Adam", True, "--")]:
+for label, correct, line in [("Adam", True, "--"), ("without correction", False, "-")]:
     updates, _ = run(gx.scale_by_adam(bias_correction=correct), same)
     axes[1].semilogx(steps, updates, line, label=label)
-    print(f"{label}: {updates[0, 0]:.2f} at step 1, {updates[-1, 0]:.2f} at step 1,000;", end=" ")
-    print(f"at most {updates.max():.2f}, at step {updates.argmax() + 1}")
 axes[1].set(title="the same gradient at every step", ylabel="update / learning rate", ylim=0)
 for ax in axes:
     ax.set_xlabel("step (log scale)")
     ax.legend()
+by_step = {t + 1: f"{updates[t, 0]:.2f}" for t in [0, int(updates.argmax()), 999]}
+print("update / learning rate without correction, by step:", by_step)
 
 # %% [markdown]
-# On the ravine, the same rate without correction is a larger one at first, and throws the path out:
+# On the ravine, the same rate without correction is a larger one at first: the path swings wider, and past
+# the minimum. (It gets there sooner all the same, as 0.05 is a small rate here.)
+
 
 # %%
 corrected, not_corrected = gx.adam(0.05), gx.adam(0.05, bias_correction=False)
@@ -327,7 +334,7 @@ ax = gradx.plot.plot_trajectory(ravine, corrected, not_corrected, **surfaces[rav
 #
 # In front of `scale_by_adam`, decay is a part of the gradient (L2), and is divided by the size of the
 # gradients; behind, it is a share of the weight (AdamW). Here are weights that start at 1, with gradients
-# that are noise of sizes from 0.001 to 10, so that decay alone moves their mean: 1,000 weights for each
+# that are noise of sizes from 0.001 to 10, so that decay alone moves their mean: 4,000 weights for each
 # size, 1,000 steps.
 
 
@@ -345,7 +352,7 @@ def mean_weights(tx):
         weights = gx.apply_updates(weights, updates)
         return (weights, state), weights.mean(axis=1)
 
-    weights = jnp.ones((len(sizes), 1000))
+    weights = jnp.ones((len(sizes), 4000))
     return jax.lax.scan(step, (weights, tx.init(weights)), jax.random.split(jax.random.key(1), 1000))[1]
 
 
@@ -367,10 +374,9 @@ for ax in axes:
 # gradients' weights to 0, and leaves those with large gradients nearly as they were:
 
 # %%
-print(f"(1 - 0.01 * 0.1) ** 1000 = {(1 - 0.01 * 0.1) ** 1000:.2f}")
-print("gradients of  " + "".join(f"{label:>12}" for label in means))
-for i in [0, 9, 12]:
-    print(f"{sizes[i]:12.3g}  " + "".join(f"{mean[-1, i]:12.2f}" for mean in means.values()))
+print(f"{'size':>5} {'L2 in Adam':>10} {'AdamW':>6}    (1 - 0.01 * 0.1) ** 1000 = {0.999**1000:.2f}")
+for size, l2, adamw in np.array([sizes, *(mean[-1] for mean in means.values())]).T[[0, 9, 12]]:
+    print(f"{size:5.3g} {abs(l2):10.2f} {adamw:6.2f}")
 
 # %% [markdown]
 # ## Decay beside the step, or after it
