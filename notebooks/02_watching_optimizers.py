@@ -138,7 +138,7 @@ found = {
 
 # %% [markdown]
 # The mean losses of the last ten steps, with the rates in parentheses; the least of each column in bold. All
-# minima are 0.
+# minima are 0. (LARS multiplies its rate by a trust coefficient of 0.001.)
 
 
 # %%
@@ -204,17 +204,17 @@ for name, loss in losses.items():
     print(f"{name:9} {found[ravine, name][1]:8.1e} {loss:8.1e}")
 
 # %% [markdown]
-# At the **saddle** the gradient along y is a hundredth of what it is along x. SGD and momentum go along x
-# first, and leave the saddle late; where each coordinate has its scale, the path leaves it at once. NAdam
-# finds the other minimum.
+# At the **saddle** the gradient along y is a two-hundredth of that along x. SGD, momentum and LARS go along
+# x first, and leave late; where each coordinate has its own scale, the path leaves at once. NAdam finds the
+# other minimum.
 
 # %%
 draw(saddle, ((-2.4, 1.8), (-1.4, 2.0)))
 
 # %% [markdown]
 # In **Rosenbrock's** valley all come down to the floor in a few steps, and then differ in how far they get
-# along it, where the gradient is small. SGD and Adagrad stay near the start. LARS gets to the end: the
-# length of its step goes by the norms of gradient and parameters, not by the gradient alone.
+# along it, where the gradient is small. SGD, Adagrad and RAdam stay near the start. LARS gets to the end:
+# its steps are a share of the norm of xy, however small the gradient is, and gather momentum.
 
 # %%
 draw(rosenbrock, ((-1.8, 1.6), (-0.6, 2.0)))
@@ -257,9 +257,8 @@ def picture(i):
 
 
 frames = [picture(i) for i in [*range(0, 201, 5), *[200] * 10]]
-colors = frames[-1].quantize(
-    20, Image.Quantize.MAXCOVERAGE
-)  # the same in all frames: only what moves takes bytes
+# The same colors in all frames: only what moves takes bytes.
+colors = frames[-1].quantize(48, Image.Quantize.MAXCOVERAGE)
 first, *others = [frame.quantize(palette=colors, dither=Image.Dither.NONE) for frame in frames]
 gif = io.BytesIO()
 first.save(gif, "gif", save_all=True, append_images=others, duration=120, loop=0)
