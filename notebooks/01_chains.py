@@ -158,10 +158,13 @@ show({"parameters": params, "by L2": added(l2), "by AdamW": added(adamw)})
 clipped = gx.chain(gx.clip_by_global_norm(1.0), gx.scale_by_adam(), gx.scale_by_learning_rate(0.1))
 spike = jnp.where(steps == 9, 100.0, 1.0)
 figure, ax = plt.subplots(figsize=(6, 2.8))
-ax.plot(steps + 1, norms(tx, spike), "--", label="Adam")
+ax.plot(steps + 1, norms(adam, spike), "--", label="Adam")
 ax.plot(steps + 1, norms(clipped, spike), "-", label="clipped")
 ax.set(
-    title="the gradient of step 10 is 100 times as large", xlabel="step", ylabel="norm of the update", ylim=0
+    title="at step 10 the gradient is 100 times as large",
+    xlabel="step",
+    ylabel="norm of the update",
+    ylim=0,
 )
 _ = ax.legend()
 

@@ -28,9 +28,9 @@ plt.rcParams.update({"figure.dpi": 80, "figure.constrained_layout.use": True, "f
 # ## Four surfaces
 #
 # Each is a function of one array of shape (2,), with a start, a minimum and a number of steps. The
-# **ravine** is 100 times steeper across than along. At the **saddle** the gradient along y is nearly 0 at
-# first. **Rosenbrock's** valley is curved. **Beale's** surface is flat around its minimum, and very steep
-# elsewhere.
+# **ravine** is 100 times as steep across as along. At the **saddle** the gradient along y is nearly 0 at
+# first, and there are minima on both sides. **Rosenbrock's** valley is curved. **Beale's** surface is flat
+# around its minimum and steep elsewhere.
 
 
 # %%
@@ -64,9 +64,10 @@ surfaces = {
 # %% [markdown]
 # ## Thirteen optimizers, four families
 #
-# They differ in what they make of a gradient: SGD and its momentum keep its size; Adagrad, RMSprop and Adam
-# divide each coordinate by the size of its own gradients; four refine Adam; and three keep only signs, or
-# bring the step to the norm of the parameters.
+# They differ in what they make of a gradient. SGD keeps its size, with momentum or without. Adagrad, RMSprop
+# and Adam divide each coordinate by the size of its own gradients. Four refine Adam. Lion keeps only signs,
+# and LARS and LAMB bring the step to the norm of the parameters.
+
 
 # %%
 families = {
@@ -136,7 +137,9 @@ found = {
 }
 
 # %% [markdown]
-# The losses, with the rates in parentheses; the least of each column in bold. All four minima are 0.
+# The mean losses of the last ten steps, with the rates in parentheses; the least of each column in bold. All
+# minima are 0. (LARS multiplies its rate by a trust coefficient of 0.001.)
+
 
 # %%
 least = {f: min(loss for (g, _), (_, loss) in found.items() if g is f) for f in surfaces}
@@ -159,6 +162,11 @@ HTML(
 
 # %% [markdown]
 # ## The paths
+#
+# Along the **ravine**, SGD's rate is bound by the steep direction, and it creeps along the other. Momentum
+# gathers speed there, and swings; Nesterov's swings less. With a scale for each coordinate both directions
+# are alike. Lion's steps are of one length, so that it zigzags until a schedule shortens them. RAdam's first
+# five steps are those of SGD: the rate that they bear is too small for the steps after.
 
 
 # %%
@@ -173,14 +181,55 @@ def draw(f, bounds):
 
 draw(ravine, ((-4.5, 1.5), (-1.2, 1.2)))
 
+# %% [markdown]
+# A scale for each coordinate is at its best here, as the ravine lies along an axis. Turned by 45 degrees it
+# is the same to SGD, a little harder for Adam, and much harder for Adagrad. Each again at its best rate:
+
+
+# %%
+turn = jnp.array([[1.0, -1.0], [1.0, 1.0]]) / jnp.sqrt(2)
+
+
+def turned(xy):
+    return ravine(turn @ xy)
+
+
+start = turn.T @ jnp.array(surfaces[ravine]["start"])
+losses = {
+    name: best(turned, maker, start, 100, None)[1]
+    for name, maker in {"SGD": gx.sgd, "Adam": gx.adam, "Adagrad": gx.adagrad}.items()
+}
+print(f"{'':9} {'along x':>8} {'turned':>8}")
+for name, loss in losses.items():
+    print(f"{name:9} {found[ravine, name][1]:8.1e} {loss:8.1e}")
+
+# %% [markdown]
+# At the **saddle** the gradient along y is a two-hundredth of that along x. SGD, momentum and LARS go along
+# x first, and leave late; where each coordinate has its own scale, the path leaves at once. NAdam finds the
+# other minimum.
+
 # %%
 draw(saddle, ((-2.4, 1.8), (-1.4, 2.0)))
+
+# %% [markdown]
+# In **Rosenbrock's** valley all come down to the floor in a few steps, and then differ in how far they get
+# along it, where the gradient is small. SGD, Adagrad and RAdam stay near the start. LARS gets to the end:
+# its steps are a share of the norm of xy, however small the gradient is, and gather momentum.
 
 # %%
 draw(rosenbrock, ((-1.8, 1.6), (-0.6, 2.0)))
 
+# %% [markdown]
+# On **Beale's** surface the gradient is large at the start and small at the end. Adam, NAdam, AdaBelief and
+# Lookahead get closest. Lion and LAMB stay at a distance: with a constant rate, the length of their steps
+# does not go to 0.
+
 # %%
 draw(beale, ((-1.0, 4.2), (-1.7, 2.0)))
+
+# %% [markdown]
+# This is one start for each surface, in two dimensions, without noise and at constant rates. It shows how
+# the rules move; which of them trains a network best is another question.
 
 # %% [markdown]
 # ## An animation
@@ -191,7 +240,7 @@ draw(beale, ((-1.0, 4.2), (-1.7, 2.0)))
 names = ["momentum", "Adam", "Lion", "LARS"]
 makers = {name: maker for family in families.values() for name, maker in family.items()}
 chosen = [makers[name](found[rosenbrock, name][0]) for name in names]
-figure, ax = plt.subplots(figsize=(5.6, 4.6))
+figure, ax = plt.subplots(figsize=(5.2, 4.2))
 bounds = (-1.6, 1.4), (-0.4, 1.5)
 gradx.plot.plot_trajectory(rosenbrock, *chosen, **surfaces[rosenbrock], labels=names, bounds=bounds, ax=ax)
 lines = ax.get_lines()[: len(names)]
@@ -201,14 +250,15 @@ paths = [line.get_xydata() for line in lines]
 def picture(i):
     for line, path in zip(lines, paths, strict=True):
         line.set_data(*path[: i + 1].T)
-        line.set_markevery([i])
+        line.set(markevery=[i], markersize=8)
     ax.set_title(f"step {i}")
     figure.canvas.draw()
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
 
 
 frames = [picture(i) for i in [*range(0, 201, 5), *[200] * 10]]
-colors = frames[-1].quantize(32)  # the same in all frames: only what moves takes bytes
+# The same colors in all frames: only what moves takes bytes.
+colors = frames[-1].quantize(48, Image.Quantize.MAXCOVERAGE)
 first, *others = [frame.quantize(palette=colors, dither=Image.Dither.NONE) for frame in frames]
 gif = io.BytesIO()
 first.save(gif, "gif", save_all=True, append_images=others, duration=120, loop=0)
@@ -245,35 +295,47 @@ for t in [1, 100, 1000]:
 
 # %% [markdown]
 # Without the correction (`bias_correction=False`) the first updates are not too small, as one might think,
-# but too large: `nu` lags more than `mu` does, and its root is the divisor.
+# but too large: the mean of squares, whose root is the divisor, lags more than the mean of gradients. A
+# warm-up of the rate hides this; without one, the correction is what keeps the first steps at the learning
+# rate.
+
 
 # %%
 same = jnp.ones((1000, 1))
 steps = np.arange(1, 1001)
-figure, axes = plt.subplots(1, 2, figsize=(8.7, 3.2))
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 3))
 axes[0].semilogx(steps, share, "-", label="nu")
 axes[0].semilogx(steps, share / (1 - 0.999**steps), "--", label="nu / (1 - b2ᵗ)")
-axes[0].set(title="share of the variance seen", xlabel="step (log scale)", ylim=(0, 1.1))
-for label, correct, line in [("without correction", False, "-"), ("Adam", True, "--")]:
+axes[0].set(title="gradients of variance 1", ylabel="mean of nu", ylim=(0, 1.1))
+for label, correct, line in [("Adam", True, "--"), ("without correction", False, "-")]:
     updates, _ = run(gx.scale_by_adam(bias_correction=correct), same)
     axes[1].semilogx(steps, updates, line, label=label)
-    print(
-        f"{label}: {updates[0, 0]:.2f} at step 1, at most {updates.max():.2f} (step {updates.argmax() + 1})"
-    )
-axes[1].set(title="update by learning rate, one gradient", xlabel="step (log scale)", ylim=0)
+axes[1].set(title="the same gradient at every step", ylabel="update / learning rate", ylim=0)
 for ax in axes:
+    ax.set_xlabel("step (log scale)")
     ax.legend()
+by_step = {t + 1: f"{updates[t, 0]:.2f}" for t in [0, int(updates.argmax()), 999]}
+print("update / learning rate without correction, by step:", by_step)
+
+# %% [markdown]
+# On the ravine, the same rate without correction is a larger one at first: the path swings wider, and past
+# the minimum. (It gets there sooner all the same, as 0.05 is a small rate here.)
+
 
 # %%
 corrected, not_corrected = gx.adam(0.05), gx.adam(0.05, bias_correction=False)
-ax = gradx.plot.plot_trajectory(ravine, corrected, not_corrected, **surfaces[ravine])
+ax = plt.subplots(figsize=(6, 3.4))[1]
+ax = gradx.plot.plot_trajectory(ravine, corrected, not_corrected, **surfaces[ravine], ax=ax)
+
 
 # %% [markdown]
 # ## The place of weight decay
 #
-# In front of `scale_by_adam`, decay is part of the gradient (L2), and is divided by its size as all of it
-# is; behind, it is a share of the weight (AdamW). Here are weights that start at 1, with gradients that are
-# noise of sizes from 0.001 to 10, so that decay alone moves their mean; 1,000 weights for each size.
+# In front of `scale_by_adam`, decay is a part of the gradient (L2), and is divided by the size of the
+# gradients; behind, it is a share of the weight (AdamW). Here are weights that start at 1, with gradients
+# that are noise of sizes from 0.001 to 10, so that decay alone moves their mean: 4,000 weights for each
+# size, 1,000 steps.
+
 
 # %%
 sizes = jnp.geomspace(1e-3, 10.0, 13)
@@ -289,30 +351,42 @@ def mean_weights(tx):
         weights = gx.apply_updates(weights, updates)
         return (weights, state), weights.mean(axis=1)
 
-    weights = jnp.ones((len(sizes), 1000))
+    weights = jnp.ones((len(sizes), 4000))
     return jax.lax.scan(step, (weights, tx.init(weights)), jax.random.split(jax.random.key(1), 1000))[1]
 
 
 decay, adam, rate = gx.add_decayed_weights(0.1), gx.scale_by_adam(), gx.scale_by_learning_rate(0.01)
 orders = {"L2 in Adam": gx.chain(decay, adam, rate), "AdamW": gx.chain(adam, decay, rate)}
-figure, axes = plt.subplots(1, 2, figsize=(8.7, 3.2), sharey=True)
-for (label, tx), color in zip(orders.items(), ["tab:orange", "black"], strict=True):
-    means = mean_weights(tx)
-    axes[0].plot(steps, means[:, -1], "-", color=color, label=f"{label}, gradients of 10")
-    axes[0].plot(steps, means[:, 3], ":", color=color, label=f"{label}, gradients of {sizes[3]:.2g}")
-    axes[1].semilogx(sizes, means[-1], "o-" if color == "black" else "s--", color=color, label=label)
+means = {label: mean_weights(tx) for label, tx in orders.items()}
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), sharey=True)
+for (label, mean), color, marker in zip(means.items(), ["tab:orange", "black"], ["s--", "o-"], strict=True):
+    axes[0].plot(steps, mean[:, -1], "-", color=color, label=f"{label}, gradients of 10")
+    axes[0].plot(steps, mean[:, 0], ":", color=color, label=f"{label}, gradients of 0.001")
+    axes[1].semilogx(sizes, mean[-1], marker, color=color, label=label)
 axes[0].set(title="over the run", xlabel="step", ylabel="mean weight", ylim=(-0.05, 1.05))
 axes[1].set(title="after 1,000 steps", xlabel="size of the gradients (log scale)")
 for ax in axes:
-    ax.legend()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
+
+# %% [markdown]
+# AdamW leaves (1 - rate · decay)¹⁰⁰⁰ of each weight, whatever its gradients. L2 in Adam takes small
+# gradients' weights to 0, and leaves those with large gradients nearly as they were:
+
+# %%
+print(f"{'size':>5} {'L2 in Adam':>10} {'AdamW':>6}    (1 - 0.01 * 0.1) ** 1000 = {0.999**1000:.2f}")
+for size, l2, adamw in np.array([sizes, *(mean[-1] for mean in means.values())]).T[[0, 9, 12]]:
+    print(f"{size:5.3g} {abs(l2):10.2f} {adamw:6.2f}")
 
 # %% [markdown]
 # ## Decay beside the step, or after it
 #
-# Texts and programs write AdamW in two ways: the share of the weight before the step, or of what the step
-# left. gradx, as Optax and PyTorch, takes the first; `decay_order="after"` takes the second. They differ by
-# learning rate² · decay · direction at each step. With a constant gradient Adam's direction is 1, and the
-# weight settles where step and decay are equal:
+# Papers, books and programs write AdamW in two ways: decay takes a share of the weight before the step, or
+# of what the step left. gradx does the first, as Optax and PyTorch do, and the second with
+# `decay_order="after"`. (That decay is computed "before" the step or with it is the same: the direction does
+# not depend on it.)
+#
+# The two differ by rate² · decay · direction at each step. With a constant gradient Adam's direction is 1,
+# and a weight settles where step and decay are equal: at -1 / decay, or at (1 - rate · decay) of that.
 
 
 # %%
@@ -335,3 +409,12 @@ weights = {(rate, order): settled(order, rate) for rate in [1.0, 0.1, 0.01] for 
 print("rate  order         after 1 step  settled")
 for (rate, order), (first, last) in weights.items():
     print(f"{rate:4}  {order:12}  {first:12.5f}  {last:7.3f}")
+
+# %% [markdown]
+# At rates that one trains with the difference is far below the noise of a run. It matters when a result is
+# to be reproduced to the last digit, and where rate times decay is not small.
+#
+# ## Where to go on
+#
+# [Schedules and the range test](03_schedules.ipynb): rates that are not constant, and how to find one
+# without sweeping. [Large batch](05_large_batch.ipynb): LARS and LAMB where they are at home.
