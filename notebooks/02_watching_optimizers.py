@@ -145,8 +145,8 @@ least = {f: min(loss for _, loss in found[f].values()) for f in surfaces}
 titles = [f"{f.__name__.capitalize()}, {surface['steps']} steps" for f, surface in surfaces.items()]
 
 
-def row(cells):
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+def row(cells, tag="td"):
+    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
 
 
 def entry(f, name):
@@ -155,12 +155,12 @@ def entry(f, name):
 
 
 rows = [row([name, *(entry(f, name) for f in surfaces)]) for name in makers]
-HTML(f"<table>{row(['', *titles])}{''.join(rows)}</table>")
+HTML(f"<table>{row(['', *titles], 'th')}{''.join(rows)}</table>")
 
 # %% [markdown]
 # ## The paths
 #
-# Along the **ravine**, SGD's rate is bound by the steep direction, and it creeps along the other. Momentum
+# Along the **ravine**, SGD's rate is bounded by the steep direction, and it creeps along the other. Momentum
 # gathers speed there, and swings; Nesterov's swings less. With a scale for each coordinate both directions
 # are alike. Lion's steps are of one length, so that it zigzags until a schedule shortens them. RAdam's first
 # five steps are those of SGD: the rate that they bear is too small for the steps after.
@@ -207,8 +207,9 @@ draw(saddle, ((-2.4, 1.8), (-1.4, 2.0)))
 
 # %% [markdown]
 # In **Rosenbrock's** valley all come down to the floor in a few steps, and then differ in how far they get
-# along it, where the gradient is small. SGD, Adagrad and RAdam stay near the start. LARS gets to the end:
-# its steps are a share of the norm of xy, however small the gradient is, and gather momentum.
+# along it, where the gradient is small (the table above and the animation below tell). SGD, Adagrad and
+# RAdam stay near the start. LARS gets to the end: its steps are a share of the norm of xy, however small the
+# gradient is, and gather momentum.
 
 # %%
 draw(rosenbrock, ((-1.8, 1.6), (-0.6, 2.0)))
@@ -289,9 +290,8 @@ for t in [1, 100, 1000]:
 
 # %% [markdown]
 # Without the correction (`bias_correction=False`) the first updates are not too small, as one might think,
-# but too large: the mean of squares, whose root is the divisor, lags more than the mean of gradients. A
-# warm-up of the rate hides this; without one, the correction is what keeps the first steps at the learning
-# rate.
+# but too large: the mean of squares, whose root is the divisor, lags more than the mean of gradients. With
+# it, they are at the learning rate from the first step on.
 
 
 # %%
@@ -405,8 +405,8 @@ for (rate, order), (first, last) in weights.items():
     print(f"{rate:4}  {order:12}  {first:12.5f}  {last:7.3f}")
 
 # %% [markdown]
-# At rates that one trains with the difference is far below the noise of a run. It matters when a result is
-# to be reproduced to the last digit, and where rate times decay is not small.
+# At a rate of 0.01 the two settle a thousandth apart. It matters when a result is to be reproduced digit by
+# digit, and where rate times decay is not small.
 #
 # ## Where to go on
 #
