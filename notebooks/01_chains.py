@@ -290,7 +290,7 @@ print(largest_difference(clipped, foreign), largest_difference(clipped, within))
 # %%
 digits = load_digits()
 images, labels = jnp.array(digits.data / 16, jnp.float32), jnp.array(digits.target)
-train, test = slice(0, 1437), slice(1437, None)
+test = slice(1437, None)  # those before are to learn from
 
 
 def scores(params, x):
