@@ -89,7 +89,7 @@ def norms(tx, factors):
 
     def step(state, factor):
         updates, state = tx.update(jax.tree.map(lambda g: factor * g, gradient), state, params)
-        return state, optax.global_norm(updates)
+        return state, optax.tree.norm(updates)
 
     return jax.lax.scan(step, tx.init(params), factors)[1]
 
