@@ -338,6 +338,6 @@ axes = gradx.plot.plot_history(history)
 # %% [markdown]
 # ## Where to go on
 #
-# [Watching optimizers](02_watching_optimizers.ipynb) compares twelve of them on surfaces that can be drawn,
+# [Watching optimizers](02_watching_optimizers.ipynb) compares thirteen of them on surfaces that can be drawn,
 # [Schedules and the range test](03_schedules.ipynb) picks a learning rate, and [Your own
 # rule](04_your_own_rule.ipynb) adds a link of your own.
