@@ -316,7 +316,7 @@ for (name, codec), line in zip(maps.items(), ("-", "--", "-."), strict=True):
     right.loglog(x[0, ::128], worst, line, label=name)
 right.set(xlabel="share of the block's largest", ylabel="worst error of the root, %")
 right.set(title="What is read back, rounded to the nearest")
-right.legend(fontsize=9)
+_ = right.legend(fontsize=9)
 
 # %%
 equal = jnp.round(255 * nu / nu.max(axis=1, keepdims=True)) / 255 * nu.max(axis=1, keepdims=True)

@@ -39,6 +39,7 @@ def kinds(notebook):
 
 
 def complaints(notebook):
-    """Errors, and what was written to stderr, as warnings are."""
+    """Errors, what was written to stderr, as warnings are, and objects that show no more than where they are."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    is_noise = lambda o: o.get("name") == "stderr" or " at 0x" in str(o.get("data", {}).get("text/plain"))
+    return [o for o in outputs if o.output_type == "error" or is_noise(o)]
