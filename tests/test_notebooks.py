@@ -39,7 +39,7 @@ def kinds(notebook):
 
 
 def complaints(notebook):
-    """Errors, what was written to stderr, as warnings are, and objects that show no more than where they are."""
+    """Errors, what was written to stderr, as warnings are, and objects that show where they are."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     is_noise = lambda o: o.get("name") == "stderr" or " at 0x" in str(o.get("data", {}).get("text/plain"))
     return [o for o in outputs if o.output_type == "error" or is_noise(o)]
