@@ -403,7 +403,13 @@ FIRST = list({case.optimizer: case for case in reversed(CASES)}.values())[::-1]
 TYPICAL = {
     gx.sgd, gx.adamw, gx.adafactor, gx.lamb, gx.lbfgs, gx.noisy_sgd, gx.polyak_sgd, gx.ranger, gx.sm3
 }  # fmt: skip
-FEW = [pytest.param(case, marks=[] if case.optimizer in TYPICAL else pytest.mark.slow) for case in FIRST]
+
+
+def is_typical(case: Any) -> bool:
+    return case in FIRST and case.optimizer in TYPICAL
+
+
+FEW = [pytest.param(case, marks=[] if is_typical(case) else pytest.mark.slow) for case in FIRST]
 BY_TX = {case.make(): case for case in CASES}
 
 

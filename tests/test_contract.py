@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from tests.cases import CASES, FEW, FIRST, given
+from tests.cases import CASES, given, is_typical
 from tests.problems import aval, grads, params
 
 W = "^([wz].*)?$"  # a pattern that matches something in every tree of these tests
@@ -102,11 +102,9 @@ LINKS = [
 ]
 ALL = [case.make() for case in CASES] + LINKS
 each = pytest.mark.parametrize("tx", ALL, ids=repr)
-# Where each row takes a compilation, or several, all but the first of an optimizer are for `make test-all`.
-FEWER = [pytest.param(c.make(), marks=[] if c in FIRST else pytest.mark.slow) for c in CASES] + LINKS
+# Where each row takes a compilation, or several, all but typical optimizers are for `make test-all`.
+FEWER = [pytest.param(c.make(), marks=[] if is_typical(c) else pytest.mark.slow) for c in CASES] + LINKS
 each_compiled = pytest.mark.parametrize("tx", FEWER, ids=repr)
-TYPICAL = [pytest.param(c.values[0].make(), marks=c.marks) for c in FEW] + LINKS
-each_typical = pytest.mark.parametrize("tx", TYPICAL, ids=repr)
 # Without the chain that holds a link of Optax's: its slots are 16-bit, and its repr no call.
 each_of_ours = pytest.mark.parametrize("tx", FEWER[:-1], ids=repr)
 
@@ -176,7 +174,7 @@ def test_vmaps(tx, lenient):
     close(jax.tree.map(lambda x: x[1], u), one(q))
 
 
-@each_typical
+@each_compiled
 def test_a_fresh_state_can_be_donated(tx, lenient):
     """Every leaf is its own buffer, so that the first step may reuse them all."""
     p = params()
@@ -193,7 +191,7 @@ def test_a_fresh_state_can_be_donated(tx, lenient):
 
 
 # On more devices: tests/distributed/test_sharding.py.
-@each_typical
+@each_compiled
 def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}
@@ -213,7 +211,7 @@ def test_keeps_shardings_and_values_on_two_devices(tx, lenient):
         assert x.shape not in shapes or x.sharding.is_equivalent_to(sharded["w"].sharding, x.ndim)
 
 
-@each
+@each_compiled
 def test_missing_leaves_pass_through(tx, lenient):
     """None and MaskedNode are left alone, and change nothing for the others."""
     p = params()

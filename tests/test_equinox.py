@@ -35,7 +35,12 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("tx", WHOLE.values(), ids=WHOLE)
+SOME = {"groups", "skip_if", "measured", "packed"}  # the others are for `make test-all`
+
+
+@pytest.mark.parametrize(
+    "tx", [pytest.param(tx, id=k, marks=[] if k in SOME else pytest.mark.slow) for k, tx in WHOLE.items()]
+)
 def test_a_filtered_model_trains(tx, lenient):
     """The filtered tree as parameters, and the static rest untouched."""
     net = model()

@@ -52,6 +52,7 @@ def test_every_optimizer_learns_the_digits(script, optimizer, tmp_path):
     assert accuracy(run(script, "--optimizer", optimizer, "--seed", 1, cwd=tmp_path), optimizer, 570) >= 0.97
 
 
+@pytest.mark.slow
 def test_the_range_test_suggests_a_rate(tmp_path):
     """Between those that learn in 5 epochs: 0.002 gets 0.82 right, 0.02 0.95, and 0.2 0.47."""
     result = run("range_test.py", cwd=tmp_path)
@@ -158,6 +159,7 @@ def test_the_study_of_large_batches(tmp_path):
     assert (tmp_path / "large_batch.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])  # the others: test_every_optimizer_learns_the_digits
 def test_every_option(optimizer, tmp_path):
     args = ["--optimizer", optimizer, "--batch-size", 100, "--epochs", 3, "--learning-rate", 0.01]

@@ -308,6 +308,8 @@ def test_trust_ratios_of_many_layers_are_a_heat_map():
     bar = heat(ax).colorbar
     assert bar.ax.get_ylabel() == "trust ratio (log scale)"
     assert 1.0 in bar.get_ticks()
+    large = [row | {names[0]: 1300.0} for row in rows]
+    assert heat(plot_history(large)[-1]).colorbar.ax.get_yticklabels()[-1].get_text() == "1,300"
     shades = plt.get_cmap(heat(ax).cmap.name)(np.linspace(0, 1, 64))[:, :3] @ [0.299, 0.587, 0.114]
     assert (np.diff(shades) > 0).all()  # told apart in grey
     assert are_inside(ax.figure)

@@ -161,5 +161,6 @@ def heat_map(ax: Axes, x: np.ndarray, columns: dict[str, np.ndarray]) -> None:
     ticks = [1 / most, most**-0.5, 1.0, most**0.5, most]
     figure = ax.get_figure(root=True)
     assert figure is not None
-    bar = figure.colorbar(mesh, ax=ax, label="trust ratio (log scale)", ticks=ticks, format="%.2g")
+    short = lambda x, _: f"{x:,.0f}" if x >= 100 else f"{x:.2g}"
+    bar = figure.colorbar(mesh, ax=ax, label="trust ratio (log scale)", ticks=ticks, format=short)
     bar.ax.minorticks_off()

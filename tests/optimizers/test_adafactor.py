@@ -47,7 +47,7 @@ def optax_in_float64(min_dim_size_to_factor):
     )
 
 
-@pytest.mark.parametrize("smallest", [2, 4, 128])
+@pytest.mark.parametrize("smallest", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 128))])
 def test_it_is_optax_s_over_50_steps_for_every_shape(smallest, x64, lenient):
     ours = gx.adafactor(0.1, min_dim_size_to_factor=smallest, momentum=0.9, dtype_momentum=None)
     for p, q in zip(run(ours, 50), run(optax_in_float64(smallest), 50), strict=True):
