@@ -101,6 +101,7 @@ def test_a_cycle_has_its_momentum_on_the_right():
     np.testing.assert_allclose(data(momentum)[1], jax.vmap(cycle.momentum)(jnp.arange(101)), rtol=1e-6)
     drawn = [ax.get_lines()[0], momentum, ax.get_lines()[1]]
     assert len({(line.get_linestyle(), line.get_marker()) for line in drawn}) == 3
+    assert texts(plot_schedule(cycle, steps=100)) == ["learning rate", "momentum"]
 
 
 def test_28_lines_differ_without_colour():

@@ -32,7 +32,7 @@ def plot_schedule(
       schedules: one or more functions of the step. Of a `Cycle` the momentum is drawn too, against an axis of
         its own on the right.
       steps: how many, at least 1; or a `Run`, and then x is in epochs if it knows how long they are.
-      labels: a name for each schedule; the calls that made them if not given.
+      labels: a name for each schedule; if not given the calls that made them, and of a `Cycle` what is drawn.
       ylabel: what they are schedules of.
       ax: the axes to draw into, beside what is there; new ones if not given.
 
@@ -52,7 +52,8 @@ def plot_schedule(
     drawn: list[tuple[Callable, str, bool]] = []  # the schedule, its label, whether it is a momentum
     for schedule, name in zip(schedules, names, strict=True):
         if isinstance(schedule, Cycle):
-            drawn += [(schedule[0], f"{name}: {ylabel}", False), (schedule[1], f"{name}: momentum", True)]
+            of = f"{name}: " if labels else ""  # its own call would stand there twice, and say what the axes do
+            drawn += [(schedule[0], f"{of}{ylabel}", False), (schedule[1], f"{of}momentum", True)]
         else:
             drawn.append((schedule, name, False))
     for schedule, name, _ in drawn:
