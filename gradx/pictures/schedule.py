@@ -52,7 +52,7 @@ def plot_schedule(
     drawn: list[tuple[Callable, str, bool]] = []  # the schedule, its label, whether it is a momentum
     for schedule, name in zip(schedules, names, strict=True):
         if isinstance(schedule, Cycle):
-            of = f"{name}: " if labels else ""  # its own call would stand there twice, and say what the axes do
+            of = f"{name}: " if labels else ""  # its call would be there twice
             drawn += [(schedule[0], f"{of}{ylabel}", False), (schedule[1], f"{of}momentum", True)]
         else:
             drawn.append((schedule, name, False))
