@@ -222,14 +222,8 @@ def markup(value: Any, indent: int = 0, label: str = "") -> str:
         about, _, _ = (inspect.getdoc(call.function) or "").partition("\n")
         opening = f'<b title="{html.escape(about)}">{html.escape(opening[:-1], quote=False)}</b>('
     lines = [markup(x, indent + 4, name) for name, x in inside]
+    opening = html.escape(label, quote=False) + opening
     if indent + len(label) + len(text(value)) <= WIDTH or not lines:
-        return html.escape(label, quote=False) + opening + ", ".join(lines) + closing
-    new = f"\n{' ' * (indent + 4)}"
-    return (
-        html.escape(label, quote=False)
-        + opening
-        + new
-        + f",{new}".join(lines)
-        + f",\n{' ' * indent}"
-        + closing[-1]
-    )
+        return opening + ", ".join(lines) + closing
+    body = "".join(f"\n{' ' * (indent + 4)}{line}," for line in lines)
+    return f"{opening}{body}\n{' ' * indent}{closing[-1]}"

@@ -12,6 +12,8 @@ import time
 
 import jupytext
 import nbformat
+from nbclient import NotebookClient
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
@@ -37,8 +39,6 @@ def committed(name: str) -> nbformat.NotebookNode:
 
 def executed(name: str) -> nbformat.NotebookNode:
     """The notebook, run from top to bottom in a kernel of its own; raises where a cell does."""
-    from nbclient import NotebookClient
-
     notebook = written(name)
     resources = {"metadata": {"path": str(FOLDER)}}
     # What a cell prints is one output, however the kernel cuts it up.
@@ -54,8 +54,6 @@ def executed(name: str) -> nbformat.NotebookNode:
 
 def smaller(png: str) -> str:
     """The same picture in 64 colours: a third of the bytes."""
-    from PIL import Image
-
     picture, out = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
     picture.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(out, "png", optimize=True)
     return base64.b64encode(out.getvalue()).decode()
