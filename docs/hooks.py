@@ -26,7 +26,7 @@ LINK = re.compile(
 )
 
 
-def page(path):
+def page_of(path):
     """The page of a file of the repository; None if it has none."""
     if re.fullmatch(r"(notebooks|examples)/\w+\.(py|ipynb)", path):
         return posixpath.splitext(path)[0] + ".md"
@@ -41,10 +41,10 @@ def relinked(text, source):
         if target is None or re.match(r"#|\w+:", target):  # code, or nothing to do
             return match[0]
         path, *anchor = target.split("#")
-        to = page(posixpath.normpath(posixpath.join(posixpath.dirname(source), path)))
+        to = page_of(posixpath.normpath(posixpath.join(posixpath.dirname(source), path)))
         if to is None:
             return label
-        return f"[{label}]({'#'.join([posixpath.relpath(to, posixpath.dirname(page(source))), *anchor])})"
+        return f"[{label}]({'#'.join([posixpath.relpath(to, posixpath.dirname(page_of(source))), *anchor])})"
 
     return LINK.sub(link, text)
 
@@ -111,12 +111,15 @@ def referred(text, modules):
 def on_files(files, config):
     from mkdocs.structure.files import File
 
-    makers = {".md": relinked, ".py": lambda text, source: example(posixpath.basename(source), text)}
-    makers[".ipynb"] = lambda text, source: relinked(notebook(text), source)
+    makers = {
+        ".md": relinked,
+        ".py": lambda text, source: example(posixpath.basename(source), text),
+        ".ipynb": lambda text, source: relinked(notebook(text), source),
+    }
     for path in [*PAGES, *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("examples/*.py")]:
         source = (ROOT / path).relative_to(ROOT).as_posix()
         content = makers[posixpath.splitext(source)[1]]((ROOT / path).read_text(), source)
-        files.append(File.generated(config, page(source), content=content))
+        files.append(File.generated(config, page_of(source), content=content))
     return files
 
 

@@ -127,4 +127,4 @@ def test_every_page_is_in_the_navigation():
         for f in ("examples/*.py", "notebooks/*.ipynb")
         for path in ROOT.glob(f)
     ]
-    assert sorted(listed) == sorted([*hooks.PAGES.values(), *map(hooks.page, [*pages, *files])])
+    assert sorted(listed) == sorted([*hooks.PAGES.values(), *map(hooks.page_of, [*pages, *files])])

@@ -45,24 +45,9 @@ def plot_history(history: Any, *, axes: Any = None) -> np.ndarray:
     ['loss', 'learning rate']
     """
     found = table(history)
-    panels: dict[str, list[str]] = {}
-    for name in found:
-        fits = [panel for panel, pattern in PANELS.items() if re.fullmatch(pattern, name)]
-        if fits:
-            panels.setdefault(fits[-1], []).append(name)
-    if not panels:
-        raise ValueError(
-            "plot_history: nothing that is drawn is in the history: loss, learning_rate, ..._norm or "
-            f"trust_ratio/...; found: {sorted(found)}"
-        )
-    drawn = {name: column(name, found[name]) for names in panels.values() for name in names}
-    lengths = {name: len(y) for name, y in drawn.items()}
-    count = next(iter(lengths.values()))
-    x = column("step", found["step"]) if "step" in found else np.arange(count)
-    lengths["step"] = len(x)
-    if len(set(lengths.values())) > 1 or count < 2:
-        raise ValueError(f"plot_history: all must have as many steps, two or more; found: {lengths}")
-    kinds = [panel for panel in PANELS if panel in panels]
+    panels = sorted_into_panels(found)
+    x, drawn = checked(found, [name for names in panels.values() for name in names])
+    kinds = list(panels)
     is_new = axes is None
     axes = new_panels(kinds, panels) if axes is None else np.ravel(np.array(axes, dtype=object))
     if len(axes) != len(kinds):
@@ -100,6 +85,32 @@ def table(history: Any) -> Mapping[str, Any]:
             )
     rows = jax.device_get([list(row.values()) for row in history])
     return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
+def sorted_into_panels(found: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names that each panel draws, in the order of the panels."""
+    panels: dict[str, list[str]] = {panel: [] for panel in PANELS}
+    for name in found:
+        fits = [panel for panel, pattern in PANELS.items() if re.fullmatch(pattern, name)]
+        if fits:
+            panels[fits[-1]].append(name)
+    if not any(panels.values()):
+        raise ValueError(
+            "plot_history: nothing that is drawn is in the history: loss, learning_rate, ..._norm or "
+            f"trust_ratio/...; found: {sorted(found)}"
+        )
+    return {panel: names for panel, names in panels.items() if names}
+
+
+def checked(found: Mapping[str, Any], names: list[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The steps, and what is drawn over them, all of one length."""
+    drawn = {name: column(name, found[name]) for name in names}
+    count = len(drawn[names[0]])
+    x = column("step", found["step"]) if "step" in found else np.arange(count)
+    lengths = {name: len(y) for name, y in drawn.items()} | {"step": len(x)}
+    if len(set(lengths.values())) > 1 or count < 2:
+        raise ValueError(f"plot_history: all must have as many steps, two or more; found: {lengths}")
+    return x, drawn
 
 
 def column(name: str, x: Any) -> np.ndarray:
