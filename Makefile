@@ -21,7 +21,7 @@ test-parity: $(VENV)/parity.stamp
 	$(PYTEST) tests/parity
 
 test-targets: $(VENV)/targets.stamp
-	$(PYTEST) tests/test_cost.py
+	$(PYTEST) tests/analysis/test_cost.py
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -15,10 +15,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 # Where the names of a module are public, by the beginning of its own; the others as `gradx.<name>`.
 PUBLIC = {
-    "gradx.conventions.keras": "gradx.keras",
-    "gradx.conventions.torch": "gradx.torch",
+    "gradx.keras": "gradx.keras",
+    "gradx.torch": "gradx.torch",
     "gradx.flax": "gradx.flax",
-    "gradx.pictures": "gradx.plot",
+    "gradx.plot": "gradx.plot",
 }
 ENTRY = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 LINK = re.compile(
@@ -78,32 +78,25 @@ def shown(part):
 
 
 def names(module):
-    """What a module defines of its `__all__`, functions first: where each is public, and where it is found.
-
-    A name that its module has too is found inside, where mkdocstrings does not take it for the module.
-    """
+    """The public names that a module defines, functions first."""
     tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets) == "__all__"]
     listed = [name for node in lists for name in ast.literal_eval(node) if name in defined]
     place = next((PUBLIC[start] for start in PUBLIC if module.startswith(start)), "gradx")
-    ordered = [f"{place}.{name}" for name in sorted(listed, key=lambda name: name[0].isupper())]
-    return {public: f"{public}.{public.split('.')[-1]}" if public == module else public for public in ordered}
+    return [f"{place}.{name}" for name in sorted(listed, key=lambda name: name[0].isupper())]
 
 
 def documented(module):
     """Directives for what a module defines, with public names as headings."""
     options = "    options: {{ heading: {0}, toc_label: {1} }}"
-    return "\n\n".join(
-        f"::: {inside}\n{options.format(public, public.split('.')[-1])}"
-        for public, inside in names(module).items()
-    )
+    return "\n\n".join(f"::: {name}\n{options.format(name, name.split('.')[-1])}" for name in names(module))
 
 
 def referred(text, modules):
     """Markdown whose names in tables, as `adamw`, lead to the API, if one of the modules defines them."""
-    found = {public: inside for module in modules for public, inside in names(module).items()}
-    link = lambda m: f"[{m[0]}][{found[f'gradx.{m[1]}']}]" if f"gradx.{m[1]}" in found else m[0]
+    found = {name for module in modules for name in names(module)}
+    link = lambda m: f"[{m[0]}][gradx.{m[1]}]" if f"gradx.{m[1]}" in found else m[0]
     row = lambda line: re.sub(r"(?<![\[`])`([\w.]+)`(?!\])", link, line[0])
     return re.sub(r"^\|.*$", row, text, flags=re.MULTILINE)
 

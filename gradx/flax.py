@@ -19,9 +19,9 @@ except ImportError as e:
     raise ImportError("gradx.flax needs Flax: pip install 'gradx[flax]'") from e
 
 from gradx.codecs.stored import Stored
+from gradx.core.tree import slash_path
+from gradx.selection.stacked import Stack
 from gradx.states.eval_params import eval_params
-from gradx.transforms.stacked import Stack
-from gradx.tree import slash_path
 
 __all__ = ["TrainState", "eval_model", "opt_state", "stacked_axes"]
 

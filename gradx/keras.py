@@ -8,4 +8,293 @@ What Keras does around a rule is left out, and a TypeError if given: `use_ema` a
 AdamW(clipnorm=1.0)
 """
 
-from gradx.conventions.keras_optimizers import *
+import operator
+from typing import Any
+
+from optax import EmptyState
+
+from gradx.core.chain import chain, identity
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule, combined, is_zero
+from gradx.core.ranges import check
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.numerics.arrays import real_size
+from gradx.numerics.norms import norm, shrink
+from gradx.optimizers.adadelta import adadelta
+from gradx.optimizers.adafactor import adafactor
+from gradx.optimizers.adagrad import adagrad
+from gradx.optimizers.adam import scale_by_adam
+from gradx.optimizers.adamax import scale_by_adamax
+from gradx.optimizers.amsgrad import scale_by_amsgrad
+from gradx.optimizers.lion import lion
+from gradx.optimizers.nadam import nadam
+from gradx.optimizers.rmsprop import rmsprop
+from gradx.optimizers.sgd import sgd
+from gradx.transforms.clipping import clip, clip_by_global_norm
+from gradx.transforms.descent import shrink_params
+from gradx.transforms.scale import scale, scale_by_learning_rate
+from gradx.transforms.trust_ratio import scale_by_trust_ratio
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lamb",
+    "Lion",
+    "Nadam",
+    "RMSprop",
+]
+
+Rate = ScalarOrSchedule
+Maybe = ScalarOrSchedule | None
+
+
+@factory
+def SGD(
+    learning_rate: Rate = 0.01,
+    momentum: Rate = 0.0,
+    nesterov: bool = False,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.SGD: the learning rate is inside the velocity."""
+    tx = sgd(learning_rate, None if is_zero(momentum) else momentum, nesterov, rate_in_velocity=True)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def RMSprop(
+    learning_rate: Rate = 0.001,
+    rho: Rate = 0.9,
+    momentum: Rate = 0.0,
+    epsilon: Rate = 1e-7,
+    centered: bool = False,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.RMSprop: epsilon under the root, the learning rate inside the velocity."""
+    tx = rmsprop(
+        learning_rate,
+        rho,
+        epsilon,
+        eps_in_sqrt=True,
+        centered=centered,
+        momentum=None if is_zero(momentum) else momentum,
+    )
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Adagrad(
+    learning_rate: Rate = 0.001,
+    initial_accumulator_value: float = 0.1,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adagrad: epsilon under the root, a sum that starts at 0.1."""
+    tx = adagrad(learning_rate, initial_accumulator_value, epsilon, eps_in_sqrt=True)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Adadelta(
+    learning_rate: Rate = 0.001,
+    rho: Rate = 0.95,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adadelta: a learning rate of 0.001, where the paper has 1."""
+    tx = adadelta(learning_rate, rho, epsilon)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Adam(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    amsgrad: bool = False,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adam: epsilon joins √nu before its correction, the paper's "epsilon hat"."""
+    if amsgrad:
+        direction = scale_by_amsgrad(beta_1, beta_2, epsilon, max_over="raw", eps_hat=True)
+    else:
+        direction = scale_by_adam(beta_1, beta_2, epsilon, eps_hat=True)
+    tx = chain(direction, scale_by_learning_rate(learning_rate))
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def AdamW(
+    learning_rate: Rate = 0.001,
+    weight_decay: Maybe = 0.004,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    amsgrad: bool = False,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.AdamW: Adam with a decoupled decay of 0.004."""
+    clips = clipnorm, clipvalue, global_clipnorm
+    return Adam(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, *clips)
+
+
+@factory
+def Adamax(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adamax: epsilon outside the maximum."""
+    direction = scale_by_adamax(beta_1, beta_2, epsilon, eps_in_max=False)
+    tx = chain(direction, scale_by_learning_rate(learning_rate))
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Nadam(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Nadam: the momentum rises by 1 - 0.96ᵗ / 2."""
+    tx = nadam(learning_rate, beta_1, beta_2, epsilon, momentum_decay=1.0)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Lion(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.99,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Lion: without decay by default."""
+    tx = lion(learning_rate, beta_1, beta_2, weight_decay=0.0)
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Lamb(
+    learning_rate: Rate = 0.001,
+    beta_1: Rate = 0.9,
+    beta_2: Rate = 0.999,
+    epsilon: Rate = 1e-7,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
+    kept = left_by_decay(learning_rate, weight_decay)
+    tx = chain(
+        scale_by_adam(beta_1, beta_2, epsilon),
+        scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves
+        scale_by_learning_rate(learning_rate),
+    )
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+@factory
+def Adafactor(
+    learning_rate: Rate = 0.001,
+    beta_2_decay: Rate = -0.8,
+    epsilon_1: Rate = 1e-30,
+    epsilon_2: Rate = 1e-3,
+    clip_threshold: Rate = 1.0,
+    relative_step: bool = True,
+    weight_decay: Maybe = None,
+    clipnorm: Maybe = None,
+    clipvalue: Maybe = None,
+    global_clipnorm: Maybe = None,
+) -> GradientTransformation:
+    """keras.optimizers.Adafactor: every matrix is factored, and the rate is at most 1 / √t.
+
+    That bound holds whatever `relative_step` is, in Keras too.
+    """
+    kept = left_by_decay(learning_rate, weight_decay)  # and of that the size is taken
+    direction = adafactor(
+        learning_rate,
+        min_dim_size_to_factor=0,
+        decay_rate=combined(operator.neg, beta_2_decay),
+        clipping_threshold=clip_threshold,
+        eps=epsilon_1,
+        relative_step=True,
+        min_scale=combined(operator.truediv, epsilon_2, kept),
+        factored_axes="last",
+    )
+    tx = chain(direction, scale(kept))
+    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+
+
+def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
+    """The share of a parameter that is left when it has decayed."""
+    if weight_decay is None:
+        return 1.0
+    return combined(lambda rate, decay: 1 - rate * decay, learning_rate, weight_decay)
+
+
+def dressed(
+    tx: GradientTransformation,
+    learning_rate: Rate,
+    weight_decay: Maybe,
+    clipnorm: Maybe,
+    clipvalue: Maybe,
+    global_clipnorm: Maybe,
+) -> GradientTransformation:
+    """What Keras has around each rule: a clip before it, decoupled decay beside it."""
+    clips = {clip_each: clipnorm, clip: clipvalue, clip_by_global_norm: global_clipnorm}
+    given: dict[Any, Any] = {f: value for f, value in clips.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError("gradx.keras: give only one of clipnorm, clipvalue and global_clipnorm")
+    if weight_decay is not None:
+        check("gradx.keras", weight_decay=weight_decay)
+        decay = shrink_params(combined(operator.mul, learning_rate, weight_decay), after=False)
+    else:
+        decay = identity()
+    return chain(*(f(value) for f, value in given.items()), tx, decay)
+
+
+def clip_each(max_norm: Rate) -> GradientTransformation:
+    """Scale each array down to a norm of at most `max_norm`."""
+
+    def rule(g, max_norm):
+        a, b = shrink(norm(g), max_norm, real_size(g))
+        return g * a * b
+
+    return leafwise(EmptyState, rule, max_norm=max_norm)

@@ -13,7 +13,7 @@ from flax.training.train_state import TrainState
 
 import gradx as gx
 import gradx.flax as gx_flax
-from gradx.tree import slash_path
+from gradx.core.tree import slash_path
 from tests.cases import FEW
 
 pytestmark = pytest.mark.usefixtures("lenient")

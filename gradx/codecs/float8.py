@@ -9,7 +9,7 @@ from jax import lax
 
 from gradx.codecs.blocks import Blocks, flat, in_blocks, scales_of, share
 from gradx.codecs.stored import one_of
-from gradx.rounding import stochastic_round
+from gradx.numerics.rounding import stochastic_round
 
 __all__ = ["Float8"]
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradx.codecs.stored import Codec, one_of
-from gradx.rounding import stochastic_round
+from gradx.numerics.rounding import stochastic_round
 
 __all__ = ["Rounded"]
 

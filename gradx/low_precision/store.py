@@ -10,18 +10,20 @@ from jax.extend.core import Var
 from gradx.codecs.rounded import Rounded
 from gradx.codecs.squares import is_positive
 from gradx.codecs.stored import Codec, Stored, is_stored
-from gradx.core import HINT, GradientTransformation, check_state, linked
-from gradx.factory import factory, text
-from gradx.hyper import positive_integer
-from gradx.layers import as_layers, axes_here, is_layered
-from gradx.numerics import increment
-from gradx.reports import unheard
-from gradx.rounding import Salt, dither, salts
+from gradx.core.factory import factory, text
+from gradx.core.foreign import linked
+from gradx.core.layer_axes import is_layered
+from gradx.core.ranges import positive_integer
+from gradx.core.reports import unheard
+from gradx.core.transformation import HINT, GradientTransformation, check_state
+from gradx.core.tree import Tree, aligned, flatten, slash_paths
+from gradx.engine.layers import as_layers, axes_here
+from gradx.numerics.arrays import increment
+from gradx.numerics.rounding import Salt, dither, salts
+from gradx.selection.groups import Pattern, matcher
 from gradx.states.entries import Entry, entries, short_names
 from gradx.states.slots import full_name
-from gradx.transforms.groups import Pattern, matcher
 from gradx.transforms.noise import check_key, new_key
-from gradx.tree import Tree, aligned, flatten, slash_paths
 
 __all__ = ["StoreState", "store"]
 

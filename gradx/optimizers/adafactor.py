@@ -7,17 +7,21 @@ import jax
 import jax.numpy as jnp
 from optax import FactoredState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, at, check, one_of
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, lerp
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule, at
+from gradx.core.ranges import check, one_of
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.arrays import abs_sq
+from gradx.numerics.moving_average import lerp
+from gradx.selection.masking import Mask
 from gradx.transforms.clipping import clip_by_block_rms
-from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.masking import Mask
 from gradx.transforms.momentum import ema
-from gradx.transforms.norms import scale_by_param_block_rms
+from gradx.transforms.normalization import scale_by_param_block_rms
 from gradx.transforms.scale import scale, scale_by_learning_rate
+from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
 

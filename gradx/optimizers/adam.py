@@ -5,13 +5,16 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from optax import ScaleByAdamState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, correction_ahead, lerp
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.arrays import abs_sq
+from gradx.numerics.moving_average import correction_ahead, lerp
+from gradx.selection.masking import Mask
 from gradx.transforms.descent import descend
-from gradx.transforms.masking import Mask
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleByAdamState", "adam", "adamw", "scale_by_adam"]

@@ -5,11 +5,15 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from optax import ScaleByAmsgradState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, one_of
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, lerp
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import one_of
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.arrays import abs_sq
+from gradx.numerics.moving_average import lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleByAmsgradState", "amsgrad", "scale_by_amsgrad"]

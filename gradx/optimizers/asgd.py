@@ -2,12 +2,14 @@
 
 import jax.numpy as jnp
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, at, check, check_number
-from gradx.transforms.averages import average_params
-from gradx.transforms.decay import add_decayed_weights
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule, at
+from gradx.core.ranges import check, check_number
+from gradx.core.transformation import GradientTransformation
 from gradx.transforms.scale import scale_by_learning_rate
+from gradx.transforms.weight_decay import add_decayed_weights
+from gradx.wrappers.averages import average_params
 
 __all__ = ["asgd"]
 

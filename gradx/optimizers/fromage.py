@@ -4,10 +4,12 @@ import jax.numpy as jnp
 import optax
 from optax import EmptyState, ScaleByScheduleState
 
-from gradx.core import GradientTransformation, chain, state_of
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
-from gradx.leafwise import leafwise
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.foreign import state_of
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
 from gradx.transforms.trust_ratio import scale_by_trust_ratio
 
 __all__ = ["fromage"]

@@ -2,15 +2,17 @@
 
 from typing import Literal
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, is_zero, one_of
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule, is_zero
+from gradx.core.ranges import check, one_of
+from gradx.core.transformation import GradientTransformation
 from gradx.optimizers.adam import scale_by_adam
+from gradx.selection.masking import Mask, masked
 from gradx.transforms.clipping import clip_by_global_norm
-from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.masking import Mask, masked
 from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.trust_ratio import scale_by_trust_ratio
+from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["lamb"]
 

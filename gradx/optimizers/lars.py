@@ -5,14 +5,16 @@ from typing import Literal
 
 import jax
 
-from gradx.core import GradientTransformation, chain, identity
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, one_of
-from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.masking import Mask, mask_for, masked
+from gradx.core.chain import chain, identity
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import check, one_of
+from gradx.core.transformation import GradientTransformation
+from gradx.selection.masking import Mask, mask_for, masked
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.trust_ratio import scale_by_trust_ratio
+from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["lars"]
 

@@ -7,15 +7,20 @@ import jax.numpy as jnp
 import optax
 from optax import ScaleByLBFGSState
 
-from gradx.core import HINT, GradientTransformation, chain, check_state, identity, widened
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, cast, check_number, positive_integer
-from gradx.leafwise import promotion, scalar_dtype, zero_slot
-from gradx.leaves import Place, beside, present, stored
-from gradx.numerics import increment, total
+from gradx.core.chain import chain, identity
+from gradx.core.factory import factory
+from gradx.core.foreign import widened
+from gradx.core.hyperparameters import ScalarOrSchedule, cast
+from gradx.core.ranges import check_number, positive_integer
+from gradx.core.transformation import HINT, GradientTransformation, check_state
+from gradx.core.tree import Tree, aligned, flatten
+from gradx.engine.leaf_checks import Place, beside, present, stored
+from gradx.engine.leafwise import promotion, scalar_dtype
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.arrays import increment
+from gradx.numerics.norms import total
 from gradx.transforms.linesearch import scale_by_zoom_linesearch
 from gradx.transforms.scale import scale, scale_by_learning_rate
-from gradx.tree import Tree, aligned, flatten
 
 __all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
 

@@ -5,14 +5,17 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from optax import ScaleByLionState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, one_of
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import lerp
-from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.masking import Mask
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import one_of
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.moving_average import lerp
+from gradx.selection.masking import Mask
 from gradx.transforms.scale import scale_by_learning_rate
+from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["ScaleByLionState", "lion", "scale_by_lion"]
 

@@ -6,15 +6,19 @@ from typing import Any
 import jax.numpy as jnp
 from optax import ScaleByAdamState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, resolve
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, correction_ahead, lerp
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule, resolve
+from gradx.core.ranges import check
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.arrays import abs_sq
+from gradx.numerics.moving_average import correction_ahead, lerp
 from gradx.optimizers.adam import scale_by_adam
-from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.masking import Mask
+from gradx.selection.masking import Mask
 from gradx.transforms.scale import scale_by_learning_rate
+from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["nadam", "nadamw", "scale_by_nadam"]
 

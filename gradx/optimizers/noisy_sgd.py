@@ -2,9 +2,10 @@
 
 import jax
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.transformation import GradientTransformation
 from gradx.transforms.noise import add_noise
 from gradx.transforms.scale import scale_by_learning_rate
 

@@ -5,11 +5,14 @@ from typing import Any
 import jax.numpy as jnp
 from optax import ScaleByNovogradState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import lerp, sum_of_squares
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.moving_average import lerp
+from gradx.numerics.norms import sum_of_squares
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleByNovogradState", "novograd", "scale_by_novograd"]

@@ -5,10 +5,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from gradx.core import GradientTransformation, chain, check_state, state_of
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
-from gradx.leafwise import ScheduledState, leafwise
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.foreign import state_of
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import check
+from gradx.core.transformation import GradientTransformation, check_state
+from gradx.engine.leafwise import leafwise
+from gradx.engine.state_layout import ScheduledState
 from gradx.optimizers.adam import scale_by_adam
 from gradx.transforms.scale import scale_by_learning_rate
 

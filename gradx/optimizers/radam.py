@@ -6,11 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 from optax import ScaleByAdamState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, varies
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, correction_ahead, lerp
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule, varies
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.arrays import abs_sq
+from gradx.numerics.moving_average import correction_ahead, lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["radam", "scale_by_radam"]

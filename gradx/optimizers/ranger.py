@@ -1,14 +1,15 @@
 """Ranger (Wright 2019): RAdam behind Lookahead, on centralized gradients (arXiv:2004.01461)."""
 
-from gradx.core import GradientTransformation, chain, identity
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
+from gradx.core.chain import chain, identity
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.transformation import GradientTransformation
 from gradx.optimizers.radam import scale_by_radam
+from gradx.selection.masking import Mask
 from gradx.transforms.centralize import centralize
-from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.lookahead import lookahead
-from gradx.transforms.masking import Mask
 from gradx.transforms.scale import scale_by_learning_rate
+from gradx.transforms.weight_decay import add_decayed_weights
+from gradx.wrappers.lookahead import lookahead
 
 __all__ = ["ranger"]
 

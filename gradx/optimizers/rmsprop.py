@@ -5,11 +5,16 @@ import jax.numpy as jnp
 import optax
 from optax import ScaleByRmsState, ScaleByRStdDevState
 
-from gradx.core import GradientTransformation, chain, identity, state_of
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, check_number
-from gradx.leafwise import full_slot, leafwise
-from gradx.numerics import abs_sq, lerp
+from gradx.core.chain import chain, identity
+from gradx.core.factory import factory
+from gradx.core.foreign import state_of
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import check, check_number
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import full_slot
+from gradx.numerics.arrays import abs_sq
+from gradx.numerics.moving_average import lerp
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale_by_learning_rate
 

@@ -5,10 +5,13 @@ from typing import Any
 import jax.numpy as jnp
 from optax import ScaleByRpropState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
-from gradx.leafwise import full_slot, leafwise
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import check
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import full_slot
 from gradx.transforms.scale import scale
 
 __all__ = ["ScaleByRpropState", "rprop", "scale_by_rprop"]

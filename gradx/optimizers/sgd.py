@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from gradx.core import GradientTransformation, chain, identity
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
+from gradx.core.chain import chain, identity
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import check
+from gradx.core.transformation import GradientTransformation
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale_by_learning_rate
 

@@ -6,11 +6,15 @@ import jax
 import jax.numpy as jnp
 from optax import ScaleBySM3State
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import abs_sq, lerp, other_axes
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import check
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.arrays import abs_sq, other_axes
+from gradx.numerics.moving_average import lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleBySM3State", "scale_by_sm3", "sm3"]

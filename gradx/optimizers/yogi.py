@@ -4,11 +4,15 @@ import jax
 import jax.numpy as jnp
 from optax import ScaleByAdamState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check_number
-from gradx.leafwise import full_slot, leafwise
-from gradx.numerics import abs_sq, lerp
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import check_number
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import full_slot
+from gradx.numerics.arrays import abs_sq
+from gradx.numerics.moving_average import lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["scale_by_yogi", "yogi"]

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradx.factory import Made, factory
+from gradx.core.factory import Made, factory
 
 __all__ = ["Schedule", "constant_schedule"]
 

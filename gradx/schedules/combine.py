@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradx.factory import factory
+from gradx.core.factory import factory
 from gradx.schedules.base import Schedule, are_schedules
 
 __all__ = ["join_schedules", "product_schedule", "shift_schedule"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradx.factory import factory
+from gradx.core.factory import factory
 from gradx.schedules.base import Schedule, at_least, fraction
 from gradx.schedules.combine import join_schedules
 from gradx.schedules.warmup import warmup_schedule

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradx.factory import factory
-from gradx.hyper import one_of
+from gradx.core.factory import factory
+from gradx.core.ranges import one_of
 from gradx.schedules.base import Schedule, at_least
 from gradx.schedules.piecewise import knots_schedule, piecewise_interpolate_schedule
 

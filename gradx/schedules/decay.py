@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradx.factory import factory
+from gradx.core.factory import factory
 from gradx.schedules.base import Schedule, at_least, fraction
 
 __all__ = [

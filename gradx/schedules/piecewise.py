@@ -5,8 +5,8 @@ import math
 
 import jax.numpy as jnp
 
-from gradx.factory import factory
-from gradx.hyper import one_of
+from gradx.core.factory import factory
+from gradx.core.ranges import one_of
 from gradx.schedules.base import SHAPES, Schedule, at_least, left
 
 __all__ = [

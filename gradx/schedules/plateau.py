@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradx.factory import Made, factory
-from gradx.hyper import one_of
-from gradx.numerics import increment
+from gradx.core.factory import Made, factory
+from gradx.core.ranges import one_of
+from gradx.numerics.arrays import increment
 from gradx.schedules.base import at_least
 
 __all__ = ["ReduceOnPlateauState", "reduce_on_plateau"]

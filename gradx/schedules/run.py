@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from gradx.hyper import one_of
+from gradx.core.ranges import one_of
 from gradx.schedules.base import constant_schedule
 from gradx.schedules.combine import product_schedule
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradx.factory import factory
-from gradx.hyper import one_of
+from gradx.core.factory import factory
+from gradx.core.ranges import one_of
 from gradx.schedules.base import SHAPES, Schedule, at_least, constant_schedule, fraction, left
 from gradx.schedules.decay import exponential_decay
 

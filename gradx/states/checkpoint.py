@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import optax
 
-from gradx.core import linked
+from gradx.core.foreign import linked
+from gradx.core.tree import Tree, flatten, is_missing, slash_paths
 from gradx.states.entries import Entry, entries, full_names
-from gradx.states.likes import abstract_state, empty, like_given, placement, raw
-from gradx.states.processes import check_seen, check_shared, is_local, of_first, without_local
-from gradx.tree import Tree, flatten, is_missing, slash_paths
+from gradx.states.multihost import check_seen, check_shared, is_local, of_first, without_local
+from gradx.states.restore_plan import abstract_state, empty, like_given, placement, raw
 
 __all__ = ["Checkpoint", "latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
 

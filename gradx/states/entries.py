@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_flatten_with_path
 
 from gradx.codecs.stored import is_stored
-from gradx.transforms.packing import Packed, PackedState, pack_state, unpack_state
-from gradx.tree import MaskedNode, Tree, flatten, is_missing, slash_paths
+from gradx.core.tree import MaskedNode, Tree, flatten, is_missing, slash_paths
+from gradx.wrappers.packing import Packed, PackedState, pack_state, unpack_state
 
 __all__ = []  # internal: what `slots`, `migrate` and the checkpoints go by
 

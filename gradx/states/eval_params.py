@@ -8,11 +8,12 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
 from gradx.codecs.stored import decode_state
-from gradx.core import HINT, widened
-from gradx.transforms.averages import AverageParamsState
-from gradx.transforms.lookahead import LookaheadState
-from gradx.transforms.packing import PackedState
-from gradx.tree import Tree, is_missing
+from gradx.core.foreign import widened
+from gradx.core.transformation import HINT
+from gradx.core.tree import Tree, is_missing
+from gradx.wrappers.averages import AverageParamsState
+from gradx.wrappers.lookahead import LookaheadState
+from gradx.wrappers.packing import PackedState
 
 __all__ = ["eval_params"]
 

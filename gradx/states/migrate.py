@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from gradx.codecs.stored import is_stored
-from gradx.core import linked
+from gradx.core.foreign import linked
+from gradx.core.tree import Tree, aligned
 from gradx.states.entries import Entry, entries, repacked, short_names, unpacked, with_arrays
 from gradx.states.slots import can_hold
-from gradx.tree import Tree, aligned
 
 __all__ = ["Migration", "migrate"]
 

@@ -11,6 +11,7 @@ import optax
 from jax.core import Tracer
 
 from gradx.codecs.stored import is_stored
+from gradx.core.tree import MaskedNode, Tree, aligned, flatten, is_missing, slash_paths
 from gradx.states.entries import (
     Entry,
     check_unpacked,
@@ -20,7 +21,6 @@ from gradx.states.entries import (
     unpacked,
     with_arrays,
 )
-from gradx.tree import MaskedNode, Tree, aligned, flatten, is_missing, slash_paths
 
 __all__ = ["Slot", "get_slot", "reset", "set_slot", "slots"]
 

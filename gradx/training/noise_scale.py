@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradx.core import widened
-from gradx.factory import Made, factory
-from gradx.hyper import check_number
-from gradx.tree import Tree, norm_of
+from gradx.core.factory import Made, factory
+from gradx.core.foreign import widened
+from gradx.core.ranges import check_number
+from gradx.core.tree import Tree, norm_of
 
 __all__ = ["GradientNoiseScale", "NoiseScaleState", "gradient_noise_scale"]
 

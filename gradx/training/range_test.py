@@ -12,11 +12,13 @@ import numpy as np
 import optax
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from gradx.core import apply_updates, linked
-from gradx.hyper import check_number, positive_integer, varying
-from gradx.numerics import lerp
+from gradx.core.apply import apply_updates
+from gradx.core.foreign import linked
+from gradx.core.hyperparameters import varying
+from gradx.core.ranges import check_number, positive_integer
+from gradx.core.tree import Tree
+from gradx.numerics.moving_average import lerp
 from gradx.training.rates import of_rate, with_hyperparams
-from gradx.tree import Tree
 
 __all__ = ["RangeTest", "lr_range_test"]
 
@@ -64,7 +66,7 @@ class RangeTest:
         Arguments:
           ax: the axes to draw into; new ones if not given.
         """
-        from gradx.pictures.range_test import plot_range_test  # which needs Matplotlib
+        from gradx.plot.range_test import plot_range_test
 
         return plot_range_test(self, ax)
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from optax import InjectStatefulHyperparamsState
 
-from gradx.factory import frozen, text
-from gradx.transforms.overrides import calls_in, hyperparameters, remade
+from gradx.core.factory import frozen, text
+from gradx.selection.overrides import calls_in, hyperparameters, remade
 
 __all__ = []  # internal: the range test's
 

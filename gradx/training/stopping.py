@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradx.core import HINT
-from gradx.factory import Made, factory
-from gradx.hyper import one_of
-from gradx.leaves import Place, check_fit
-from gradx.numerics import increment
+from gradx.core.factory import Made, factory
+from gradx.core.ranges import one_of
+from gradx.core.transformation import HINT
+from gradx.core.tree import Tree, aligned, flatten, is_missing
+from gradx.engine.leaf_checks import Place, check_fit
+from gradx.numerics.arrays import increment
 from gradx.schedules.base import at_least
-from gradx.tree import Tree, aligned, flatten, is_missing
 
 __all__ = ["EarlyStopping", "EarlyStoppingState", "early_stopping"]
 

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from optax import EmptyState
 
-from gradx.core import GradientTransformation
-from gradx.factory import factory
-from gradx.leafwise import leafwise
-from gradx.numerics import other_axes
+from gradx.core.factory import factory
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.numerics.arrays import other_axes
 
 __all__ = ["centralize"]
 

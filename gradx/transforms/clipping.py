@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from optax import EmptyState
 
-from gradx.axes import AxisName, axis_names, check_bound, device_count
-from gradx.core import GradientTransformation
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
-from gradx.leafwise import leafwise
-from gradx.numerics import abs_sq, norm, real_size, safe_sqrt, shrink
-from gradx.tree import norm_of
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.transformation import GradientTransformation
+from gradx.core.tree import norm_of
+from gradx.engine.leafwise import leafwise
+from gradx.numerics.arrays import abs_sq, real_size
+from gradx.numerics.device_axes import AxisName, axis_names, check_bound, device_count
+from gradx.numerics.norms import norm, safe_sqrt, shrink
 
 __all__ = ["adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from optax import NonNegativeParamsState, ZeroNansState
 
-from gradx.core import GradientTransformation
-from gradx.factory import factory
-from gradx.leafwise import leafwise
+from gradx.core.factory import factory
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
 
 __all__ = ["NonNegativeParamsState", "ZeroNansState", "keep_params_nonnegative", "zero_nans"]
 

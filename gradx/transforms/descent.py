@@ -6,13 +6,15 @@ from typing import Any, Literal
 import optax
 from optax import EmptyState
 
-from gradx.core import GradientTransformation, chain
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, check_number, combined, one_of, varies
-from gradx.leafwise import leafwise
-from gradx.transforms.decay import add_decayed_weights
-from gradx.transforms.masking import Mask, masked
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule, combined, varies
+from gradx.core.ranges import check, check_number, one_of
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.selection.masking import Mask, masked
 from gradx.transforms.scale import scale_by_learning_rate
+from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["descend"]
 

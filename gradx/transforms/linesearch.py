@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
-from gradx.core import GradientTransformation, linked, widened
-from gradx.factory import factory
-from gradx.hyper import check_number, one_of, positive_integer
+from gradx.core.factory import factory
+from gradx.core.foreign import linked, widened
+from gradx.core.ranges import check_number, one_of, positive_integer
+from gradx.core.transformation import GradientTransformation
 
 __all__ = [
     "ScaleByBacktrackingLinesearchState",

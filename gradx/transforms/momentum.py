@@ -4,11 +4,12 @@ from typing import Any
 
 from optax import EmaState, TraceState
 
-from gradx.core import GradientTransformation
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
-from gradx.leafwise import leafwise, zero_slot
-from gradx.numerics import lerp
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.moving_average import lerp
 
 __all__ = ["EmaState", "TraceState", "ema", "trace"]
 

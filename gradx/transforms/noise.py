@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from optax import AddNoiseState
 
-from gradx.core import GradientTransformation, check_state, widened
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule, check, resolve
-from gradx.leaves import present
-from gradx.numerics import increment, real_dtype
-from gradx.tree import flatten
+from gradx.core.factory import factory
+from gradx.core.foreign import widened
+from gradx.core.hyperparameters import ScalarOrSchedule, resolve
+from gradx.core.ranges import check
+from gradx.core.transformation import GradientTransformation, check_state
+from gradx.core.tree import flatten
+from gradx.engine.leaf_checks import present
+from gradx.numerics.arrays import increment
+from gradx.numerics.dtypes import real_dtype
 
 __all__ = ["AddNoiseState", "add_noise"]
 

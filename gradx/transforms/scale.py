@@ -6,10 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 from optax import EmptyState, ScaleByScheduleState
 
-from gradx.core import GradientTransformation
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
-from gradx.leafwise import leafwise
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
 
 __all__ = [
     "ScaleByScheduleState",

@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 from optax import EmptyState
 
-from gradx.axes import AxisName, axis_names, check_bound
-from gradx.core import GradientTransformation
-from gradx.factory import factory
-from gradx.hyper import ScalarOrSchedule
-from gradx.leafwise import leafwise
-from gradx.numerics import norms
-from gradx.reports import report
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.reports import report
+from gradx.core.transformation import GradientTransformation
+from gradx.engine.leafwise import leafwise
+from gradx.numerics.device_axes import AxisName, axis_names, check_bound
+from gradx.numerics.norms import norms
 
 __all__ = ["scale_by_trust_ratio"]
 

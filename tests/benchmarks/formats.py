@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 import gradx as gx
-from gradx.low_precision.policies import POLICIES
+from gradx.low_precision.precision import POLICIES
 from tests.benchmarks.machine import describe
 from tests.benchmarks.subjects import GRADIENT, PARAMETER, arrays, tree_of
 from tests.benchmarks.timing import Limits, Spread, interleave, ratio

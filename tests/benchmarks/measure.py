@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 import gradx as gx
-from gradx.floor import floor_bytes
-from gradx.targets import bytes_moved, kernels
+from gradx.analysis.compilers import bytes_moved, kernels
+from gradx.analysis.lower_bound import floor_bytes
 from tests.benchmarks.machine import extra_memory
 from tests.benchmarks.subjects import GRADIENT, OPTIMIZERS, OfJax, OfTorch, arrays, tree_of
 from tests.benchmarks.timing import Limits, Spread, interleave, ratio, seconds, spread, turns

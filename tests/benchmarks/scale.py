@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from gradx.core import applied
-from gradx.targets import tpu_slice
-from gradx.tree import slash_paths
+from gradx.analysis.compilers import tpu_slice
+from gradx.core.apply import applied
+from gradx.core.tree import slash_paths
 from tests import trees
 from tests.benchmarks.machine import describe
 

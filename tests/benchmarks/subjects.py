@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradx as gx
-from gradx.cost import compiled_step
+from gradx.analysis.cost import compiled_step
 from tests import trees
 from tests.benchmarks.machine import CPUS
 

@@ -18,7 +18,7 @@ import pytest
 
 import gradx as gx
 from gradx.codecs.stored import Codec
-from gradx.rounding import dither, salts
+from gradx.numerics.rounding import dither, salts
 
 ROWS, BLOCK, STEPS, B1, B2, EPS = 32, 256, 600, 0.9, 0.999, 1e-13
 COLUMNS = ["typical", "outliers", "tiny", "zeros", "half drop"]

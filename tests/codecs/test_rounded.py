@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradx as gx
-from gradx.rounding import dither, salts
+from gradx.numerics.rounding import dither, salts
 from tests.codecs.formats import ROUNDED, decoded, encoded, same
 
 SIXTEEN = [codec for codec in ROUNDED if codec.dtype != "float32"]

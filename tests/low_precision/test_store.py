@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
 from gradx.codecs.stored import is_stored
-from gradx.rounding import dither, salts
+from gradx.numerics.rounding import dither, salts
 from gradx.states.entries import entries
 from tests.cases import FIRST
 from tests.low_precision.problem import FORMATS, MODEL, TARGET, loss, same, start, trained

@@ -1,0 +1,1 @@
+"""What an optimizer is and what a step of it costs."""

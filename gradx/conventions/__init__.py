@@ -1,1 +1,0 @@
-"""Names and arguments of other libraries, for code that is carried over."""

@@ -1,0 +1,1 @@
+"""The contract: what a transformation is, chains of them, hyperparameters, trees."""

@@ -1,0 +1,56 @@
+"""Adding updates to parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradx.core.foreign import is_inexact, linked
+from gradx.core.transformation import Applying
+from gradx.core.tree import Tree, aligned, flatten, is_missing, path_at
+from gradx.numerics.dtypes import compute_dtype, promoted
+
+__all__ = ["apply_updates"]
+
+
+def apply_updates(params: Tree, updates: Tree) -> Tree:
+    """Add the updates to the parameters: `p + u`, rounded once, into the parameter's dtype.
+
+    A parameter whose update is missing (None or masked out) stays as it is. Raises ValueError where
+    structures or shapes differ.
+    """
+    ps, treedef = flatten(params)
+    us = aligned(treedef, updates, ("the parameters", "the updates"))
+    for i, (p, u) in enumerate(zip(ps, us, strict=True)):
+        if not is_missing(p) and not is_missing(u):
+            if jnp.shape(p) != jnp.shape(u):
+                raise ValueError(
+                    f"apply_updates: the parameter at {path_at(treedef, i)} has shape {jnp.shape(p)}, "
+                    f"its update {jnp.shape(u)}"
+                )
+            if jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
+                raise TypeError(
+                    f"apply_updates: a complex update of the real parameter at {path_at(treedef, i)}"
+                )
+            ps[i] = rounded_sum(p, u)
+    return treedef.unflatten(ps)
+
+
+def applied(what: str, tx: Any) -> Callable:
+    """`update` and `apply_updates` as one function `(updates, state, params, **extra) -> (params, state)`."""
+    update = linked(what, tx)
+    if isinstance(tx, Applying):
+        return tx.apply
+
+    def apply(updates, state, params, **extra):
+        updates, state = update(updates, state, params, **extra)
+        return apply_updates(params, updates), state
+
+    return apply
+
+
+@jax.jit  # traced once for all leaves of a shape
+def rounded_sum(p: jax.Array, u: jax.Array) -> jax.Array:
+    dtype = promoted(*(compute_dtype(x.dtype) if is_inexact(x) else x.dtype for x in (p, u)))
+    return (p.astype(dtype) + u.astype(dtype)).astype(p.dtype)

@@ -1,0 +1,125 @@
+"""A chain of links, and links that need no engine."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import EmptyState
+
+from gradx.core.factory import factory
+from gradx.core.foreign import linked
+from gradx.core.transformation import HINT, Applying, GradientTransformation
+from gradx.core.tree import Tree, aligned, flatten, is_missing
+
+__all__ = ["chain", "identity", "named_chain", "set_to_zero", "stateless", "stateless_with_tree_map"]
+
+
+@factory
+def identity() -> GradientTransformation:
+    """Pass the updates on as they are."""
+    return stateless(lambda updates, params: updates)
+
+
+@factory
+def set_to_zero() -> GradientTransformation:
+    """Replace the updates by zeros of the same shape and dtype, so that the parameters stay."""
+    return stateless(lambda updates, params: jax.tree.map(jnp.zeros_like, updates))
+
+
+@factory
+def stateless(f: Callable[[Tree, Tree | None], Tree]) -> GradientTransformation:
+    """A transformation without a state from `f(updates, params) -> updates`; `params` may be None."""
+
+    def update(updates, state, params=None, **extra):
+        return f(updates, params), state
+
+    return GradientTransformation(lambda params: EmptyState(), update)
+
+
+@factory
+def stateless_with_tree_map(f: Callable[[jax.Array, jax.Array | None], jax.Array]) -> GradientTransformation:
+    """A transformation without a state from `f(update, parameter) -> update` on one array.
+
+    The parameter is None where `update` is called without parameters. Missing leaves stay missing.
+    """
+
+    def over_tree(updates, params):
+        leaves, treedef = flatten(updates)
+        given = (
+            [None] * len(leaves)
+            if params is None
+            else aligned(treedef, params, ("the updates", "the parameters"))
+        )
+        return treedef.unflatten(
+            [u if is_missing(u) else f(u, p) for u, p in zip(leaves, given, strict=True)]
+        )
+
+    return stateless(over_tree)
+
+
+@factory
+def chain(*links: optax.GradientTransformation) -> GradientTransformation:
+    """Apply the links from left to right; the state is the tuple of their states.
+
+    Any Optax transformation is a link too, given updates in float32 or better like the others. Extra
+    keyword arguments of `update` reach every link that accepts them. `chain()` is the identity.
+    Raises TypeError for what is not a transformation.
+
+    >>> import gradx
+    >>> gradx.chain(gradx.clip_by_global_norm(1.0), gradx.adamw(1e-3, weight_decay=0.01))
+    chain(clip_by_global_norm(1.0), adamw(0.001, weight_decay=0.01))
+    """
+    updates_of = [linked(f"link {i} of chain", link) for i, link in enumerate(links)]
+
+    def init(params):
+        return tuple(link.init(params) for link in links)
+
+    def through(functions, updates, state, params, extra):
+        if not isinstance(state, tuple) or len(state) != len(links):
+            raise ValueError(
+                f"this chain has {len(links)} links and was given a state of "
+                f"{len(state) if isinstance(state, tuple) else type(state).__name__}{HINT}"
+            )
+        states = []
+        for link, s in zip(functions, state, strict=True):
+            updates, s = link(updates, s, params, **extra)
+            states.append(s)
+        return updates, tuple(states)
+
+    def update(updates, state, params=None, **extra):
+        return through(updates_of, updates, state, params, extra)
+
+    if not links or not isinstance(links[-1], Applying):
+        return GradientTransformation(init, update)
+    tx, last = Applying(init, update), links[-1].apply
+    tx.apply = lambda updates, state, params, **extra: through(
+        [*updates_of[:-1], last], updates, state, params, extra
+    )
+    return tx
+
+
+@factory
+def named_chain(*links: tuple[str, optax.GradientTransformation]) -> GradientTransformation:
+    """`chain` of (name, transformation) pairs; the state is an `OrderedDict` by name."""
+    for pair in links:
+        if len(pair) != 2 or not isinstance(pair[0], str):
+            raise TypeError(f"named_chain takes (name, transformation) pairs, got {pair!r}")
+    names = [name for name, _ in links]
+    if len(set(names)) != len(names):
+        raise ValueError(f"named_chain: names must differ, got {names}")
+    inner: Any = chain(*(link for _, link in links))
+
+    def init(params):
+        return OrderedDict(zip(names, inner.init(params), strict=True))
+
+    def update(updates, state, params=None, **extra):
+        if not isinstance(state, dict) or set(state) != set(names):
+            got = sorted(state) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"named_chain: the state must have the keys {names}, got {got}")
+        updates, states = inner.update(updates, tuple(state[name] for name in names), params, **extra)
+        return updates, OrderedDict(zip(names, states, strict=True))
+
+    return GradientTransformation(init, update)

@@ -1,0 +1,128 @@
+"""Pytrees of parameters: leaves that are absent, paths in errors, masks and norms."""
+
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import GetAttrKey, keystr
+from optax import MaskedNode
+
+from gradx.numerics.device_axes import AxisName, axis_names, check_bound, differing, sum_over
+from gradx.numerics.dtypes import compute_dtype, promoted, real_dtype
+from gradx.numerics.norms import safe_sqrt, sums_of_squares, total
+
+__all__ = ["MaskedNode", "global_norm"]
+
+Tree: TypeAlias = Any  # a pytree of arrays
+
+
+def is_missing(x: Any) -> bool:
+    """A place without an array: `None` (frozen or filtered out) or `MaskedNode` (masked out)."""
+    return x is None or isinstance(x, MaskedNode)
+
+
+def flatten(tree: Tree) -> tuple[list, Any]:
+    """Leaves and structure, where a missing leaf is a leaf too and keeps its place."""
+    return jax.tree.flatten(tree, is_leaf=is_missing)
+
+
+def leaf_paths(tree: Tree) -> list[str]:
+    """The path of every leaf, in the order of `flatten`."""
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_missing)
+    return [keystr(path) or "the root" for path, _ in pairs]
+
+
+def slash_path(path: tuple) -> str:
+    """A leaf's path as users write it, `backbone/dense_0/kernel`, from the keys that JAX gives.
+
+    What holds the array is left out: the `value` of an `nnx.Param`, or of a box of Linen's.
+    """
+    names = [keystr((key,), simple=True) for key in path]
+    return "/".join(names[:-1] if path and path[-1] == GetAttrKey("value") else names)
+
+
+def slash_paths(tree: Tree) -> list[str]:
+    """The path of every leaf as users write it, in the order of `flatten`."""
+    return [slash_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_missing)[0]]
+
+
+def found_in(tree: Tree, kind: type) -> list[Any]:
+    """The nodes of a class in a tree; not those within another of them."""
+    is_one = lambda x: isinstance(x, kind)
+    return [x for x in jax.tree.leaves(tree, is_leaf=is_one) if is_one(x)]
+
+
+def all_finite(tree: Tree) -> jax.Array:
+    """Whether every element is finite: the largest of each array is, NaN being larger than all."""
+    largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
+    return total([~jnp.isfinite(x) for x in largest], jnp.float32) == 0
+
+
+def path_at(treedef: Any, i: int) -> str:
+    """The path of leaf `i`, for an error."""
+    return leaf_paths(treedef.unflatten(range(treedef.num_leaves)))[i]
+
+
+def aligned(treedef: Any, tree: Tree, names: tuple[str, str], hint: str = "") -> list:
+    """The subtrees of `tree` at the leaves of `treedef`; an error says where the two part.
+
+    `names` is what to call the two in that error, `hint` what may be the cause.
+    """
+    try:
+        return treedef.flatten_up_to(tree)
+    except (ValueError, TypeError, KeyError) as e:
+        difference = first_difference(treedef.unflatten(range(treedef.num_leaves)), tree, names)
+        raise ValueError(f"{names[0]} and {names[1]} have different structures: {difference}{hint}") from e
+
+
+def first_difference(a: Tree, b: Tree, names: tuple[str, str], path: str = "") -> str:
+    """Where `b` first fails to have the containers of `a`, as a phrase."""
+    ours, theirs = children(a), children(b)
+    for key in (k for k in ours if k not in theirs):
+        return f"{path}{key} is in {names[0]}, but not in {names[1]}"
+    for key in (k for k in theirs if k not in ours):
+        return f"{path}{key} is in {names[1]}, but not in {names[0]}"
+    for key, value in ours.items():
+        try:
+            flatten(value)[1].flatten_up_to(theirs[key])
+        except (ValueError, TypeError, KeyError):
+            return first_difference(value, theirs[key], names, path + key)
+    kinds = f"a {type(a).__name__} in {names[0]}, and a {type(b).__name__} in {names[1]}"
+    return f"at {path or 'the root'} there is {kinds}"
+
+
+def children(node: Tree) -> dict[str, Tree]:
+    """What is directly below a node, by key; nothing for a leaf."""
+    below, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    return {keystr(path): x for path, x in below if path}
+
+
+def global_norm(tree: Tree, *, axis_name: AxisName | None = None) -> jax.Array:
+    """The Euclidean norm of all leaves together, a scalar of at least float32.
+
+        √(Σ |x|²), added in float32 or better whatever the dtype of the leaves
+
+    Arguments:
+      tree: of arrays; None and MaskedNode count for nothing.
+      axis_name: that of the devices which have slices of the arrays, within `jax.shard_map`; one that does
+        not vary over it counts once. Without check_vma, and under `jax.pmap`, all count as slices.
+
+    NaN if any element is NaN; inf if one is inf, or if their squares overflow.
+    """
+    leaves = [jnp.asarray(x) for x in flatten(tree)[0] if not is_missing(x)]
+    floats = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in leaves]
+    axes = axis_names("global_norm", axis_name)
+    check_bound("global_norm", axes)
+    return norm_of([x.astype(compute_dtype(x.dtype)) for x in floats], axes)
+
+
+def norm_of(leaves: list[jax.Array], axes: tuple[str, ...] = ()) -> jax.Array:
+    """`global_norm` of arrays that are in their compute dtypes."""
+    dtype = promoted(jnp.float32, *(real_dtype(x.dtype) for x in leaves))
+    squares = sums_of_squares([x.astype(promoted(x.dtype, dtype)) for x in leaves])
+    if not axes:
+        return safe_sqrt(total(squares, dtype))
+    sliced: dict[tuple, list[jax.Array]] = {}
+    for x, square in zip(leaves, squares, strict=True):
+        sliced.setdefault(differing(x, axes), []).append(square)
+    return safe_sqrt(total([sum_over(total(some, dtype), over) for over, some in sliced.items()], dtype))

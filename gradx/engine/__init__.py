@@ -1,0 +1,1 @@
+"""A rule on one array, lifted to a tree."""

@@ -1,0 +1,97 @@
+"""The arrays of a tree: checked, with errors that name the parameter's path; and their dtypes."""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradx.core.transformation import HINT
+from gradx.core.tree import aligned, is_missing, path_at
+from gradx.numerics.dtypes import promoted, real_dtype
+
+__all__ = []  # internal: the engine's
+
+
+class Place(NamedTuple):
+    """Where in which tree a parameter is; as a string, for errors."""
+
+    owner: str
+    treedef: Any
+    i: int
+
+    def __str__(self) -> str:
+        return f"{self.owner}, at {path_at(self.treedef, self.i)}"
+
+
+def present(leaves: list, treedef: Any, owner: str) -> dict[int, Any]:
+    """The leaves that are there, by position, as arrays; an error if one is not floating point."""
+    out = {i: x for i, x in enumerate(leaves) if not is_missing(x)}
+    for i, x in out.items():
+        x = out[i] = jnp.asarray(x) if isinstance(x, int | float | complex) else x
+        dtype = getattr(x, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"{Place(owner, treedef, i)}: {type(x).__name__ if dtype is None else dtype} cannot be "
+                "optimized, only floating point can; leave it out with None, gradx.masked or a filter"
+            )
+    return out
+
+
+def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[int, Any]:
+    """The parameters that have an update, each of the update's shape."""
+    leaves = aligned(treedef, params, ("the updates", "the parameters"))
+    ps = present([leaves[i] if i in gs else None for i in range(len(leaves))], treedef, owner)
+    for i, g in gs.items():
+        if i not in ps or ps[i].shape != g.shape:
+            other = f"shape {ps[i].shape}" if i in ps else "no array"
+            raise ValueError(
+                f"{Place(owner, treedef, i)}: the update has shape {g.shape}, its parameter {other}"
+            )
+    return ps
+
+
+def stored(new: Any, old: Any, name: str, place: Place | str) -> Any:
+    """The new slot in the dtype and the containers of the old one: Flax NNX makes a State of a list."""
+    check_fit(new, old, name, place)
+    news, (olds, treedef) = jax.tree.leaves(new), jax.tree.flatten(old)
+    if any(map(jnp.iscomplexobj, news)) and not any(map(jnp.iscomplexobj, olds)):
+        raise TypeError(f"{place}: the update is complex, and the state's {name} is real{HINT}")
+    return treedef.unflatten([n.astype(o.dtype) for n, o in zip(news, olds, strict=True)])
+
+
+def check_fit(new: Any, old: Any, name: str, place: Place | str) -> None:
+    """Raise unless a slot has the shape that it should have."""
+    have, should = ([jnp.shape(x) for x in jax.tree.leaves(slot)] for slot in (old, new))
+    if have != should:
+        one = lambda shapes: shapes[0] if len(shapes) == 1 else shapes
+        raise ValueError(f"{place}: {name} has shape {one(have)}, and should have {one(should)}{HINT}")
+
+
+def scalar_dtype(arrays: dict[int, Any]) -> Any:
+    """The dtype of the scalars that go with some arrays: float32, or float64 if one is."""
+    return promoted(jnp.float32, *(real_dtype(x.dtype) for x in arrays.values()))
+
+
+def argument(owner: str, name: str, extra: dict[str, Any], dtype: Any) -> jax.Array:
+    """An argument of `update` that must be given, a number."""
+    if name not in extra:
+        raise TypeError(f"{owner} needs {name!r}: call update(updates, state, params, {name}=...)")
+    return scalar(owner, name, extra[name], dtype)
+
+
+def scalar(owner: str, name: str, value: Any, dtype: Any) -> jax.Array:
+    """A number as an array."""
+    if jnp.shape(value):
+        raise ValueError(f"{owner}: {name} must be one number, got an array of shape {jnp.shape(value)}")
+    return jnp.asarray(value, dtype)
+
+
+def promotion(arrays: Any) -> contextlib.AbstractContextManager:
+    """Ordinary promotion where arrays differ in dtype, or are complex and meet real numbers.
+
+    Else what is set: the strict one shows whether a rule widens by accident.
+    """
+    dtypes = {x.dtype for x in jax.tree.leaves(arrays)}
+    uniform = len(dtypes) == 1 and next(iter(dtypes)).kind != "c"
+    return contextlib.nullcontext() if uniform else jax.numpy_dtype_promotion("standard")

@@ -1,0 +1,285 @@
+"""Parameters in 16 bit that lose nothing, or nothing on average: the last link of a chain.
+
+Each emits, for the wanted parameter, `wanted - p` in float32, so that whatever adds updates to parameters and
+rounds the sum makes it exactly that; and can give the wanted parameter itself, to `step`. A parameter in
+float32 or better needs none of it: its update passes as it is, and its slot is the empty tuple.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradx.core.factory import factory
+from gradx.core.foreign import widened
+from gradx.core.transformation import Applying, GradientTransformation, check_state
+from gradx.core.tree import Tree, aligned, flatten, is_missing
+from gradx.engine.leaf_checks import beside, present, promotion
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import copy_slot, zero_slot
+from gradx.numerics.arrays import increment, zeros_beside
+from gradx.numerics.rounding import Salt, exact, half_step, on_grid, random_bits, raw_key, salts
+from gradx.transforms.noise import check_key, new_key
+
+__all__ = [
+    "KahanState",
+    "MasterWeightsState",
+    "SplitWeightsState",
+    "StochasticRoundingState",
+    "kahan",
+    "master_weights",
+    "split_weights",
+    "stochastic_rounding",
+]
+
+
+class StochasticRoundingState(NamedTuple):
+    """How many steps were taken, and the raw key that the random bits of all of them come from."""
+
+    steps: jax.Array  # not `count`, which tools look for in the state of an optimizer, and find once
+    rng_key: jax.Array
+
+
+class KahanState(NamedTuple):
+    """What the parameters lack to what they should be, in bfloat16; () for those that lack nothing."""
+
+    compensation: Any
+
+
+class SplitWeightsState(NamedTuple):
+    """The same in 128ths of half a step between the neighbours of a parameter, int8."""
+
+    correction: Any
+
+
+class MasterWeightsState(NamedTuple):
+    """The parameters in float32 or better; () for those that are that already."""
+
+    master: Any
+
+
+@factory
+def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransformation:
+    """Round the parameters by chance, so that small steps are taken on average; the last link of a chain.
+
+        p = the lower or the upper neighbour of p + g in its dtype, with p + g as the mean
+
+    A bf16 parameter of 1 cannot be changed by steps of 0.001, as its neighbours are 0.004 away; rounded by
+    chance, it is changed by one such step in four. Takes no memory. What needs no rounding stays as it is.
+
+    Arguments:
+      key: a `jax.random.key`, a raw key (uint32), or an integer to make a key of.
+
+    The chances depend on the key, the step, the parameter and the element's place in it, but not on how jit
+    shards it; within `shard_map`, which sees one shard, all shards draw the same. Parameters in float32 or
+    better pass. Raises TypeError without a key, ValueError if `update` is called without parameters.
+    """
+    if key is None:
+        raise TypeError("stochastic_rounding: give a key, say key=0 or key=jax.random.key(0)")
+    check_key("stochastic_rounding", key)
+
+    def init(params):
+        present(*flatten(params), "stochastic_rounding")
+        return StochasticRoundingState(jnp.zeros((), jnp.int32), raw_key(new_key(key)))
+
+    def with_(emit):
+        def update(updates, state, params=None, **extra):
+            check_state("stochastic_rounding", StochasticRoundingState, state)
+            if params is None:
+                raise ValueError(
+                    "stochastic_rounding needs the parameters: call update(updates, state, params)"
+                )
+            leaves, treedef = flatten(updates)
+            gs = present(leaves, treedef, "stochastic_rounding")
+            ps = beside(gs, params, treedef, "stochastic_rounding")
+            salted = salts(state.rng_key, state.steps, len(gs))
+            for (i, g), salt in zip(gs.items(), salted, strict=True):
+                leaves[i] = by_chance(emit, g, ps[i], salt)
+            return treedef.unflatten(leaves), StochasticRoundingState(increment(state.steps), state.rng_key)
+
+        return update
+
+    return applying(init, with_(UPDATE), with_(PARAMETER), exact)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # traced once for all leaves of a shape
+def by_chance(emit: "Emit", g: jax.Array, p: jax.Array, salt: Salt) -> jax.Array:
+    g, wide = widened((g, p))
+    with promotion((g, wide)):
+        if is_wide(p.dtype):
+            return emit.sum(wide, g)
+        w = wide + real(g)
+        return emit.rounded(wide, w, on_grid(w, p.dtype, random_bits(salt, p)))
+
+
+@factory
+def kahan() -> GradientTransformation:
+    """Keep what rounding the parameters takes from each step for the next; the last link of a chain.
+
+        w            = p + compensation + g
+        p            = w in its dtype
+        compensation = w - p in bfloat16
+
+    Kahan's summation (Zamirai et al. 2020, arXiv:2010.06192): 2 bytes a parameter, with which a bf16 one has
+    17 significant bits in place of 8. A parameter that was changed from outside goes on from there, with a
+    compensation too small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is
+    called without parameters.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> p = jnp.ones((), jnp.bfloat16)
+    >>> tx = gradx.chain(gradx.sgd(0.001), gradx.kahan())
+    >>> state = tx.init(p)
+    >>> for _ in range(100):  # each of which bf16 alone would round away
+    ...     updates, state = tx.update(jnp.ones(()), state, p)
+    ...     p = gradx.apply_updates(p, updates)
+    >>> round(float(p), 2)
+    0.9
+    """
+
+    def rule(g, p, compensation, dtype):
+        w, new, rest = split(p + compensation, g, dtype)
+        most = half_step(new, dtype) * (1 - 2**-8)  # half of one might be rounded away from p
+        return w, new, jnp.clip(rest, -most, most)
+
+    start = zero_slot(jnp.bfloat16)
+    return lifted(KahanState, rule, lambda p: () if is_wide(p.dtype) else start(p))
+
+
+@factory
+def split_weights() -> GradientTransformation:
+    """Keep 8 more bits of the parameters, beside them; the last link of a chain.
+
+        w          = p + correction * h + g      with h = ulp(p) / 256
+        p          = w in its dtype
+        correction = round((w - p) / h) in int8, at most 127, with the new h
+
+    One byte a parameter, with which a bf16 one has 16 significant bits in place of 8: weights of 24 bits in 3
+    bytes (FlashOptim, 2026, arXiv:2602.23349, with 254 for 256: then 127 is a tie, and an update of 0 might
+    change the parameter). A parameter that was changed from outside goes on from there, with a correction too
+    small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is called without
+    parameters.
+    """
+
+    def rule(g, p, correction, dtype):
+        unit = lambda p: half_step(p, dtype) * 2**-7
+        w, new, rest = split(p + correction.astype(p.dtype) * unit(p), g, dtype)
+        return w, new, jnp.clip(jnp.round(rest / unit(new)), -127, 127)
+
+    start = lambda p: () if is_wide(p.dtype) else zeros_beside(p, jnp.int8)
+    return lifted(SplitWeightsState, rule, start)
+
+
+@factory
+def master_weights(dtype: Any = jnp.float32) -> GradientTransformation:
+    """Add the updates to a copy of the parameters in float32, which they follow; the last link of a chain.
+
+        master = master + g
+        p      = master in its dtype
+
+    The parameters must be changed by these updates alone: what else is done to them the next step undoes.
+
+    Arguments:
+      dtype: of the copy, float32 or float64 (which JAX must have enabled). Parameters in it or better pass.
+
+    Raises ValueError for another dtype, or if `update` is called without parameters.
+    """
+    bits = {jnp.dtype("float32"): 32, jnp.dtype("float64"): 64}.get(jnp.dtype(dtype))
+    if bits is None:
+        raise ValueError(f"master_weights: dtype must be float32 or float64, got {jnp.dtype(dtype)}")
+
+    def start(p):
+        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+            raise ValueError(
+                "master_weights: float64 is not enabled in JAX: set jax_enable_x64, or take dtype=float32"
+            )
+        return () if is_wide(p.dtype, bits) else copy_slot(dtype)(p)
+
+    def rule(g, p, master, dtype):
+        master = master + real(g).astype(master.dtype)
+        return master, on_grid(master, dtype), master
+
+    return lifted(MasterWeightsState, rule, start)
+
+
+def is_wide(dtype: Any, bits: int = 32) -> bool:
+    """Whether a parameter needs nothing more; a complex one goes by its real part."""
+    return jnp.finfo(dtype).bits >= bits
+
+
+def split(full: jax.Array, g: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`full + g`, the nearest to it in `dtype`, and the rest."""
+    w = full + real(g).astype(full.dtype)
+    new = on_grid(w, dtype)
+    rest = w - new
+    return w, new, jnp.where(jnp.isfinite(rest), rest, 0.0)
+
+
+class Emit(NamedTuple):
+    """What comes of a parameter: of `p` and `g` where it is wide; else of `p`, `w`, and `w` rounded."""
+
+    sum: Callable[..., jax.Array]
+    rounded: Callable[..., jax.Array]
+
+
+def toward(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
+    """The update that makes `p` what `w` was rounded to, `new`, or not finite where `w` is not.
+
+    -0 where `p` is that already, as 0 added to -0 is 0.
+    """
+    is_finite = jnp.isfinite(w)
+    return jnp.where(is_finite & (new != p), new - p, jnp.where(is_finite, -0.0, w))
+
+
+def itself(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
+    """What `w` was rounded to, which of NaN means nothing."""
+    return jnp.where(jnp.isnan(w), w, new)
+
+
+UPDATE = Emit(lambda p, g: g, toward)
+PARAMETER = Emit(lambda p, g: p + (g if jnp.iscomplexobj(p) else real(g)), itself)
+
+
+def lifted(State: Any, rule: Callable, start: Callable) -> Applying:
+    """A link of a rule that gives what the parameter should be, that rounded, and its one slot.
+
+    A parameter that needs no slot, for which `start` gives (), needs no rule either.
+    """
+
+    def with_(emit: Emit) -> GradientTransformation:
+        @functools.wraps(rule)
+        def emitted(g, p, dtype, **slot):
+            if not jax.tree.leaves(slot):
+                return emit.sum(p, g), ()
+            w, new, kept = rule(g=g, p=p, dtype=dtype, **slot)
+            return emit.rounded(p, w, new), kept
+
+        return leafwise(State, emitted, slots=dict.fromkeys(State._fields, start))
+
+    to_update, to_parameter = with_(UPDATE), with_(PARAMETER)
+    # To a TPU's compiler `exact` would keep it from making one kernel of this.
+    return applying(to_update.init, to_update.update, to_parameter.update, jnp.astype)
+
+
+def applying(init: Callable, update: Callable, parameters: Callable, narrow: Callable) -> Applying:
+    """A link that can apply itself: `parameters` gives them in place of updates, `narrow` in their dtypes."""
+
+    def apply(updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        new, state = parameters(updates, state, params, **extra)
+        ps, treedef = flatten(params)
+        for i, x in enumerate(aligned(treedef, new, ("the parameters", "the updates"))):
+            if not is_missing(ps[i]) and not is_missing(x):
+                ps[i] = narrow(x, ps[i].dtype)
+        return treedef.unflatten(ps), state
+
+    tx = Applying(init, update)
+    tx.apply = apply
+    return tx
+
+
+def real(g: jax.Array) -> jax.Array:
+    """The update of a real parameter; an error if it is complex."""
+    if jnp.iscomplexobj(g):
+        raise TypeError("the update is complex, and its parameter is real")
+    return g

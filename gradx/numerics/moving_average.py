@@ -1,0 +1,29 @@
+"""Exponential moving averages, and the correction of their zero start."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = []
+
+
+def lerp(new: jax.Array, old: jax.Array, b: Any) -> jax.Array:
+    """`b * old + (1 - b) * new`, one step of an exponential moving average."""
+    return b * old + (1 - b) * new
+
+
+def correction(b: Any, t: jax.Array) -> Any:
+    """`1 / (1 - bᵗ)`: the factor that undoes the zero start of a moving average after `t` steps."""
+    # A Python number keeps its double precision here: rounded to float32, 0.999 is off by enough to
+    # move the result by 1e-5. And expm1, because 1 - bᵗ cancels for b near 1.
+    if isinstance(b, float | int):
+        return -1 / jnp.expm1(t * (math.log(b) if b else -math.inf))
+    is_zero = b == 0  # where the logarithm has no derivative
+    return jnp.where(is_zero, 1.0, -1 / jnp.expm1(t * jnp.log(jnp.where(is_zero, 0.5, b))))
+
+
+def correction_ahead(b: Any, c: Any) -> Any:
+    """The correction of the next step, for a decay rate `b` then, from that of this step, `c`."""
+    return 1 / ((1 - b) + b / c)

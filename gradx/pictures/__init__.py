@@ -1,1 +1,0 @@
-"""Pictures, each in a file of its own; `gradx.plot` has all of them."""

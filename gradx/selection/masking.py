@@ -1,0 +1,177 @@
+"""Apply a transformation to some parameters only."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
+from optax import MaskedNode, MaskedState
+
+from gradx.core.factory import factory
+from gradx.core.foreign import linked
+from gradx.core.transformation import GradientTransformation, check_state
+from gradx.core.tree import Tree, aligned, flatten, is_missing, slash_path
+from gradx.engine.layers import as_layers
+
+__all__ = ["Mask", "MaskedState", "masked", "matrices_only", "no_bias_or_norm"]
+
+Mask: TypeAlias = Any  # a tree of bools, a prefix of one, a function params -> tree, or a name
+
+
+def matrices_only(params: Tree) -> Tree:
+    """A mask: True for arrays of two axes or more, False for biases, norms and scalars."""
+    return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
+
+
+def no_bias_or_norm(params: Tree) -> Tree:
+    """A mask by name, for layers stacked by a scan, whose biases are matrices.
+
+    False where the last name on the path is a bias or a scale (`bias`, `b`, `scale`, `offset`,
+    `gamma`, `beta`), or any name on it contains `norm`; True elsewhere.
+    """
+
+    def is_weight(path, _):
+        names = slash_path(path).lower().split("/")
+        return NOT_WEIGHTS.isdisjoint(names[-1:]) and not any("norm" in name for name in names)
+
+    return tree_map_with_path(is_weight, params)
+
+
+NOT_WEIGHTS = {"bias", "b", "scale", "offset", "gamma", "beta"}
+BY_NAME = {f.__name__: f for f in (matrices_only, no_bias_or_norm)}
+
+
+@factory
+def masked(
+    inner: optax.GradientTransformation, mask: Mask, *, mask_compatible_extra_args: bool = False
+) -> GradientTransformation:
+    """Apply `inner` where the mask is True; elsewhere the updates pass as they are.
+
+    For a link among others. Around a whole optimizer, what passes is raw gradients, to be added to the
+    parameters: there take `selective_transform`, where what is left out stays, or `groups`.
+
+    Arguments:
+      inner: any transformation; it sees, and keeps state for, the masked-in leaves only.
+      mask: a tree of bools with the structure of the parameters or a prefix of it; or a function
+        from the parameters to one; or the name of one (`"matrices_only"`, `"no_bias_or_norm"`).
+      mask_compatible_extra_args: mask extra arguments that have the updates' structure too.
+
+    Raises ValueError for an unknown name and for a mask of another structure, TypeError for a mask
+    that holds anything but bools.
+    """
+    linked("the inner transformation of masked", inner)
+    mask_of = mask_for(mask)
+
+    def init(params):
+        return init_part(Part(inner, mask_of(params)), params)
+
+    def update(updates, state, params=None, **extra):
+        check_state("masked", MaskedState, state)
+        part = Part(inner, mask_of(updates if params is None else params))
+        return update_part(part, updates, state, params, extra, mask_compatible_extra_args)
+
+    tx = Parted(init, update)
+    tx.parts = lambda like: {"": Part(inner, mask_of(like))}
+    return tx
+
+
+class Part(NamedTuple):
+    """A transformation, and a mask of what it sees: a tree of bools, or a prefix of one."""
+
+    tx: Any
+    mask: Tree
+
+
+class Parted(GradientTransformation):
+    """What `masked`, `partition` and `groups` make: a transformation that knows who sees what."""
+
+    parts: Callable[[Tree], dict[Any, Part]]
+
+
+def init_part(part: Part, params: Tree) -> MaskedState:
+    """The state of a part, for its own parameters."""
+    return MaskedState(part.tx.init(cut(params, part.mask)))
+
+
+def update_part(
+    part: Part, updates: Tree, state: MaskedState, params: Tree, extra: dict, mask_extra: bool
+) -> tuple[Tree, MaskedState]:
+    """The updates, with those of a part as its transformation makes them; the part's new state."""
+    if mask_extra:
+        structure = jax.tree.structure(updates)
+        is_alike = lambda x: jax.tree.structure(x) == structure
+        extra = {k: cut(x, part.mask) if is_alike(x) else x for k, x in extra.items()}
+    update = linked("the transformation of a part", part.tx)
+    seen = None if params is None else cut(params, part.mask)
+    out, inner_state = update(cut(updates, part.mask), state.inner_state, seen, **extra)
+    return filled(out, updates, part.mask), MaskedState(inner_state)
+
+
+def mask_for(mask: Mask) -> Callable[[Tree], Tree]:
+    """The function that gives the mask, as a tree of bools, for parameters."""
+    if isinstance(mask, str):
+        if mask not in BY_NAME:
+            raise ValueError(f"masked: no mask is named {mask!r}; the names are {sorted(BY_NAME)}")
+        mask = BY_NAME[mask]
+    if not is_function(mask):
+        check_bools(mask)
+
+    def for_params(like):
+        if not jax.tree.leaves(like):  # nothing to mask; optax.tree_map_params comes this way
+            return True
+        bools = mask(as_layers(like)) if is_function(mask) else mask
+        check_bools(bools)
+        spread("masked: the mask", bools, like)  # raises where there is none
+        return bools
+
+    return for_params
+
+
+def is_function(mask: Any) -> bool:
+    """True for a function, False for a tree: an Equinox module is callable, but a tree of bools."""
+    return callable(mask) and jax.tree_util.all_leaves([mask])
+
+
+def check_bools(mask: Tree) -> None:
+    for leaf in jax.tree.leaves(mask):
+        if not isinstance(leaf, bool | np.bool_):
+            raise TypeError(f"masked: a mask is made of True and False, and this one holds {leaf!r}")
+
+
+def spread(what: str, prefix: Tree, like: Tree) -> list:
+    """What a tree, of the structure of `like` or a prefix of it, has for every leaf of `like`."""
+    pairs, treedef = tree_flatten_with_path(prefix, is_leaf=is_missing)
+    subtrees = aligned(treedef, like, (what.partition(": ")[2], "the parameters"))
+    out = []
+    for (path, value), subtree in zip(pairs, subtrees, strict=True):
+        leaves = flatten(subtree)[0]
+        if is_missing(value) and not all(map(is_missing, leaves)):
+            raise ValueError(
+                f"{what} has {value} at {keystr(path) or 'the root'}, where there is a parameter"
+            )
+        out += [value] * len(leaves)
+    return out
+
+
+def cut(tree: Tree, mask: Tree) -> Tree:
+    """`tree`, with MaskedNode where the mask is not True."""
+    bools, treedef = flatten(mask)
+    subtrees = aligned(treedef, tree, ("the parameters", "the updates"))
+    return treedef.unflatten(
+        [x if is_true(m) else MaskedNode() for x, m in zip(subtrees, bools, strict=True)]
+    )
+
+
+def filled(tree: Tree, other: Tree, mask: Tree) -> Tree:
+    """`tree`, with what `other` has where it was cut."""
+    bools, treedef = flatten(mask)
+    ours = aligned(treedef, tree, ("the updates", "the transformed updates"))
+    theirs = aligned(treedef, other, ("the parameters", "the updates"))
+    return treedef.unflatten([x if is_true(m) else y for x, y, m in zip(ours, theirs, bools, strict=True)])
+
+
+def is_true(m: Any) -> bool:
+    return not is_missing(m) and bool(m)

@@ -1,0 +1,120 @@
+"""A transformation with other hyperparameters, made again from the call that made it."""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import optax
+
+from gradx.core.factory import Call, Made, factory, text
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import check
+from gradx.schedules.base import constant_schedule
+from gradx.schedules.combine import product_schedule
+
+__all__ = ["Scaled", "scaled"]
+
+
+class Scaled(Made):
+    """A multiple of what a hyperparameter is in the default of `groups`."""
+
+    def __init__(self, of: Callable[[str, Any], Any]) -> None:
+        self.of = of  # the hyperparameter, as errors call it, and its value -> the new value
+
+
+@factory
+def scaled(factor: ScalarOrSchedule) -> Scaled:
+    """A multiple of the default's hyperparameter, number or schedule alike: for a group of `groups`.
+
+    Arguments:
+      factor: what to multiply by; not NaN. A schedule is allowed, say for a group that thaws.
+
+    The product is taken when the groups are made. Where the default's number is injected, inject the function
+    that makes the groups instead, for the ratio to stay.
+
+    >>> import gradx
+    >>> tx = gradx.groups(gradx.sgd(0.1), {"^head/": dict(learning_rate=gradx.scaled(0.5))})
+    """
+    check("scaled", factor=factor)
+
+    def of(name, value):
+        is_number = hasattr(value, "__float__") and not isinstance(value, bool | np.bool_)
+        is_schedule = callable(value) and not hasattr(value, "update")  # else one with a state
+        if not is_number and not is_schedule:
+            raise TypeError(
+                f"{name} is {text(value)}, and only a number or a function of the step can be scaled: give "
+                "the group its own"
+            )
+        factors: list[Any] = [factor, value]
+        if not any(map(callable, factors)):
+            return factors[0] * factors[1]
+        return product_schedule([x if callable(x) else constant_schedule(x) for x in factors])
+
+    return Scaled(of)
+
+
+def links_in(value: Any) -> Iterator[optax.GradientTransformation]:
+    """The transformations that an argument is or holds."""
+    if isinstance(value, optax.GradientTransformation):
+        yield value
+    elif type(value) in (list, tuple, dict):
+        for x in value.values() if type(value) is dict else value:
+            yield from links_in(x)
+
+
+def calls_in(tx: Any) -> Iterator[Call]:
+    """The call that made a transformation, and then those that made what it was given."""
+    call = getattr(tx, "_call", None)
+    if call is not None:
+        yield call
+        for argument in call.bound.arguments.values():
+            for link in links_in(argument):
+                yield from calls_in(link)
+
+
+def hyperparameters(call: Call) -> dict[str, Any]:
+    """The named arguments of a call but for transformations."""
+    kinds = {k: p.kind for k, p in call.bound.signature.parameters.items()}
+    many = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return {k: v for k, v in call.bound.arguments.items() if kinds[k] not in many and not any(links_in(v))}
+
+
+def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, Any]) -> Any:
+    """A transformation with some hyperparameters changed, wherever among its links each is."""
+    calls = list(calls_in(tx))
+    if changes and not calls:
+        raise TypeError(
+            f"{owner}: {text(tx)} was not made by a factory of gradx, so its hyperparameters are not known: "
+            "give a transformation in place of a dict, or decorate what made it with gradx.factory"
+        )
+    for name in changes:
+        found = [text(call.function) for call in calls if name in hyperparameters(call)]
+        if not found:
+            names = sorted({name for call in calls for name in hyperparameters(call)})
+            raise KeyError(f"{owner}: no link of {text(tx)} has {name!r}; there are {names}")
+        if len(found) > 1:
+            raise ValueError(
+                f"{owner}: {name!r} is an argument of {' and of '.join(found)}: give a transformation in "
+                "place of a dict"
+            )
+    return remade(tx, changes)
+
+
+def remade(value: Any, changes: dict[str, Any]) -> Any:
+    """An argument with the calls in it made again, other hyperparameters in place of those named."""
+    if type(value) in (list, tuple):
+        return type(value)(remade(x, changes) for x in value)
+    if type(value) is dict:
+        return {k: remade(x, changes) for k, x in value.items()}
+    call = getattr(value, "_call", None)
+    if call is None or not isinstance(value, optax.GradientTransformation):
+        return value
+    arguments = OrderedDict((k, remade(x, changes)) for k, x in call.bound.arguments.items())
+    for name in changes.keys() & hyperparameters(call).keys():
+        new, old = changes[name], arguments[name]
+        what = f"the {name} of {text(call.function)}"
+        arguments[name] = new.of(what, old) if isinstance(new, Scaled) else new
+    bound = inspect.BoundArguments(call.bound.signature, arguments)
+    return call.function(*bound.args, **bound.kwargs)

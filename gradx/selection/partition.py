@@ -1,0 +1,180 @@
+"""Another transformation for each part of the parameters, by label."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from optax.transforms import PartitionState
+
+from gradx.core.chain import set_to_zero
+from gradx.core.factory import factory
+from gradx.core.foreign import linked
+from gradx.core.reports import part
+from gradx.core.transformation import HINT, GradientTransformation, check_state
+from gradx.core.tree import Tree, flatten, is_missing, slash_paths
+from gradx.engine.layers import as_layers
+from gradx.selection.masking import (
+    Mask,
+    Part,
+    Parted,
+    init_part,
+    is_function,
+    mask_for,
+    masked,
+    spread,
+    update_part,
+)
+
+__all__ = ["PartitionState", "freeze", "multi_transform", "partition", "selective_transform"]
+
+
+@factory
+def partition(
+    transforms: Mapping[Hashable, optax.GradientTransformation],
+    param_labels: Tree | Callable[[Tree], Tree],
+    *,
+    mask_compatible_extra_args: bool = False,
+) -> GradientTransformation:
+    """Apply to each parameter the transformation that has its label; see `groups` for labels by path.
+
+    Arguments:
+      transforms: label -> transformation; each sees, and keeps state for, its own parameters only.
+      param_labels: a tree of labels with the structure of the parameters or a prefix of it; or a
+        function from the parameters to one.
+      mask_compatible_extra_args: cut extra arguments that have the updates' structure too.
+
+    Raises ValueError, with the parameters' paths, for a label without a transformation and for a
+    transformation without a parameter: nothing passes as it is, and no rule is idle.
+    """
+    transforms = dict(transforms)
+    for label, tx in transforms.items():
+        linked(f"the transformation for {label!r} of partition", tx)
+
+    def assign(like):
+        labels = param_labels(as_layers(like)) if is_function(param_labels) else param_labels
+        at_leaf = spread("partition: the tree of labels", labels, like)
+        here = {i: at_leaf[i] for i, x in enumerate(flatten(like)[0]) if not is_missing(x)}
+        unknown = {i: label for i, label in here.items() if label not in transforms}
+        if unknown:
+            raise ValueError(
+                f"partition: there are transformations for {list(transforms)}, and none for the label of"
+                f"{listed(like, unknown)}"
+            )
+        # A function saw only what is here: what it would have said elsewhere is not known.
+        is_known = not is_function(param_labels) or len(here) == len(at_leaf)
+        unused = [label for label in transforms if is_known and label not in at_leaf]
+        return Assignment(labels, unused, "no parameter has the label")
+
+    return parted("partition", transforms, assign, mask_compatible_extra_args)
+
+
+multi_transform = partition
+
+
+@factory
+def freeze(mask: Mask) -> GradientTransformation:
+    """Replace the updates by zeros where the mask is True; elsewhere they pass as they are.
+
+    Arguments:
+      mask: which parameters stay, as in `masked`.
+
+    As the first link of a chain it keeps gradients of frozen parameters out of norms, as the last it keeps
+    decay from moving them. `groups` with `frozen()` has no slots for them either.
+    """
+    return masked(set_to_zero(), mask)
+
+
+@factory
+def selective_transform(
+    optimizer: optax.GradientTransformation, *, freeze_mask: Mask
+) -> GradientTransformation:
+    """Apply an optimizer where the mask is False; elsewhere updates are zero, and there is no state.
+
+    Arguments:
+      optimizer: any transformation.
+      freeze_mask: which parameters stay, as in `masked`.
+    """
+    linked("the optimizer of selective_transform", optimizer)
+    mask_of = mask_for(freeze_mask)
+
+    def assign(like):
+        return Assignment(jax.tree.map(lambda m: "freeze" if m else "train", mask_of(like)))
+
+    return parted("selective_transform", {"train": optimizer, "freeze": set_to_zero()}, assign)
+
+
+class Assignment(NamedTuple):
+    """A tree of labels, or a prefix of one; the labels that no leaf has, and what that means."""
+
+    labels: Tree
+    unused: Sequence = ()
+    meaning: str = ""
+
+
+def parted(
+    owner: str,
+    transforms: dict[Any, optax.GradientTransformation],
+    assign: Callable[[Tree], Assignment],
+    mask_extra: bool = False,
+) -> Parted:
+    """Each transformation on the leaves that have its label by `assign`."""
+
+    def assigned(like):
+        if not jax.tree.leaves(like):  # nothing to assign; optax.tree_map_params comes this way
+            return None
+        return assign(like)
+
+    def parts(like):
+        found = assigned(like)
+        mask = lambda k: True if found is None else jax.tree.map(lambda label: label == k, found.labels)
+        return {k: Part(tx, mask(k)) for k, tx in transforms.items()}
+
+    def init(params):
+        found = assigned(params)
+        if found is not None and found.unused:
+            labels = spread(owner, found.labels, params)
+            raise ValueError(
+                f"{owner}: {found.meaning} {' or '.join(map(repr, found.unused))}; the parameters are"
+                f"{listed(params, dict(enumerate(labels)))}"
+            )
+        states = {}
+        for label, here in parts(params).items():
+            with part(report_name(label)):
+                states[label] = init_part(here, params)
+        return PartitionState(states)
+
+    def update(updates, state, params=None, **extra):
+        check_state(owner, PartitionState, state)
+        if set(state.inner_states) != set(transforms):
+            raise ValueError(
+                f"{owner}: the state has the parts {list(state.inner_states)}, and the transformation "
+                f"{list(transforms)}{HINT}"
+            )
+        states = {}
+        for label, here in parts(updates if params is None else params).items():
+            with part(report_name(label)):
+                updates, states[label] = update_part(
+                    here, updates, state.inner_states[label], params, extra, mask_extra
+                )
+        return updates, PartitionState(states)
+
+    tx = Parted(init, update)
+    tx.parts = parts
+    return tx
+
+
+def report_name(label: Any) -> str:
+    """What reports of a part begin with: `groups/^head`, for the pattern "^head/"."""
+    return f"groups/{label}".rstrip("/")
+
+
+MOST_LISTED = 100
+
+
+def listed(tree: Tree, labels: dict[int, Any]) -> str:
+    """The paths of some leaves, with their labels, one a line, for an error."""
+    paths = slash_paths(tree)
+    lines = [f"\n  {paths[i] or 'the root'}: {label!r}" for i, label in labels.items()]
+    left = len(lines) - MOST_LISTED
+    return "".join(lines[:MOST_LISTED]) + (f"\n  ... and {left} more" if left > 0 else "")

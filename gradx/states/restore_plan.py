@@ -1,0 +1,80 @@
+"""What is to be read: shapes, dtypes, and where each array goes."""
+
+import contextlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradx.core.tree import Tree, flatten
+from gradx.states.entries import Entry, entries
+
+__all__ = []  # internal: of checkpoints
+
+
+def abstract_state(tx: Any, params: Tree, sharding: Any = None) -> Any:
+    """The shapes, dtypes and shardings that `init` gives; for abstract parameters, their shardings."""
+    if sharding is not None:
+        return placed(jax.eval_shape(tx.init, params), sharding)
+    ps = flatten(params)[0]
+    is_abstract = any(isinstance(p, jax.ShapeDtypeStruct) for p in ps)
+    state, shapes = jax.eval_shape(tx.init, params) if is_abstract else tx.init(params), []
+    for e in entries(state, params):
+        p = e.array if e.i is None or not is_abstract else ps[e.i]
+        sharding = placement(p if p.shape == e.array.shape or follows(e, p) else e.array)
+        shapes.append(jax.ShapeDtypeStruct(e.array.shape, e.array.dtype, sharding=sharding))
+    return jax.tree.unflatten(jax.tree.structure(state), shapes)
+
+
+def placed(state: Any, sharding: Any) -> Any:
+    """A state that has a sharding for each array."""
+    if jax.tree.structure(state) != jax.tree.structure(sharding):
+        raise ValueError(
+            "restore_checkpoint: state_sharding is not like the state of tx: give gradx.state_sharding(tx, "
+            "params, params_sharding)"
+        )
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, sharding)
+
+
+def follows(e: Entry, p: Any) -> bool:
+    """Whether the codes or scales of a slot can be divided among devices as the parameter is."""
+    with contextlib.suppress(AttributeError, ValueError):  # an axis that does not divide
+        return e.codec is not None and p.sharding.shard_shape(e.array.shape) is not None
+    return False
+
+
+def placement(x: Any) -> Any:
+    """Where an array must be; None if it goes along with the others, as a fresh step count does."""
+    return getattr(x, "sharding", None) if getattr(x, "committed", True) else None
+
+
+def empty(like: Any) -> Any:
+    """An array without elements, which Orbax does not take."""
+    sharding = placement(like)
+    if sharding is None:
+        return np.zeros(like.shape, like.dtype)
+    return jnp.zeros(like.shape, like.dtype, device=sharding)
+
+
+def like_given(x: Any, like: Any) -> Any:
+    """What was read as what it is like: a number, a random key, an array of NumPy's or of JAX's."""
+    if isinstance(like, bool | int | float | complex):
+        return type(like)(x)
+    if isinstance(like, np.ndarray | np.generic):
+        return x
+    x = jnp.array(x, device=placement(like)) if isinstance(x, np.ndarray) else x
+    if not is_key(like):
+        return x
+    kinds = []  # what is abstract says its kind in a trace only
+    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(x, impl=kinds[0])
+
+
+def is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def raw(x: Any) -> Any:
+    """What is written: of a random key, its bits."""
+    return jax.random.key_data(x) if is_key(x) else x

@@ -1,0 +1,281 @@
+"""The optimizers of torch.optim (2.13): its names, arguments, defaults and rules, without torch.
+
+`lr` and the other numbers may be schedules. Parameters come with `init`, not before.
+"""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradx.core.chain import chain
+from gradx.core.factory import factory
+from gradx.core.hyperparameters import ScalarOrSchedule, at, combined, is_zero
+from gradx.core.ranges import check, check_number
+from gradx.core.transformation import GradientTransformation
+from gradx.optimizers.adadelta import scale_by_adadelta
+from gradx.optimizers.adafactor import adafactor
+from gradx.optimizers.adagrad import scale_by_rss
+from gradx.optimizers.adam import scale_by_adam
+from gradx.optimizers.adamax import scale_by_adamax
+from gradx.optimizers.amsgrad import scale_by_amsgrad
+from gradx.optimizers.asgd import asgd
+from gradx.optimizers.nadam import scale_by_nadam
+from gradx.optimizers.radam import scale_by_radam
+from gradx.optimizers.rmsprop import scale_by_rms, scale_by_stddev
+from gradx.optimizers.rprop import rprop
+from gradx.transforms.descent import descend
+from gradx.transforms.momentum import trace
+from gradx.transforms.scale import scale, scale_by_schedule
+from gradx.transforms.weight_decay import add_decayed_weights
+
+__all__ = [
+    "ASGD",
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+]
+
+Betas = tuple[ScalarOrSchedule, ScalarOrSchedule]
+
+
+@factory
+def SGD(
+    lr: ScalarOrSchedule = 1e-3,
+    momentum: ScalarOrSchedule = 0.0,
+    dampening: float = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.SGD: the velocity starts at the first gradient, undampened; decay is L2."""
+    check("SGD", momentum=momentum)
+    check_number("SGD", dampening=dampening)
+    undamped = is_zero(dampening) or isinstance(dampening, jax.Array)  # of an array it is not known
+    if nesterov and (is_zero(momentum) or not undamped):
+        raise ValueError("SGD: nesterov needs a momentum and no dampening")
+    velocity = chain() if is_zero(momentum) else trace(momentum, nesterov)
+    if not is_zero(momentum) and not is_zero(dampening):
+        damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
+        velocity = chain(damped, velocity)
+    return descent(velocity, lr, weight_decay, maximize)
+
+
+@factory
+def Adagrad(
+    lr: ScalarOrSchedule = 1e-2,
+    lr_decay: float = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: ScalarOrSchedule = 1e-10,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adagrad: eps outside the root, the rate divided by 1 + count * lr_decay, L2 decay."""
+    check_number("Adagrad", lr_decay=lr_decay)
+    rate = lr
+    if not is_zero(lr_decay):
+        rate = lambda count: at(lr, count) / (1 + lr_decay * jnp.asarray(count, float))
+    return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay, maximize)
+
+
+@factory
+def RMSprop(
+    lr: ScalarOrSchedule = 1e-2,
+    alpha: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    momentum: ScalarOrSchedule = 0.0,
+    centered: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.RMSprop: eps outside the root, the rate outside the velocity, L2 decay."""
+    direction = (scale_by_stddev if centered else scale_by_rms)(alpha, eps)
+    if not is_zero(momentum):
+        direction = chain(direction, trace(momentum))
+    return descent(direction, lr, weight_decay, maximize)
+
+
+@factory
+def Adadelta(
+    lr: ScalarOrSchedule = 1.0,
+    rho: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-6,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adadelta, with L2 decay."""
+    return descent(scale_by_adadelta(rho, eps), lr, weight_decay, maximize)
+
+
+@factory
+def Adam(
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+    decoupled_weight_decay: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adam: L2 decay unless decoupled; amsgrad takes the largest `nu` before its correction."""
+    direction = (
+        scale_by_amsgrad(*pair("Adam", betas=betas), eps, max_over="raw")
+        if amsgrad
+        else scale_by_adam(*pair("Adam", betas=betas), eps)
+    )
+    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+
+
+@factory
+def AdamW(
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.AdamW: Adam with decoupled decay, 0.01 by default."""
+    return Adam(lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)
+
+
+@factory
+def NAdam(
+    lr: ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    momentum_decay: float = 4e-3,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.NAdam: a momentum that rises, by `momentum_decay`; L2 decay unless decoupled."""
+    direction = scale_by_nadam(*pair("NAdam", betas=betas), eps, momentum_decay=momentum_decay)
+    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+
+
+@factory
+def RAdam(
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.RAdam: eps joins the root before its correction; L2 decay unless decoupled."""
+    direction = scale_by_radam(*pair("RAdam", betas=betas), eps, eps_before_correction=True)
+    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+
+
+@factory
+def Adamax(
+    lr: ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adamax, with L2 decay."""
+    return descent(scale_by_adamax(*pair("Adamax", betas=betas), eps), lr, weight_decay, maximize)
+
+
+@factory
+def Rprop(
+    lr: ScalarOrSchedule = 1e-2,
+    etas: tuple[ScalarOrSchedule, ScalarOrSchedule] = (0.5, 1.2),
+    step_sizes: tuple[ScalarOrSchedule, ScalarOrSchedule] = (1e-6, 50.0),
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Rprop: `etas` shrink and stretch the step sizes, within the bounds `step_sizes`."""
+    return ascending(rprop(lr, *pair("Rprop", etas=etas), *pair("Rprop", step_sizes=step_sizes)), maximize)
+
+
+@factory
+def ASGD(
+    lr: ScalarOrSchedule = 1e-2,
+    lambd: ScalarOrSchedule = 1e-4,
+    alpha: ScalarOrSchedule = 0.75,
+    t0: float = 1e6,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.ASGD, with L2 decay; the average, torch's `ax`, is `average` in the state."""
+    averaged = asgd(lr, lambd, alpha, t0)
+    return ascending(chain(add_decayed_weights(weight_decay), averaged), maximize)
+
+
+@factory
+def Adafactor(
+    lr: ScalarOrSchedule = 1e-2,
+    beta2_decay: ScalarOrSchedule = -0.8,
+    eps: tuple[float | None, ScalarOrSchedule] = (None, 1e-3),
+    d: ScalarOrSchedule = 1.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch.optim.Adafactor: every matrix is factored, the rate is at most 1 / √t, decay is decoupled.
+
+    `eps` is the floor of the denominator (None for the machine epsilon) and that of the parameters' size.
+    """
+    check("Adafactor", lr=lr, weight_decay=weight_decay)
+    floor, min_scale = pair("Adafactor", eps=eps)
+    tx = adafactor(
+        lr,
+        min_dim_size_to_factor=0,
+        decay_rate=combined(operator.neg, beta2_decay),
+        clipping_threshold=d,
+        weight_decay_rate=combined(operator.mul, lr, weight_decay),
+        eps=0.0,
+        relative_step=True,
+        min_scale=min_scale,
+        floor="machine" if floor is None else floor,
+        factored_axes="last",
+    )
+    return ascending(tx, maximize)
+
+
+def descent(
+    direction: GradientTransformation,
+    lr: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule,
+    maximize: bool,
+    decoupled: bool = False,
+) -> GradientTransformation:
+    """A step along the direction, with decay as torch has it."""
+    mode = "decoupled" if decoupled else "l2"
+    return ascending(descend(direction, lr, weight_decay, decay_mode=mode), maximize)
+
+
+def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:
+    """With the sign of the gradients turned, if they are to be climbed."""
+    return chain(scale(-1.0), tx) if maximize else tx
+
+
+def pair(owner: str, **given: Any) -> tuple[Any, Any]:
+    """The one argument given, if it is a pair: a third number would be taken for what comes next."""
+    ((name, value),) = given.items()
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"{owner}: {name} must be a pair, got {value!r}")
+    return value[0], value[1]

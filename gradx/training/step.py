@@ -1,0 +1,85 @@
+"""One step of an optimizer as one compiled function."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jax.core import Tracer
+from jax.sharding import Sharding
+
+from gradx.core.apply import applied
+from gradx.core.tree import Tree
+
+__all__ = ["step"]
+
+
+def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
+    """A compiled `step(grads, state, params, **extra) -> (params, state)` of any transformation.
+
+        updates, state = tx.update(grads, state, params, **extra)
+        params         = apply_updates(params, updates)
+
+    State and parameters are donated: their buffers hold the new ones, and the old arrays cannot be used any
+    more. What updates and rounds a parameter is one expression, and no updates are stored; if a link that
+    rounds the parameters, such as `stochastic_rounding`, is the last of the chain, they are rounded once.
+    Equal transformations share a function, and so what is compiled.
+
+    Arrays stay where they are, whatever the compiler would prefer: where a state is in parts (`zero_axis` of
+    `state_sharding`) the parameters stay whole. A state in the memory of the host is moved to the device for
+    the step, and the new one back.
+
+    Arguments:
+      tx: any transformation of gradx or Optax.
+
+    Of `extra`, functions are compiled in, so each must be the same object at every step: the `value_fn` of a
+    line search takes what changes as extra arguments, by name. All else is traced. Raises TypeError for what
+    is not a transformation; what is wrong with a step is raised before anything is donated.
+
+    >>> import gradx, jax, jax.numpy as jnp
+    >>> tx = gradx.adamw(1e-2)
+    >>> step = gradx.step(tx)
+    >>> params = {"w": jnp.array([1.0, 2.0])}
+    >>> state = tx.init(params)
+    >>> for _ in range(3):
+    ...     grads = jax.grad(lambda p: jnp.sum(p["w"] ** 2))(params)
+    ...     params, state = step(grads, state, params)
+    >>> [round(x, 3) for x in params["w"].tolist()]
+    [0.97, 1.97]
+    """
+    applied("tx of step", tx)  # raises if it is no transformation
+    return compiled(tx)
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(tx: Any) -> Callable:
+    apply = applied("tx of step", tx)
+
+    def run(functions, params, state, grads, extra):  # so that each buffer is donated to its successor
+        return apply(grads, jax.tree.map(on_device, state), params, **extra, **dict(functions))
+
+    @functools.lru_cache(maxsize=8)
+    def jitted(treedef: Any, places: tuple) -> Callable:
+        out = treedef.unflatten(places) if any(places) else None
+        return jax.jit(run, static_argnums=0, donate_argnums=(1, 2), out_shardings=out)
+
+    def step(grads: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        functions = {name: x for name, x in extra.items() if callable(x)}
+        arrays = {name: x for name, x in extra.items() if name not in functions}
+        leaves, treedef = jax.tree.flatten((params, state))
+        of_all = jitted(treedef, tuple(map(place, leaves)))
+        return of_all(tuple(sorted(functions.items())), params, state, grads, arrays)
+
+    return step
+
+
+def place(x: Any) -> Sharding | None:
+    """Where an array was put; None for one that may be anywhere, or whose place a trace does not know."""
+    return x.sharding if not isinstance(x, Tracer) and getattr(x, "committed", False) else None
+
+
+def on_device(x: Any) -> Any:
+    """An array of a compiled step, out of the memory of the host."""
+    device = jax.memory.Space.Device
+    return x if jax.typeof(x).memory_space == device else jax.device_put(x, device)

@@ -1,0 +1,1 @@
+"""Around a whole optimizer."""

@@ -1,0 +1,281 @@
+"""One step of an optimizer for the gradients of several micro-batches."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+from optax import EmptyState, MultiStepsState
+
+from gradx.core.factory import factory
+from gradx.core.foreign import linked, widened
+from gradx.core.hyperparameters import at
+from gradx.core.ranges import check_schedule, positive_integer
+from gradx.core.reports import apart, pass_on, report
+from gradx.core.transformation import GradientTransformation, check_state
+from gradx.core.tree import Tree, all_finite, found_in
+from gradx.engine.leaf_checks import argument, scalar_dtype
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import zero_slot
+from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import AxisName, axis_names, own
+from gradx.transforms.average_gradients import check_local, device_mean
+
+__all__ = ["MicroBatches", "MultiStepsState", "accumulate", "has_updated"]
+
+Every: TypeAlias = int | Callable[[Any], Any]  # a number of micro-batches, or a schedule of it
+
+
+class MicroBatches(NamedTuple):
+    """The `skip_state` of `accumulate`: the weight of the micro-batches that `acc_grads` is the mean of.
+
+    `means` are those of extra arguments, by name; `dropped` counts the micro-batches left out so far.
+    """
+
+    weight: jax.Array
+    means: dict[str, jax.Array]
+    dropped: jax.Array
+
+
+class Micro(NamedTuple):
+    """What one micro-batch is: whether it counts as one of k, how it is added, what else is known."""
+
+    counts: Any
+    weight: Any  # of all so far
+    shares: dict[str, Any]
+    skip_state: Any
+    extra: dict[str, Any]  # for the inner transformation, in place of what `update` was given
+
+
+@factory
+def accumulate(
+    inner: optax.GradientTransformation,
+    every: Every,
+    *,
+    weight: str | None = None,
+    dtype: Any = None,
+    drop_nonfinite: bool = False,
+    averaged: str | Iterable[str] = (),
+    axis_name: AxisName | None = None,
+) -> GradientTransformation:
+    """Take one step for several micro-batches, with their mean gradient: that of one large batch.
+
+        mean = Σ w g / Σ w
+        u    = inner(mean) at every k-th call, and at the others -0, which changes no parameter
+
+    Arguments:
+      inner: any transformation. It runs only when a step is taken, with the extra arguments of that call,
+        and its schedules count steps. Links after `accumulate` run at every call.
+      every: k, how many micro-batches make a step: an integer of at least 1; or a schedule of it, a function
+        of how many steps were taken, whose value is rounded, and 1 if it is less.
+      weight: the name of an extra argument of `update`, say `"num_tokens"`: how much a micro-batch weighs, a
+        number of at least 0. Where each gradient is a mean over tokens, the result is the mean over all of
+        them, however ragged. A micro-batch of weight 0 adds nothing, not even NaN. `inner` is given the sum
+        by that name.
+      dtype: of what is accumulated; None for that of each parameter, but at least float32.
+      drop_nonfinite: leave out micro-batches whose gradients are not all finite, as if they weighed nothing.
+      averaged: names of extra arguments, such as `"value"`, of which `inner` is given the mean, by the same
+        weights.
+      axis_name: the axis of `jax.shard_map` or `jax.pmap` that rows are divided over, for gradients that are
+        local, as in `average_gradients`. Each device adds up its own, or leaves out its own; when a step is
+        taken they are reduced, once, by their weights, and `averaged` arguments and the sum of weights too.
+        In the state, `acc_grads` and `skip_state` are then each device's own, the rest is that of all.
+
+    The state is Optax's: `mini_step` counts the micro-batches since the last step, `gradient_step` steps, and
+    `acc_grads` is the mean, which stays after a step until the next call. Where k micro-batches weigh nothing
+    together, no step is taken. `has_updated(state)` tells. Raises TypeError where `update` is not given an
+    argument that is named here. A gradient that is missing in one of k calls must be so in all.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> tx = gradx.accumulate(gradx.sgd(1.0), 2, weight="num_tokens")
+    >>> state = tx.init(jnp.zeros(1))
+    >>> for gradient, tokens in [(1.0, 30), (5.0, 10)]:
+    ...     updates, state = tx.update(jnp.array([gradient]), state, num_tokens=tokens)
+    ...     print(updates, gradx.has_updated(state))
+    [-0.] False
+    [-2.] True
+    """
+    check_every("accumulate", every=every)
+    names = (averaged,) if isinstance(averaged, str) else tuple(averaged)
+    for name in (*names, *([] if weight is None else [weight])):
+        if not isinstance(name, str):
+            raise TypeError(f"accumulate: weight and averaged name arguments of update, got {name!r}")
+    axes = axis_names("accumulate", axis_name)
+    mean, mean_argument = accumulator(dtype), accumulator(None)
+    if weight is None and not drop_nonfinite and not names:
+        return accumulation("accumulate", inner, every, mean, lambda params, acc_grads: (), plain, axes)
+
+    def start(params, acc_grads):
+        zero, dropped = jnp.zeros((), dtype_of(acc_grads)), jnp.zeros((), jnp.int32)
+        report("dropped", dropped)
+        return MicroBatches(zero, {name: jnp.copy(zero) for name in names}, dropped)
+
+    def micro(updates, state, params, extra):
+        check_state("accumulate", MicroBatches, state.skip_state)
+        before, means, dropped = state.skip_state
+        w = argument("accumulate", weight, extra, before.dtype) if weight else jnp.ones_like(before)
+        if weight and not isinstance(extra[weight], Tracer) and float(extra[weight]) < 0:
+            raise ValueError(f"accumulate: {weight} must be at least 0, got {extra[weight]}")
+        values = {name: argument("accumulate", name, extra, before.dtype) for name in names}
+        if drop_nonfinite:
+            bad = (w != 0) & ~all_finite((updates, values))
+            w, dropped = jnp.where(bad, 0, w), jnp.where(bad, increment(dropped), dropped)
+        report("dropped", dropped)
+        sum_of_weights, shares = added(w, jnp.where(state.mini_step == 0, 0, before))
+        _, (means,) = mean_argument.update(values, Accumulator(means), **shares)
+        given = means | ({weight: sum_of_weights} if weight else {})
+        return Micro(True, sum_of_weights, shares, MicroBatches(sum_of_weights, means, dropped), given)
+
+    return accumulation("accumulate", inner, every, mean, start, micro, axes)
+
+
+def accumulation(
+    owner: str,
+    inner: Any,
+    every: Every,
+    mean: Any,
+    start: Callable,
+    micro: Callable,
+    axes: tuple[str, ...] = (),
+) -> GradientTransformation:
+    """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts."""
+    inner_update = linked(f"the inner transformation of {owner}", inner)
+
+    def init(params):
+        (acc_grads,), zero = mean.init(params), jnp.zeros((), jnp.int32)
+        acc_grads, skip_state = own((acc_grads, start(params, acc_grads)), axes)
+        inner_state = inner.init(params)
+        report("micro_step", zero)
+        return MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
+
+    def update(updates, state, params=None, **extra):
+        check_state(owner, MultiStepsState, state)
+        if axes:
+            check_local(owner, updates, axes)
+        this = micro(updates, state, params, extra)
+        gradient, (acc_grads,) = mean.update(updates, Accumulator(state.acc_grads), **this.shares)
+        micro_step = state.mini_step + jnp.asarray(this.counts, jnp.int32)
+        complete = micro_step >= rounded(at(every, state.gradient_step))
+        weight, this = this.weight, everywhere(this, complete, axes)
+
+        def step():
+            whole = widened(gradient)  # here, where it is fused
+            if axes:
+                whole, _ = device_mean(axes).update(whole, EmptyState(), weight=weight)
+            given = whole, state.inner_opt_state, params
+            (out, inner_state), reports = apart(inner_update)(*given, **extra | this.extra)
+            return out, inner_state, reports
+
+        def wait():
+            out, _, reports = jax.eval_shape(step)
+            out, reports = jax.tree.map(jnp.zeros_like, (out, reports))
+            still = jax.tree.map(jnp.negative, out)  # as -0 + 0 is 0, another number bit for bit
+            return still, state.inner_opt_state, reports
+
+        steps = complete & (this.weight != 0)
+        if isinstance(steps, Tracer):
+            out, inner_state, reports = jax.lax.cond(steps, step, wait)
+        else:
+            out, inner_state, reports = (step if steps else wait)()
+        pass_on(reports, when=steps)
+        micro_step = jnp.where(complete, 0, micro_step)
+        report("micro_step", micro_step)
+        gradient_step = jnp.where(steps, increment(state.gradient_step), state.gradient_step)
+        return out, MultiStepsState(micro_step, gradient_step, inner_state, acc_grads, this.skip_state)
+
+    return GradientTransformation(init, update)
+
+
+def everywhere(this: Micro, complete: jax.Array, axes: tuple[str, ...]) -> Micro:
+    """A step's last micro-batch with the weight and the means of all devices; for others, a weight of 0."""
+    if not axes or not isinstance(this.skip_state, MicroBatches):
+        return this  # on one device, or of equal weights
+    weight, means, dropped = this.skip_state
+
+    def reduced():
+        over_all, _ = device_mean(axes).update(means, EmptyState(), weight=weight)
+        return jax.lax.psum(weight, axes), over_all
+
+    zeros = lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(reduced))
+    total, over_all = jax.lax.cond(complete, reduced, zeros)
+    choose = lambda a, b: jnp.where(complete, a, b)
+    skip_state = jax.tree.map(choose, MicroBatches(total, over_all, dropped), this.skip_state)
+    extra = {k: total if x is weight else over_all[k] for k, x in this.extra.items()}
+    return this._replace(weight=total, skip_state=skip_state, extra=extra)
+
+
+class Accumulator(NamedTuple):
+    """The mean, or the sum, so far."""
+
+    acc_grads: Any
+
+
+def accumulator(dtype: Any, mean: bool = True) -> Any:
+    """Adds one more gradient to the mean, or the sum, of those before, by what `added` gives."""
+    dtype = None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
+
+    def rule(g, acc_grads, ratio, old):
+        acc = jnp.where(old == 1, acc_grads, 0)  # what was left there may be NaN
+        new = jnp.where(old == 1, acc + (ratio * (g - acc) if mean else g), g)
+        new = jnp.where(ratio == 0, acc, new)
+        new = new if dtype is None else new.astype(dtype)
+        return new, new
+
+    scalars = lambda ratio, old: {"ratio": ratio, "old": old}
+    return leafwise(Accumulator, rule, scalars, slots={"acc_grads": zero_slot(dtype)})
+
+
+def added(weight: Any, before: Any) -> tuple[Any, dict[str, Any]]:
+    """The weight of all; the part of the mean that the new one is, and whether there are old ones."""
+    both = before + weight
+    return both, {"ratio": weight / jnp.where(both == 0, 1, both), "old": before != 0}
+
+
+def check_every(owner: str, **given: Every) -> None:
+    """Raise unless it is an integer of at least 1, or a schedule."""
+    for name, every in given.items():
+        if callable(every):
+            check_schedule(owner, name, every)
+        else:
+            positive_integer(owner, **{name: every})
+
+
+def plain(updates: Any, state: Any, params: Any, extra: Any) -> Micro:
+    """A micro-batch like any other."""
+    dtype = dtype_of(state.acc_grads)
+    return Micro(True, *added(jnp.ones((), dtype), state.mini_step.astype(dtype)), (), {})
+
+
+def dtype_of(acc_grads: Tree) -> Any:
+    """That of a scalar for all of them."""
+    return scalar_dtype(dict(enumerate(jax.tree.leaves(acc_grads))))
+
+
+def rounded(k: Any) -> Any:
+    """What a schedule gave, as an integer."""
+    return k if isinstance(k, int) else jnp.round(jnp.asarray(k, jnp.float32)).astype(jnp.int32)
+
+
+def has_updated(state: Any) -> jax.Array:
+    """Whether the last call took a step, or only added to the mean; False for a fresh state.
+
+    Arguments:
+      state: of `accumulate` or `MultiSteps`, or of anything that holds one. Where one is inside another, the
+        outer is meant.
+
+    Raises ValueError where there is no such state, or more than one.
+    """
+    found = found_in(state, MultiStepsState)
+    if len(found) != 1:
+        raise ValueError(
+            f"has_updated needs the state of one accumulate or MultiSteps, and there are {len(found)}"
+        )
+    skip_state: Any = found[0].skip_state
+    updated = (found[0].mini_step == 0) & (found[0].gradient_step > 0)
+    if isinstance(skip_state, MicroBatches):
+        return updated & (skip_state.weight != 0)
+    if isinstance(skip_state, dict) and "should_skip" in skip_state:
+        return updated & ~skip_state["should_skip"]
+    return updated

@@ -1,0 +1,123 @@
+"""Apply a transformation at some steps only: Optax's names, without `cond`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from optax import ApplyIfFiniteState, ConditionallyMaskState, ConditionallyTransformState
+
+from gradx.core.factory import factory
+from gradx.core.foreign import linked
+from gradx.core.ranges import check_number
+from gradx.core.reports import report
+from gradx.core.transformation import GradientTransformation, check_state
+from gradx.core.tree import all_finite
+from gradx.engine.update_if import update_if, zero_unless
+from gradx.numerics.arrays import increment
+
+__all__ = [
+    "ApplyIfFiniteState",
+    "ConditionallyMaskState",
+    "ConditionallyTransformState",
+    "apply_if_finite",
+    "conditionally_mask",
+    "conditionally_transform",
+]
+
+
+@factory
+def apply_if_finite(
+    inner: optax.GradientTransformation, max_consecutive_errors: int
+) -> GradientTransformation:
+    """Leave out steps with a gradient that is not finite, but not too many in a row: Optax's rule.
+
+        u, state = inner(g, state)  if all g are finite, or were not in max_consecutive_errors steps before
+        u, state = -0, state        else
+
+    Arguments:
+      inner: any transformation; a whole optimizer.
+      max_consecutive_errors: after how many such steps in a row the next one is taken all the same, NaN
+        and all, at least 0.
+
+    `skip_if(inner, nonfinite())` goes on skipping instead, and costs nothing beside clipping.
+    """
+    inner_update = linked("the inner transformation of apply_if_finite", inner)
+    check_number("apply_if_finite", max_consecutive_errors=max_consecutive_errors)
+
+    def init(params):
+        report("skipped", 0)
+        zero = lambda: jnp.zeros((), jnp.int32)
+        return ApplyIfFiniteState(zero(), jnp.ones((), bool), zero(), inner.init(params))
+
+    def update(updates, state, params=None, **extra):
+        check_state("apply_if_finite", ApplyIfFiniteState, state)
+        finite = all_finite(updates)
+        count = jnp.where(finite, 0, increment(state.notfinite_count))
+        errors = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
+        report("skipped", errors)
+        ok = finite | (count > max_consecutive_errors)
+        updates, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
+        return zero_unless(ok, updates), ApplyIfFiniteState(count, finite, errors, inner_state)
+
+    return GradientTransformation(init, update)
+
+
+@factory
+def conditionally_transform(
+    inner: optax.GradientTransformation,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool = False,
+) -> GradientTransformation:
+    """Apply `inner` at some steps; at the others the updates pass as they are, and its state stays.
+
+    Arguments:
+      inner: any transformation; it is computed at every step, and what is not wanted is not kept.
+      should_transform_fn: a function of the step, 0 at first, that says whether to apply it.
+      forward_extra_args: whether that function is given the extra arguments of `update` too.
+    """
+
+    def passed(ok, new, updates):
+        return jax.tree.map(lambda u, g: lax.select(ok, u, g.astype(u.dtype)), new, updates)
+
+    args = inner, should_transform_fn, forward_extra_args
+    return at_steps("conditionally_transform", ConditionallyTransformState, passed, *args)
+
+
+@factory
+def conditionally_mask(
+    inner: optax.GradientTransformation,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool = False,
+) -> GradientTransformation:
+    """Apply `inner` at some steps; at the others the updates are zero, and its state stays.
+
+    Arguments:
+      inner, should_transform_fn, forward_extra_args: as in `conditionally_transform`.
+    """
+
+    def masked(ok, new, updates):
+        return zero_unless(ok, new)
+
+    args = inner, should_transform_fn, forward_extra_args
+    return at_steps("conditionally_mask", ConditionallyMaskState, masked, *args)
+
+
+def at_steps(
+    owner: str, State: Any, otherwise: Callable, inner: Any, applies: Callable, forward: bool
+) -> GradientTransformation:
+    """Both: `otherwise(ok, new, updates)` chooses the updates."""
+    inner_update = linked(f"the inner transformation of {owner}", inner)
+
+    def init(params):
+        return State(inner_state=inner.init(params), step=jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None, **extra):
+        check_state(owner, State, state)
+        ok = jnp.asarray(applies(state.step, **(extra if forward else {})), bool)
+        new, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
+        return otherwise(ok, new, updates), State(inner_state=inner_state, step=increment(state.step))
+
+    return GradientTransformation(init, update)

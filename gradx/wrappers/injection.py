@@ -1,0 +1,204 @@
+"""Hyperparameters as data: in the state, so that changing one does not recompile."""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from optax import InjectStatefulHyperparamsState
+from optax.schedules import WrappedSchedule
+
+from gradx.core.factory import Call, Made, factory, known_by
+from gradx.core.foreign import linked
+from gradx.core.hyperparameters import varying
+from gradx.core.ranges import RANGES, check
+from gradx.core.transformation import GradientTransformation, check_state
+from gradx.numerics.arrays import increment
+
+__all__ = ["InjectStatefulHyperparamsState", "inject_hyperparams", "set_hyperparams"]
+
+
+# Arguments that are integers, and mean no number.
+INTEGERS = {"axis", "key", "max_backtracking_steps", "max_linesearch_steps", "seed"}
+Numbers: TypeAlias = dict[str, Any]  # by hyperparameter
+
+
+@factory
+def inject_hyperparams(
+    inner_factory: Callable[..., optax.GradientTransformation],
+    static_args: str | Iterable[str] = (),
+    hyperparam_dtype: Any = jnp.float32,
+) -> "Injected":
+    """Make the transformations of a factory keep their hyperparameters in the state, as float32.
+
+    `state.hyperparams` is a dict of scalars. A number can be changed between steps without a
+    recompilation, or differ between runs under `vmap`; a schedule shows its value of the last step.
+    A schedule with a state of its own, such as `reduce_on_plateau`, is given the extra arguments of
+    `update` after each step.
+
+    Arguments:
+      inner_factory: a function that makes a transformation, such as `adamw`.
+      static_args: names to leave out of the state. Bools, strings, None, dtypes, masks, random keys and
+        integers whose default is an integer are left out anyway: among functions, only those that give
+        a number for a step are schedules.
+      hyperparam_dtype: dtype of the scalars, whatever the parameters are.
+
+    Raises KeyError, with the names that exist, for a name that the factory has not.
+
+    >>> import gradx, jax.numpy as jnp
+    >>> tx = gradx.inject_hyperparams(gradx.adamw)(1e-3, mask=gradx.matrices_only)
+    >>> state = gradx.set_hyperparams(tx.init(jnp.zeros(3)), learning_rate=0.5)
+    >>> float(state.hyperparams["learning_rate"])
+    0.5
+    """
+    static = {static_args} if isinstance(static_args, str) else set(static_args)
+    return Injected(inner_factory, static, hyperparam_dtype)
+
+
+class Injected(Made):
+    """A factory whose transformations keep their numeric arguments in the state."""
+
+    def __init__(self, inner_factory: Callable, static: set[str], dtype: Any) -> None:
+        self.inner_factory = inner_factory
+        self.signature = inspect.signature(inner_factory)
+        self.static = static
+        self.dtype = dtype
+        self.owner = getattr(inner_factory, "__name__", repr(inner_factory))
+        self.refuse_unknown(static)
+        if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in self.signature.parameters.values()):
+            raise TypeError(
+                f"inject_hyperparams needs named arguments, and {self.owner}{self.signature} has others"
+            )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> GradientTransformation:
+        """Call the factory; schedules may stand for any number."""
+        self.refuse_unknown(kwargs)
+        bound = self.signature.bind(*args, **kwargs)
+        call = Call(self, bound)
+        kinds = {name: self.kind(name, value) for name, value in bound.arguments.items()}
+        of_kind = lambda kind: {k: v for k, v in bound.arguments.items() if kinds[k] == kind}
+        static, numbers = of_kind("static"), of_kind("number")
+        schedules = {
+            k: v if hasattr(v, "update") else WrappedSchedule(v) for k, v in of_kind("schedule").items()
+        }
+        make = functools.partial(self.inner_factory, **static)
+        return known_by(injected(make, numbers, schedules, self.dtype), call)
+
+    def refuse_unknown(self, names: Iterable[str]) -> None:
+        known = list(self.signature.parameters)
+        for name in names:
+            if name not in known:
+                raise KeyError(f"{self.owner} has no hyperparameter {name!r}; it has {known}")
+
+    def kind(self, name: str, value: Any) -> str:
+        """How an argument is held: "number" or "schedule" in the state, or "static"."""
+        default = self.signature.parameters[name].default
+        if name in self.static or name in INTEGERS or isinstance(value, bool | type):
+            return "static"  # a type, jnp.float32 say, gives a number for a step, but is no schedule
+        if callable(value):
+            return "schedule" if gives_number(self.owner, name, value) else "static"
+        if isinstance(value, int) and isinstance(default, int):
+            return "static"  # a count, such as a number of iterations
+        is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+        return "number" if is_number else "static"
+
+
+def gives_number(owner: str, name: str, function: Any) -> bool:
+    """True for a schedule, False for a mask or any other function."""
+    if hasattr(function, "update"):
+        return True  # a stateful schedule
+    if name not in RANGES:
+        try:
+            out = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+        except jax.errors.JAXTypeError:
+            return True  # it asks what the step is, as a schedule may
+        except Exception:
+            return False  # it wants something other than a step
+        if not hasattr(out, "dtype") or not jnp.issubdtype(out.dtype, np.number):
+            return False
+    check(owner, **{name: function})
+    return True
+
+
+def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> GradientTransformation:
+    """The transformation: `make` it anew at every step, from what the state says."""
+    known = sorted([*numbers, *schedules])
+
+    def made(hyperparams: Numbers) -> optax.GradientTransformation:
+        with varying(*(hyperparams[k] for k in schedules)):
+            return make(**hyperparams)
+
+    def scheduled(states: Any, **extra: Any) -> Numbers:
+        values = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
+        return {k: jnp.array(v, dtype) for k, v in values.items()}
+
+    def initial() -> Any:
+        return {k: schedule.init() for k, schedule in schedules.items()}
+
+    # Bad numbers are refused now, by the factory itself; in a trace, which leaves all devices alone.
+    with contextlib.suppress(jax.errors.JAXTypeError):  # a schedule that branches on the step
+        jax.eval_shape(lambda: (made(numbers | scheduled(initial())), None)[1])
+
+    def init(params):
+        states = initial()
+        hyperparams: Numbers = {k: jnp.array(v, dtype) for k, v in numbers.items()} | scheduled(states)
+        inner = made(hyperparams).init(params)
+        return InjectStatefulHyperparamsState(jnp.zeros((), jnp.int32), hyperparams, states, inner)
+
+    def update(updates, state, params=None, **extra):
+        check_state("inject_hyperparams", InjectStatefulHyperparamsState, state)
+        for name in set(state.hyperparams) ^ set(known):
+            raise KeyError(f"the state's hyperparams must be {known}; {name!r} is unknown or missing")
+        for name in set(state.hyperparams_states) ^ set(schedules):
+            raise KeyError(f"{name!r} follows a schedule in the state or in the transformation, not in both")
+        given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
+        hyperparams = given | scheduled(state.hyperparams_states, **extra)
+        inner_update = linked("what the injected factory made", made(hyperparams))
+        updates, inner = inner_update(updates, state.inner_state, params, **extra)
+        states = {k: s.update(state.hyperparams_states[k], **extra) for k, s in schedules.items()}
+        return updates, InjectStatefulHyperparamsState(increment(state.count), hyperparams, states, inner)
+
+    return GradientTransformation(init, update)
+
+
+def set_hyperparams(state: Any, **values: float | jax.Array) -> Any:
+    """`state` with other values for injected hyperparameters, wherever in it they are.
+
+    Arguments:
+      state: of `inject_hyperparams(...)(...)`, or of anything that holds one.
+      values: by name; a number or scalar array each, kept in the dtype that is there, so that a
+        jitted step need not compile again.
+
+    Raises KeyError, with the names that exist, for an unknown one, and ValueError for one that a
+    schedule sets at every step.
+    """
+    is_injected = lambda x: isinstance(x, InjectStatefulHyperparamsState)
+    known: set[str] = set()
+
+    def renewed(s: Any) -> Any:
+        if not is_injected(s):
+            return s
+        known.update(s.hyperparams)
+        new = dict(s.hyperparams)
+        for name in values.keys() & s.hyperparams.keys():
+            if name in s.hyperparams_states:
+                raise ValueError(f"set_hyperparams: {name} follows a schedule, which sets it at every step")
+            old = s.hyperparams[name]
+            value = jnp.array(
+                values[name], old.dtype
+            )  # a copy: the state is donated, the caller's array is not
+            for element in value.ravel():  # one, or one for each run of a sweep
+                check("set_hyperparams", **{name: element})
+            new[name] = jnp.broadcast_to(value, old.shape)
+        inner = jax.tree.map(renewed, s.inner_state, is_leaf=is_injected)
+        return s._replace(hyperparams=new, inner_state=inner)
+
+    out = jax.tree.map(renewed, state, is_leaf=is_injected)
+    for name in values.keys() - known:
+        raise KeyError(f"set_hyperparams: no hyperparameter is named {name!r}; the state has {sorted(known)}")
+    return out

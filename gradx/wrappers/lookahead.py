@@ -1,0 +1,88 @@
+"""Slow parameters behind fast ones (Zhang et al. 2019, arXiv:1907.08610)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradx.core.apply import apply_updates
+from gradx.core.factory import factory
+from gradx.core.foreign import linked, typed_like
+from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import positive_integer
+from gradx.core.reports import unheard
+from gradx.core.transformation import GradientTransformation, check_state
+from gradx.engine.leafwise import leafwise
+from gradx.engine.slot_starts import copy_slot
+
+__all__ = ["LookaheadState", "lookahead"]
+
+
+class SlowState(NamedTuple):
+    """The slow parameters."""
+
+    slow_params: Any
+
+
+class LookaheadState(NamedTuple):
+    """The slow parameters, with the step count, and the fast optimizer's state."""
+
+    slow_state: Any
+    fast_state: Any
+
+    @property
+    def slow_params(self) -> Any:
+        """The parameters to evaluate."""
+        return self.slow_state.inner_state.slow_params
+
+
+@factory
+def lookahead(
+    fast_optimizer: optax.GradientTransformation,
+    sync_period: int = 6,
+    slow_step_size: ScalarOrSchedule = 0.5,
+    reset_state: bool = False,
+) -> GradientTransformation:
+    """Follow a fast optimizer, and every few steps go only a part of the way that it went.
+
+        u = fast_optimizer(g)
+        at every sync_period-th step:  slow = slow + slow_step_size * (p + u - slow),  u = slow - p
+
+    Arguments:
+      fast_optimizer: any optimizer; a whole one, with its learning rate.
+      sync_period: how many steps the fast optimizer takes at a time, at least 1.
+      slow_step_size: the part of the way that is kept, between 0 and 1.
+      reset_state: start the fast optimizer's state anew after each of these steps.
+
+    The parameters are the fast ones, a plain tree; the slow ones are in the state, in float32 or
+    better. Nothing may change the updates after this link. Raises ValueError if `update` is called
+    without parameters.
+    """
+    positive_integer("lookahead", sync_period=sync_period)
+    fast_update = linked("the fast optimizer of lookahead", fast_optimizer)
+
+    def syncs(count):
+        return jnp.where(count % sync_period == sync_period - 1, 1.0, 0.0)
+
+    def rule(g, p, slow_params, slow_step_size, sync):
+        slow = slow_params + slow_step_size * (p + g - slow_params)
+        return jnp.where(sync == 1, slow - p, g), jnp.where(sync == 1, slow, slow_params)
+
+    start = {"slow_params": copy_slot()}
+    slow = leafwise(SlowState, rule, slots=start, slow_step_size=slow_step_size, sync=syncs)
+
+    def init(params):
+        return LookaheadState(slow.init(params), fast_optimizer.init(params))
+
+    def update(updates, state, params=None, **extra):
+        check_state("lookahead", LookaheadState, state)
+        updates, fast = fast_update(updates, state.fast_state, params, **extra)
+        updates, slow_state = slow.update(updates, state.slow_state, params)
+        if reset_state:
+            sync = syncs(state.slow_state.count) == 1
+            fresh = unheard(fast_optimizer.init)(apply_updates(params, updates))
+            fast = jax.tree.map(lambda new, old: jnp.where(sync, new, old), typed_like(fresh, fast), fast)
+        return updates, LookaheadState(slow_state, fast)
+
+    return GradientTransformation(init, update)

@@ -1,0 +1,248 @@
+"""Bad steps: left out, counted, and an error when there are too many in a row."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from gradx.core.factory import Made, factory
+from gradx.core.foreign import linked
+from gradx.core.ranges import check_number, one_of, positive_integer
+from gradx.core.reports import report
+from gradx.core.transformation import GradientTransformation, check_state
+from gradx.core.tree import Tree, found_in, global_norm
+from gradx.engine.update_if import update_if, zero_unless
+from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import AxisName, axis_names, check_bound, mean_over
+
+__all__ = ["Condition", "SkipState", "SpikeState", "check_skips", "nonfinite", "skip_if", "spike"]
+
+
+class SkipState(NamedTuple):
+    """Steps skipped in a row and in all, whether the limit was ever reached, and who skipped how many.
+
+    `statistics` holds what each condition remembers.
+    """
+
+    consecutive: jax.Array
+    total: jax.Array
+    exceeded: jax.Array
+    by_condition: dict[str, jax.Array]
+    statistics: dict[str, Any]
+    inner_state: Any
+
+
+class SpikeState(NamedTuple):
+    """How many steps were accepted, the running mean of their values, and the variance around it."""
+
+    steps: jax.Array
+    mean: jax.Array
+    variance: jax.Array
+
+
+class Step:
+    """What a condition may look at: the loss, if given, and the norm of the gradients, taken once."""
+
+    def __init__(self, updates: Tree, extra: dict[str, Any], axes: tuple[str, ...] = ()) -> None:
+        self.updates, self.loss, self.axes = updates, extra.get("value"), axes
+        if self.loss is not None and jnp.shape(self.loss):
+            raise ValueError(f"skip_if: value must be one number, got an array of shape {self.loss.shape}")
+        if self.loss is not None and axes:
+            self.loss = mean_over(jnp.asarray(self.loss), axes)
+
+    @functools.cached_property
+    def gradient_norm(self) -> jax.Array:
+        # The very expression that clipping has, which XLA finds to be the same.
+        norm = global_norm(self.updates)
+        return jnp.sqrt(mean_over(norm * norm, self.axes)) if self.axes else norm
+
+
+class Condition(Made):
+    """When a step is bad, for `skip_if`: a name, and two functions, as `nonfinite` and `spike` have them.
+
+    `init()` gives what the condition remembers, `judge(memory, step)` whether the step is bad, and the
+    memory if it is not. A step has a `loss`, None if not given, and a `gradient_norm`.
+    """
+
+    def __init__(self, name: str, init: Callable[[], Any], judge: Callable[[Any, Any], tuple]) -> None:
+        self.name, self.init, self.judge = name, init, judge
+
+
+@factory
+def nonfinite() -> Condition:
+    """A condition of `skip_if`: a gradient, or the loss if `update` is given `value`, is not finite.
+
+        bad = not (isfinite(√(Σ g²)) and isfinite(value))
+
+    It goes by the norm that `clip_by_global_norm` takes, so that with clipping it costs nothing. Finite
+    gradients whose norm overflows, above 1.8e19, count as not finite: a step from them would be no better.
+    """
+
+    def judge(memory, step):
+        finite = jnp.isfinite(step.gradient_norm)
+        return ~(finite if step.loss is None else finite & jnp.isfinite(step.loss)), memory
+
+    return Condition("nonfinite", lambda: (), judge)
+
+
+@factory
+def spike(
+    of: Literal["loss", "gradient_norm"] = "loss", sigmas: float = 6.0, *, window: int = 128, warmup: int = 64
+) -> Condition:
+    """A condition of `skip_if`: the loss or the norm of the gradients is far above its running mean.
+
+        bad      = x > mean + sigmas * √variance, after warmup accepted steps
+        a        = 1 / min(accepted steps, window)
+        mean     = mean + a * (x - mean)
+        variance = (1 - a) * (variance + a * (x - mean)²)
+
+    Arguments:
+      of: "loss", for which `update` must be given `value`, or "gradient_norm".
+      sigmas: how many standard deviations above the mean are too many, more than 0.
+      window: over about how many accepted steps the mean goes, at least 2; over all of them until then.
+      warmup: after how many accepted steps it may fire first, at least 2.
+
+    Bad steps leave mean and variance as they are. What is not finite, or too far off to be squared, is
+    bad always, in the warm-up too.
+    """
+    one_of("spike", ("loss", "gradient_norm"), of=of)
+    check_number("spike", sigmas=sigmas)
+    for name, value in {"window": window, "warmup": warmup}.items():
+        positive_integer("spike", **{name: value})
+        if value < 2:
+            raise ValueError(f"spike: {name} must be at least 2, as one value has no deviation, got {value}")
+
+    def init():
+        return SpikeState(jnp.zeros((), jnp.int32), *(jnp.zeros((), jnp.float32) for _ in range(2)))
+
+    def judge(memory, step):
+        x = step.loss if of == "loss" else step.gradient_norm
+        if x is None:
+            raise TypeError(
+                "skip_if needs the loss for spike('loss'): call update(updates, state, params, value=loss)"
+            )
+        x = jnp.asarray(x, jnp.float32)
+        steps = increment(memory.steps)
+        a = 1 / jnp.minimum(steps, window).astype(jnp.float32)
+        off = x - memory.mean
+        # Rounding errors around a loss that stands still are no spikes.
+        deviation = jnp.sqrt(memory.variance) + jnp.finfo(jnp.float32).eps * jnp.abs(memory.mean)
+        far = (memory.steps >= warmup) & (off > sigmas * deviation)
+        new = SpikeState(steps, memory.mean + a * off, (1 - a) * (memory.variance + a * off * off))
+        return far | ~jnp.isfinite(off * off), new
+
+    return Condition(f"spike_{of}", init, judge)
+
+
+@factory
+def skip_if(
+    inner: optax.GradientTransformation,
+    *conditions: Condition,
+    max_consecutive: int = 10,
+    axis_name: AxisName | None = None,
+) -> GradientTransformation:
+    """Leave out bad steps: parameters and inner state stay bitwise as they are, and the step is counted.
+
+        u, state = inner(g, state)  unless a condition says that the step is bad; else  -0, state
+
+    Arguments:
+      inner: any transformation; a whole optimizer, clipping and all.
+      conditions: what makes a step bad, `nonfinite()` or `spike(...)`; one is enough.
+      max_consecutive: how many bad steps in a row are too many, at least 1.
+      axis_name: the axis of `jax.shard_map` or `jax.pmap` whose devices decide as one, where gradients or
+        losses are local: by the mean of their losses, and the root of the mean of their squared norms. What
+        is not finite for one is not for all.
+
+    Nothing is computed twice, stored, or branched on: with clipping it moves no more bytes. Nothing that
+    the inner transformation computes from a bad step is kept, not even a count, so its schedules count
+    good steps. Nothing is raised under jit: `check_skips(state)` does that on the host, and steps
+    past the limit are skipped like those before. (Parameters below 1e-38 are 0 to some processors, and
+    then come out of any step as 0.)
+
+    >>> import gradx, jax.numpy as jnp
+    >>> params = jnp.array([1.0, 2.0])
+    >>> tx = gradx.skip_if(gradx.adamw(0.1), gradx.nonfinite(), max_consecutive=2)
+    >>> updates, state = tx.update(jnp.array([jnp.nan, 1.0]), tx.init(params), params)
+    >>> (params + updates).tolist(), int(state.total), int(state.inner_state[0].count)
+    ([1.0, 2.0], 1, 0)
+    """
+    inner_update = linked("the inner transformation of skip_if", inner)
+    positive_integer("skip_if", max_consecutive=max_consecutive)
+    check_conditions(conditions)
+    axes = axis_names("skip_if", axis_name)
+
+    def init(params):
+        report("skipped", 0)
+        return SkipState(
+            consecutive=jnp.zeros((), jnp.int32),
+            total=jnp.zeros((), jnp.int32),
+            exceeded=jnp.zeros((), bool),
+            by_condition={c.name: jnp.zeros((), jnp.int32) for c in conditions},
+            statistics={c.name: c.init() for c in conditions},
+            inner_state=inner.init(params),
+        )
+
+    def update(updates, state, params=None, **extra):
+        check_state("skip_if", SkipState, state)
+        check_bound("skip_if", axes)
+        step = Step(updates, extra, axes)
+        judged = {c.name: c.judge(state.statistics[c.name], step) for c in conditions}
+        bad = {name: jnp.asarray(is_bad, bool) for name, (is_bad, _) in judged.items()}
+        statistics = {name: memory for name, (_, memory) in judged.items()}
+        ok = ~functools.reduce(jnp.logical_or, bad.values())
+        total = count_if(~ok, state.total)
+        consecutive = jnp.where(ok, 0, increment(state.consecutive))
+        report("skipped", total)
+        updates, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
+        return zero_unless(ok, updates), SkipState(
+            consecutive,
+            total,
+            state.exceeded | (consecutive >= max_consecutive),
+            jax.tree.map(count_if, bad, state.by_condition),
+            jax.tree.map(functools.partial(lax.select, ok), statistics, state.statistics),
+            inner_state,
+        )
+
+    return GradientTransformation(init, update)
+
+
+def check_conditions(conditions: tuple) -> None:
+    if not conditions:
+        raise ValueError("skip_if needs a condition, say skip_if(tx, nonfinite())")
+    for c in conditions:
+        if not isinstance(c, Condition):
+            hint = " (call it: it is a function that makes one)" if callable(c) else ""
+            raise TypeError(f"skip_if: a condition is nonfinite() or spike(...), got {c!r}{hint}")
+    names = [c.name for c in conditions]
+    if len(set(names)) < len(names):
+        raise ValueError(f"skip_if: two conditions look at the same: {list(conditions)}")
+
+
+def count_if(counts: jax.Array, count: jax.Array) -> jax.Array:
+    return jnp.where(counts, increment(count), count)
+
+
+def check_skips(state: Any) -> None:
+    """Raise RuntimeError if `skip_if` once skipped `max_consecutive` steps in a row: a check for the host.
+
+    Arguments:
+      state: of `skip_if`, or of anything that holds one: a chain, a group, a wrapper.
+
+    It waits for the state to be computed, so call it every hundred steps, not at each. The parameters
+    are then still those of the last good step.
+    """
+    for s in found_in(state, SkipState):
+        if np.any(s.exceeded):
+            causes = ", ".join(f"{name} {np.max(n)}" for name, n in s.by_condition.items())
+            raise RuntimeError(
+                f"skip_if: as many steps in a row were bad as max_consecutive allows; {np.max(s.total)} were "
+                f"skipped in all ({causes}), the last {np.max(s.consecutive)} in a row. Parameters and "
+                "optimizer are as after the last good step. Look at the batches since then, the loss for "
+                "them in float32, and the learning rate; then go on from a checkpoint before."
+            )
+        check_skips(s.inner_state)
