@@ -13,7 +13,7 @@ from jax.sharding import SingleDeviceSharding
 
 from gradx.analysis.compilers import bytes_moved, device_of, kernels
 from gradx.analysis.lower_bound import floor_bytes
-from gradx.core.apply import applied
+from gradx.core.apply import step_of
 from gradx.core.tree import Tree
 
 __all__ = ["Cost", "Costs", "cost"]
@@ -167,7 +167,7 @@ def cost(
     >>> round(adamw.moved_per_parameter, 1), round(adamw.floor_per_parameter, 1)
     (40.0, 28.0)
     """
-    apply = applied("tx of cost", tx)
+    take = step_of("tx of cost", tx)
     device, options = device_of(platform)
     params = placed("params", params, device)
     leaves = jax.tree.leaves(params)
@@ -179,7 +179,7 @@ def cost(
     values = placed("extra", {k: v for k, v in extra.items() if k not in functions}, device)
 
     def step(params, state, grads, values):
-        return apply(grads, state, params, **values, **functions)
+        return take(grads, state, params, **values, **functions)
 
     jaxpr, compiled, seconds = compiled_step(step, (params, state, grads, values), options)
     slots = jax.tree.leaves(state)

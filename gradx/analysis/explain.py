@@ -10,10 +10,10 @@ import optax
 from jax.tree_util import tree_leaves_with_path
 
 from gradx.core.chain import chain, named_chain
-from gradx.core.factory import Made, frozen, text
-from gradx.core.foreign import linked
+from gradx.core.factory import Made, hashable, text
+from gradx.core.foreign import check_transformation
 from gradx.core.tree import Tree, slash_path
-from gradx.selection.masking import Parted, cut
+from gradx.selection.masking import Selecting, cut
 from gradx.selection.overrides import hyperparameters, links_in
 from gradx.selection.stacked import Stacked
 
@@ -84,7 +84,7 @@ def explain(tx: optax.GradientTransformation, params: Tree) -> Explanation:
                                 add_decayed_weights  weight_decay=0.1, mask='matrices_only'
                                 scale                step_size=-0.01
     """
-    linked("tx of explain", tx)
+    check_transformation("tx of explain", tx)
     try:
         shapes = jax.eval_shape(lambda tree: tree, params)
     except TypeError as e:
@@ -104,7 +104,7 @@ def applied(tx: Any, like: Tree, group: str = "") -> Iterator[tuple[tuple, str, 
     """(path, group, link) for each link that a leaf goes through, in order for each leaf."""
     call = getattr(tx, "_call", None)
     inner = list(links_in(list(call.bound.arguments.values()))) if call else []
-    if isinstance(tx, Parted):
+    if isinstance(tx, Selecting):
         for name, part in tx.parts(like).items():
             here = cut(like, part.mask)
             within = " > ".join(str(label) for label in (group, name) if label != "")
@@ -127,7 +127,7 @@ def described(link: Any) -> tuple[str, dict[str, Any]]:
     if call is None:
         return text(link), {}
     parameters = call.bound.signature.parameters
-    is_shown = lambda k, v: is_number(v) or frozen(v) != frozen(parameters[k].default)
+    is_shown = lambda k, v: is_number(v) or hashable(v) != hashable(parameters[k].default)
     return text(call.function), {k: v for k, v in hyperparameters(call).items() if is_shown(k, v)}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from gradx.core.foreign import linked
+from gradx.core.foreign import check_transformation
 from gradx.core.tree import Tree
 from gradx.states.entries import entries, short_names
 from gradx.wrappers.packing import Packed
@@ -109,7 +109,7 @@ def summarize(tx: optax.GradientTransformation, params: Tree) -> Summary:
     nu     float32        1  4,000,000         4.00
     total                 3  6,000,004         6.00
     """
-    linked("tx of summarize", tx)  # raises if it is none
+    check_transformation("tx of summarize", tx)  # raises if it is none
     parameters = sum(x.size for x in jax.tree.leaves(params))
     if not parameters:
         raise ValueError("summarize: params holds no parameters: give arrays, or ShapeDtypeStructs")

@@ -1,14 +1,13 @@
 """Adding updates to parameters."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradx.core.foreign import is_inexact, linked
-from gradx.core.transformation import Applying
-from gradx.core.tree import Tree, aligned, flatten, is_missing, path_at
+from gradx.core.foreign import is_inexact, observe_of
+from gradx.core.transformation import GradientTransformation, Step
+from gradx.core.tree import Tree, aligned, flatten, is_missing, movable, path_at, without_float0
 from gradx.numerics.dtypes import compute_dtype, promoted
 
 __all__ = ["apply_updates"]
@@ -37,17 +36,20 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     return treedef.unflatten(ps)
 
 
-def applied(what: str, tx: Any) -> Callable:
-    """`update` and `apply_updates` as one function `(updates, state, params, **extra) -> (params, state)`."""
-    update = linked(what, tx)
-    if isinstance(tx, Applying):
-        return tx.apply
+def step_of(name: str, tx: Any) -> Step:
+    """A step, `(updates, state, params, **extra) -> (params, state)`, which rounds each parameter once."""
+    observe = observe_of(name, tx)
+    own = tx.step if isinstance(tx, GradientTransformation) else None
 
-    def apply(updates, state, params, **extra):
-        updates, state = update(updates, state, params, **extra)
+    def step(updates, state, params, **extra):
+        given, moving = without_float0(updates), movable(params)
+        if own is not None:
+            new, state = own(given, state, moving, **extra)
+            return jax.tree.map(lambda n, p: p if n is None else n, new, params, is_leaf=is_missing), state
+        updates, state, _ = observe(given, state, moving, **extra)
         return apply_updates(params, updates), state
 
-    return apply
+    return step
 
 
 @jax.jit  # traced once for all leaves of a shape

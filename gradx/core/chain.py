@@ -10,8 +10,8 @@ import optax
 from optax import EmptyState
 
 from gradx.core.factory import factory
-from gradx.core.foreign import linked
-from gradx.core.transformation import HINT, Applying, GradientTransformation
+from gradx.core.foreign import blank_of, is_exact, observe_of, wrapper
+from gradx.core.transformation import HINT, GradientTransformation
 from gradx.core.tree import Tree, aligned, flatten, is_missing
 
 __all__ = ["chain", "identity", "named_chain", "set_to_zero", "stateless", "stateless_with_tree_map"]
@@ -26,17 +26,21 @@ def identity() -> GradientTransformation:
 @factory
 def set_to_zero() -> GradientTransformation:
     """Replace the updates by zeros of the same shape and dtype, so that the parameters stay."""
-    return stateless(lambda updates, params: jax.tree.map(jnp.zeros_like, updates))
+    return stateless(lambda updates, params: jax.tree.map(zeros_like, updates))
+
+
+def zeros_like(x: Any) -> Any:
+    return x if is_missing(x) else jnp.zeros_like(x)
 
 
 @factory
 def stateless(f: Callable[[Tree, Tree | None], Tree]) -> GradientTransformation:
     """A transformation without a state from `f(updates, params) -> updates`; `params` may be None."""
 
-    def update(updates, state, params=None, **extra):
-        return f(updates, params), state
+    def observe(updates, state, params=None, **extra):
+        return f(updates, params), state, ()
 
-    return GradientTransformation(lambda params: EmptyState(), update)
+    return GradientTransformation.of(lambda params: EmptyState(), observe)
 
 
 @factory
@@ -72,33 +76,42 @@ def chain(*links: optax.GradientTransformation) -> GradientTransformation:
     >>> gradx.chain(gradx.clip_by_global_norm(1.0), gradx.adamw(1e-3, weight_decay=0.01))
     chain(clip_by_global_norm(1.0), adamw(0.001, weight_decay=0.01))
     """
-    updates_of = [linked(f"link {i} of chain", link) for i, link in enumerate(links)]
+    observers = [observe_of(f"link {i} of chain", link) for i, link in enumerate(links)]
 
     def init(params):
         return tuple(link.init(params) for link in links)
 
-    def through(functions, updates, state, params, extra):
-        if not isinstance(state, tuple) or len(state) != len(links):
-            raise ValueError(
-                f"this chain has {len(links)} links and was given a state of "
-                f"{len(state) if isinstance(state, tuple) else type(state).__name__}{HINT}"
-            )
-        states = []
-        for link, s in zip(functions, state, strict=True):
-            updates, s = link(updates, s, params, **extra)
+    def blank(params):
+        return tuple(report for link in links for report in blank_of(link)(params))
+
+    def observe(updates, state, params=None, **extra):
+        check_states(state, len(links))
+        states, reports = [], []
+        for link, s in zip(observers, state, strict=True):
+            updates, s, reported = link(updates, s, params, **extra)
             states.append(s)
-        return updates, tuple(states)
+            reports += reported
+        return updates, tuple(states), tuple(reports)
 
-    def update(updates, state, params=None, **extra):
-        return through(updates_of, updates, state, params, extra)
+    *before, last = links or (identity(),)
+    if not isinstance(last, GradientTransformation) or last.step is None:
+        return GradientTransformation.of(init, observe, blank, exact=is_exact(last))
+    first, last_step = chain(*before).observe, last.step
 
-    if not links or not isinstance(links[-1], Applying):
-        return GradientTransformation(init, update)
-    tx, last = Applying(init, update), links[-1].apply
-    tx.apply = lambda updates, state, params, **extra: through(
-        [*updates_of[:-1], last], updates, state, params, extra
-    )
-    return tx
+    def step(updates, state, params, **extra):
+        check_states(state, len(links))
+        updates, states, _ = first(updates, state[:-1], params, **extra)
+        params, s = last_step(updates, state[-1], params, **extra)
+        return params, (*states, s)
+
+    return GradientTransformation.of(init, observe, blank, step=step, exact=True)
+
+
+def check_states(state: Any, links: int) -> None:
+    """Raise ValueError unless there is a state for each link of a chain."""
+    if not isinstance(state, tuple) or len(state) != links:
+        given = len(state) if isinstance(state, tuple) else type(state).__name__
+        raise ValueError(f"this chain has {links} links and was given a state of {given}{HINT}")
 
 
 @factory
@@ -115,11 +128,12 @@ def named_chain(*links: tuple[str, optax.GradientTransformation]) -> GradientTra
     def init(params):
         return OrderedDict(zip(names, inner.init(params), strict=True))
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         if not isinstance(state, dict) or set(state) != set(names):
             got = sorted(state) if isinstance(state, dict) else type(state).__name__
             raise ValueError(f"named_chain: the state must have the keys {names}, got {got}")
-        updates, states = inner.update(updates, tuple(state[name] for name in names), params, **extra)
-        return updates, OrderedDict(zip(names, states, strict=True))
+        states = tuple(state[name] for name in names)
+        updates, states, reports = inner.observe(updates, states, params, **extra)
+        return updates, OrderedDict(zip(names, states, strict=True)), reports
 
-    return GradientTransformation(init, update)
+    return wrapper(inner, init, observe)

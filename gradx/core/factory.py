@@ -5,9 +5,13 @@ compile twice, and neither could be printed or pickled. What a function decorate
 returns remembers the call instead, and compares, hashes, prints and pickles by it.
 """
 
+import dataclasses
+import enum
 import functools
 import html
 import inspect
+import re
+import types
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,18 +24,34 @@ from jax.core import Tracer
 __all__ = ["factory"]
 
 
-class Call:
-    """A function with the arguments that it was called with, defaults filled in."""
+class Purity(enum.IntEnum):
+    """Whether it is known that an object calls no function of the user's, which must run as written."""
 
-    def __init__(self, function: Any, bound: inspect.BoundArguments) -> None:
+    UNKNOWN = 0
+    DERIVED = 1  # it does not, but a user's factory made it: two that are equal may differ
+    KNOWN = 2  # it does not, and what is equal does the same
+
+
+class Call:
+    """A function with the arguments that it was called with, defaults filled in, and what it returned."""
+
+    def __init__(self, function: Any, bound: inspect.BoundArguments, returned: Any = None) -> None:
         bound.apply_defaults()
         self.function = function
         self.bound = bound
+        self.returned = returned
+
+    @functools.cached_property
+    def purity(self) -> Purity:
+        """That of the arguments of a function of gradx's; at most DERIVED for what a user's returned."""
+        if purity_of(self.function) is Purity.KNOWN:
+            return purity_of(dict(self.bound.arguments))
+        return min(Purity.DERIVED, purity_of(self.returned))
 
     @functools.cached_property
     def key(self) -> Any:
         """Equal for equal calls, and hashable whatever the arguments are."""
-        return self.function, frozen(dict(self.bound.arguments))
+        return self.function, hashable(dict(self.bound.arguments))
 
     @functools.cached_property
     def hash(self) -> int:
@@ -48,7 +68,7 @@ class Call:
                 shown += [(f"{k}=", v) for k, v in value.items()]
             elif parameter.default is parameter.empty:
                 shown.append(("", value))
-            elif frozen(value) != frozen(parameter.default):
+            elif hashable(value) != hashable(parameter.default):
                 shown.append((f"{name}=", value))
         return shown
 
@@ -57,6 +77,11 @@ class Made:
     """Mixin: equality, hash, repr, copy and pickle by the call that made the object."""
 
     _call: Call | None = None  # None: made by hand, and then like any other object
+
+    @property
+    def purity(self) -> Purity:
+        """Whether it calls functions of the user's; not known of what was made by hand."""
+        return Purity.UNKNOWN if self._call is None else self._call.purity
 
     def __eq__(self, other: object) -> Any:
         theirs = getattr(other, "_call", None)
@@ -87,7 +112,7 @@ class Made:
     def __reduce__(self) -> Any:
         if self._call is None:
             return super().__reduce__()
-        return remake, (self._call.function, self._call.bound.args, self._call.bound.kwargs)
+        return rebuild, (self._call.function, self._call.bound.args, self._call.bound.kwargs)
 
 
 P = ParamSpec("P")
@@ -118,7 +143,7 @@ def factory(function: Callable[P, T]) -> Callable[P, T]:
         made = function(*args, **kwargs)
         if not isinstance(made, Made):
             raise TypeError(f"{text(make)} returned {made!r}: wrap a foreign transformation in gradx.chain")
-        return known_by(made, Call(make, signature.bind(*args, **kwargs)))
+        return known_by(made, Call(make, signature.bind(*args, **kwargs), made))
 
     return make
 
@@ -139,23 +164,23 @@ def known_by(made: Any, call: Call) -> Any:
     return copy
 
 
-def remake(function: Callable, args: tuple, kwargs: dict) -> Any:
+def rebuild(function: Callable, args: tuple, kwargs: dict) -> Any:
     """Call again: what pickle and copy do."""
     return function(*args, **kwargs)
 
 
-def frozen(value: Any) -> Any:
+def hashable(value: Any) -> Any:
     """A hashable stand-in: numbers by value, arrays by content, trees leaf by leaf, the rest by `==`."""
     is_leaf = lambda x: x is None or isinstance(x, Made) or type(x) is dict  # whose keys JAX would sort
     leaves, treedef = jax.tree.flatten(value, is_leaf=is_leaf)
-    return treedef, tuple(map(frozen_leaf, leaves))
+    return treedef, tuple(map(hashable_leaf, leaves))
 
 
-def frozen_leaf(x: Any) -> Any:
+def hashable_leaf(x: Any) -> Any:
     if type(x) in (int, float):
         return x  # 1 and 1.0 mean the same; True does not, nor does a NumPy scalar, which has a dtype
     if type(x) is dict:
-        return dict, frozenset((k, frozen(v)) for k, v in x.items())
+        return dict, frozenset((k, hashable(v)) for k, v in x.items())
     if isinstance(x, set):
         return frozenset(x)
     if isinstance(x, np.ndarray | np.generic | jax.Array) and not isinstance(x, Tracer):
@@ -169,6 +194,38 @@ def frozen_leaf(x: Any) -> Any:
     except TypeError:
         return ById(x)
     return type(x), x
+
+
+PLAIN = (int, float, complex, bool, str, bytes, type(None), type(...), np.dtype, re.Pattern)
+LIBRARIES = {"builtins", "gradx", "jax", "ml_dtypes", "numpy"}
+
+
+def purity_of(value: Any) -> Purity:
+    """KNOWN for plain values, and functions and objects of gradx that hold nothing else."""
+    if isinstance(value, Made):
+        return value.purity
+    if isinstance(value, functools.partial):
+        return purity_of((value.func, value.args, value.keywords))
+    if isinstance(value, PLAIN) and type(value).__module__.partition(".")[0] in LIBRARIES | {"re"}:
+        return Purity.KNOWN
+    if isinstance(value, np.ndarray | np.generic):
+        return Purity.KNOWN
+    if isinstance(value, jax.Array):  # compared by its content, which would have to be fetched at each step
+        return Purity(2 * jnp.issubdtype(value.dtype, jax.dtypes.prng_key))
+    if isinstance(value, type | types.FunctionType):
+        is_local = "<locals>" in value.__qualname__
+        is_ours = value.__module__.partition(".")[0] in LIBRARIES
+        return Purity.KNOWN if is_ours and not is_local else Purity.UNKNOWN
+    if dataclasses.is_dataclass(value) and type(value).__module__.startswith("gradx."):
+        return purity_of([getattr(value, field.name) for field in dataclasses.fields(value)])
+    inside = list(value) if isinstance(value, set | frozenset) else jax.tree.leaves(value, is_leaf=is_made)
+    if len(inside) == 1 and inside[0] is value:
+        return Purity.UNKNOWN
+    return min(map(purity_of, inside), default=Purity.KNOWN)
+
+
+def is_made(x: Any) -> bool:
+    return isinstance(x, Made)
 
 
 class ById:

@@ -1,4 +1,4 @@
-"""Transformations that gradx did not make, as links."""
+"""Transformations as links: those of gradx as they are, foreign ones made to keep the contract."""
 
 import functools
 import inspect
@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradx.core.transformation import GradientTransformation
+from gradx.core.compilation import call
+from gradx.core.reports import Reports, no_reports
+from gradx.core.transformation import GradientTransformation, Observe
 from gradx.core.tree import Tree
 from gradx.numerics.dtypes import compute_dtype
 
@@ -25,25 +27,53 @@ def state_of(optax_factory: Callable, *args: Any, **kwargs: Any) -> Any:
     return type(jax.eval_shape(optax_factory(*args, **kwargs).init, jnp.zeros(())))
 
 
-def linked(what: str, link: Any) -> Callable:
-    """The update function of a link; a foreign one is made to keep the contract.
+def observe_of(name: str, tx: Any) -> Observe:
+    """`(updates, state, params=None, **extra) -> (updates, state, reports)` of any transformation.
 
-    It is given float32 or better, its state keeps the dtypes that it had, and extra arguments that it
-    does not take are left out.
+    Updates may leave in float32 whatever came in. A foreign transformation is given float32 or better, its
+    state keeps the dtypes that it had, and extra arguments that it does not take are left out.
+    `name` is for the TypeError that is raised if `tx` is no transformation.
     """
-    if not callable(getattr(link, "init", None)) or not callable(getattr(link, "update", None)):
-        hint = " (call it: it is a function that makes one)" if callable(link) else ""
-        raise TypeError(f"{what} is not a gradient transformation: {link!r}{hint}")
-    if isinstance(link, GradientTransformation):
-        return link.update
-    takes_extra = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(link.update).parameters.values())
-    foreign = link.update if takes_extra else optax.with_extra_args_support(link).update
+    check_transformation(name, tx)
+    if isinstance(tx, GradientTransformation) and hasattr(tx, "observe"):
+        return functools.partial(call, tx, "observe")
+    update = tx[1] if isinstance(tx, GradientTransformation) else tx.update
+    takes_extra = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(update).parameters.values())
+    foreign = (
+        update
+        if takes_extra
+        else optax.with_extra_args_support(optax.GradientTransformation(tx.init, update)).update
+    )
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         updates, new_state = foreign(widened(updates), state, params, **extra)
-        return updates, typed_like(new_state, state)
+        return updates, typed_like(new_state, state), ()
 
-    return update
+    return observe
+
+
+def check_transformation(name: str, tx: Any) -> None:
+    """Raise TypeError unless `tx` has the two functions of a transformation."""
+    if not callable(getattr(tx, "init", None)) or not callable(getattr(tx, "update", None)):
+        hint = " (call it: it is a function that makes one)" if callable(tx) else ""
+        raise TypeError(f"{name} is not a gradient transformation: {tx!r}{hint}")
+
+
+def blank_of(tx: Any) -> Callable[[Tree], Reports]:
+    """What a transformation will report, from the parameters."""
+    return tx.blank if isinstance(tx, GradientTransformation) else no_reports
+
+
+def is_exact(tx: Any) -> bool:
+    """Whether the updates of a transformation must be added to the parameters in float32."""
+    return isinstance(tx, GradientTransformation) and tx.exact
+
+
+def wrapper(
+    inner: Any, init: Callable, observe: Observe, blank: Callable | None = None
+) -> GradientTransformation:
+    """What stands around a transformation, with its border and, by default, its reports."""
+    return GradientTransformation.of(init, observe, blank or blank_of(inner), exact=is_exact(inner))
 
 
 def widened(tree: Tree) -> Tree:

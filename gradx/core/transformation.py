@@ -1,78 +1,124 @@
-"""The contract: a gradient transformation is a pair of pure functions."""
+"""The contract: a gradient transformation is a pair of pure functions, and a third one that reports."""
 
-import contextlib
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import optax
-from jax.extend.core import get_opaque_trace_state
 from optax import EmptyState
 
+from gradx.core.compilation import call
 from gradx.core.factory import Made
-from gradx.core.layer_axes import is_layered
-from gradx.core.reports import listening
-from gradx.core.tree import Tree
+from gradx.core.reports import Blank, Reports, no_reports
+from gradx.core.tree import Tree, can_move, flatten, is_float0, is_missing, movable, without_float0
+from gradx.numerics.dtypes import promoted
 
 __all__ = ["EmptyState", "GradientTransformation"]
+
+State: TypeAlias = Any
+Init: TypeAlias = Callable[[Tree], State]
+Update: TypeAlias = Callable[..., tuple[Tree, State]]  # of (updates, state, params=None, **extra)
+Observe: TypeAlias = Callable[..., tuple[Tree, State, Reports]]  # of the same
+Step: TypeAlias = Callable[..., tuple[Tree, State]]  # of the same; the new parameters and the state
 
 
 class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
     """`init(params) -> state` and `update(updates, state, params=None, **extra) -> (updates, state)`.
 
     An Optax transformation in every respect, which also compares, hashes, prints and pickles by the
-    call that made it: `adamw(1e-3) == adamw(1e-3)`.
+    call that made it: `adamw(1e-3) == adamw(1e-3)`. To JAX it is a static node of a pytree.
 
-    Called outside of `jax.jit` for a tree of 16 leaves or more, `update` compiles itself, once for all
-    equal transformations, instead of running hundreds of small programs. `jax.disable_jit()` turns that off.
+    Outside of `jax.jit`, an `update` that calls no function of yours compiles itself, once for all
+    transformations that are equal or differ in numbers only. `jax.disable_jit()` turns that off.
     """
 
-    def _copy(self) -> "GradientTransformation":
-        plain = getattr(self.update, "plain", self.update)
+    # `update` without the border of dtypes, and with reports. A transformation made by hand has none.
+    observe: Observe
+    blank: Blank = staticmethod(no_reports)
+    # Takes the whole step, where the last link rounds the parameters: what `update` gives is then the
+    # difference of two numbers, which `apply_updates` would add up and round again.
+    step: Step | None = None
+    # Whether updates leave in float32, as they must for a link that rounds the parameters itself.
+    exact: bool = False
 
-        def eager(updates, state, params=None, **extra):
-            many = len(jax.tree.leaves(updates)) >= MANY_LEAVES
-            if many and get_opaque_trace_state() == TOP_LEVEL and not (listening() or is_layered()):
-                with contextlib.suppress(TypeError, ValueError):
-                    return compiled(copy)(updates, state, params, **extra)
-                # What cannot be traced, such as an extra argument that is a function, still runs; what is
-                # wrong raises again, without the compiler between the error and the mistake.
-            return plain(updates, state, params, **extra)
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_static(cls)
 
-        update: Any = functools.wraps(plain)(eager)
-        update.plain = plain
-        copy = type(self)(self.init, update)
+    @classmethod
+    def of(
+        cls,
+        init: Init,
+        observe: Observe,
+        blank: Blank = no_reports,
+        *,
+        step: Step | None = None,
+        exact: bool = False,
+        **facts: Any,
+    ) -> Self:
+        """A transformation from `observe`, which may leave updates in float32; `facts` are attributes.
+
+        Between this border and `observe`, a leaf without a gradient is None, whatever it is outside.
+        """
+
+        def start(params):
+            return init(movable(params))
+
+        def update(updates, state, params=None, **extra):
+            out, state, _ = observe(without_float0(updates), state, movable(params), **extra)
+            return bordered(out, updates, params, exact), state
+
+        made = cls(start, update)
+        made.__dict__.update(facts, observe=observe, blank=blank, step=step, exact=exact)
+        return made
+
+    def update(  # pyright: ignore[reportIncompatibleVariableOverride]  (the field of the pair)
+        self, updates: Tree, state: State, params: Tree | None = None, **extra: Any
+    ) -> tuple[Tree, State]:
+        """The new updates and the new state."""
+        return call(self, "update", updates, state, params, **extra)
+
+    def _copy(self) -> Self:
+        copy = type(self)(*self)
         copy.__dict__.update(self.__dict__)
         return copy
 
 
-class Applying(GradientTransformation):
-    """One that can also take the step: `apply(updates, state, params, **extra) -> (params, state)`.
+jax.tree_util.register_static(GradientTransformation)
 
-    Its result is that of `update` and `apply_updates`, for less, where a link that rounds the parameters is
-    the last: what it emits is the difference of two numbers, which would be added up and rounded again.
+
+def bordered(out: Tree, updates: Tree, params: Tree | None, exact: bool) -> Tree:
+    """Updates as they leave gradx: in the dtype that parameter and gradient have together, as in Optax.
+
+    Exact ones stay as they are. A gradient of float0 comes back.
     """
+    us, treedef = flatten(out)
+    try:
+        gs = treedef.flatten_up_to(updates)
+        ps = gs if params is None else treedef.flatten_up_to(params)
+    except (ValueError, TypeError, KeyError):
+        return out  # a function of the user's made another tree, of which no dtypes are known
+    for i, (u, g, p) in enumerate(zip(us, gs, ps, strict=True)):
+        if is_missing(u):
+            us[i] = g if is_float0(g) else u
+        elif not exact and can_move(g) and can_move(p):
+            us[i] = narrowed(u, promoted(jnp.result_type(g), jnp.result_type(p)))
+    return treedef.unflatten(us)
 
-    apply: Callable[..., tuple[Tree, Any]]
 
-
-MANY_LEAVES = 16  # fewer are done sooner one operation at a time, whose programs all trees share
-
-
-TOP_LEVEL = get_opaque_trace_state()  # outside of jit, grad, vmap and the like, as when this is imported
-
-
-@functools.lru_cache(maxsize=64)
-def compiled(tx: Any) -> Callable:
-    """The jitted update of a transformation, and of those equal to it: a notebook's cell is run again."""
-    return jax.jit(tx.update.plain)
+def narrowed(u: Any, dtype: Any) -> Any:
+    """An update in a dtype; a complex one stays complex."""
+    loses = jnp.iscomplexobj(u) and not jnp.issubdtype(dtype, jnp.complexfloating)
+    return jnp.asarray(u, dtype) if can_move(u) and not loses else u
 
 
 HINT = ". Was the state made by this transformation's init, for these parameters?"
 
 
-def check_state(owner: str, State: type, state: Any) -> None:
+def check_state(owner: str, kind: type, state: Any) -> None:
     """Raise unless `state` is of the class that the transformation makes."""
-    if not isinstance(state, State):
-        raise TypeError(f"{owner} needs a {State.__name__}, and was given a {type(state).__name__}{HINT}")
+    if not isinstance(state, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(
+            f"{owner} needs {article} {kind.__name__}, and was given a {type(state).__name__}{HINT}"
+        )

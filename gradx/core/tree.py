@@ -17,8 +17,36 @@ Tree: TypeAlias = Any  # a pytree of arrays
 
 
 def is_missing(x: Any) -> bool:
-    """A place without an array: `None` (frozen or filtered out) or `MaskedNode` (masked out)."""
-    return x is None or isinstance(x, MaskedNode)
+    """A place without an array: `None` (frozen or filtered out), `MaskedNode` (masked out), or float0.
+
+    JAX gives float0 as the gradient of an integer.
+    """
+    return x is None or isinstance(x, MaskedNode) or is_float0(x)
+
+
+def can_move(x: Any) -> bool:
+    """Whether a leaf is floating point, so that it can have a gradient."""
+    dtype = getattr(x, "dtype", None)
+    return isinstance(x, float | complex) if dtype is None else jnp.issubdtype(dtype, jnp.inexact)
+
+
+def movable(params: Tree) -> Tree:
+    """Parameters with None for integers, functions and the like, as where a whole model is given."""
+    if all(map(can_move, jax.tree.leaves(params))):
+        return params
+    return jax.tree.map(lambda x: x if can_move(x) else None, params)
+
+
+def without_float0(updates: Tree) -> Tree:
+    """Gradients with None for those of integers."""
+    if not any(map(is_float0, jax.tree.leaves(updates))):
+        return updates
+    return jax.tree.map(lambda x: None if is_float0(x) else x, updates)
+
+
+def is_float0(x: Any) -> bool:
+    """Whether a leaf is the gradient that JAX gives an integer."""
+    return getattr(x, "dtype", None) == jax.dtypes.float0
 
 
 def flatten(tree: Tree) -> tuple[list, Any]:
@@ -97,19 +125,25 @@ def children(node: Tree) -> dict[str, Tree]:
     return {keystr(path): x for path, x in below if path}
 
 
+def is_numeric(x: Any) -> bool:
+    """Whether a leaf is an array of numbers, or a number."""
+    dtype = getattr(x, "dtype", None)
+    return isinstance(x, int | float | complex) if dtype is None else jnp.issubdtype(dtype, jnp.number)
+
+
 def global_norm(tree: Tree, *, axis_name: AxisName | None = None) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar of at least float32.
 
         √(Σ |x|²), added in float32 or better whatever the dtype of the leaves
 
     Arguments:
-      tree: of arrays; None and MaskedNode count for nothing.
+      tree: of arrays; None, MaskedNode, float0, functions and the like count for nothing.
       axis_name: that of the devices which have slices of the arrays, within `jax.shard_map`; one that does
         not vary over it counts once. Without check_vma, and under `jax.pmap`, all count as slices.
 
     NaN if any element is NaN; inf if one is inf, or if their squares overflow.
     """
-    leaves = [jnp.asarray(x) for x in flatten(tree)[0] if not is_missing(x)]
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree) if is_numeric(x)]
     floats = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in leaves]
     axes = axis_names("global_norm", axis_name)
     check_bound("global_norm", axes)

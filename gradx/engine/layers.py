@@ -1,20 +1,63 @@
-"""Stacked layers: parameters that hold an array of each layer along some of their axes."""
+"""Stacked layers: parameters that hold an array of each layer along some of their axes.
 
-from collections.abc import Callable
+Within `layered` the engine runs a rule on each layer, and whatever looks at the shape of a parameter sees the
+shape of a layer. Which axes are stacked is known by path: a mask may cut a whole branch, so that the leaves
+after it are at other positions.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gradx.core.layer_axes import Axes, Layer, _known
 from gradx.core.tree import Tree, flatten, is_missing, slash_paths
 
-__all__ = []
+__all__ = []  # internal: `stacked` says which, the engine and what looks at shapes ask
+
+
+class Layer(jax.ShapeDtypeStruct):
+    """The shape and dtype of a single layer."""
+
+
+@jax.tree_util.register_static  # so that they are part of what a program is compiled for
+class Axes(tuple[int, ...]):
+    """The axes of a parameter that number its layers, in ascending order."""
+
+    @property
+    def first(self) -> "Axes":
+        """The axes of an array that has the layers in front."""
+        return Axes(range(len(self)))
+
+    def zeros(self, x: Any) -> np.ndarray:
+        """A zero for each layer of an array."""
+        return np.zeros([x.shape[axis] for axis in self])
+
+    def layer(self, x: Any) -> Layer:
+        """The shape and dtype of one layer of an array."""
+        return Layer(tuple(n for axis, n in enumerate(x.shape) if axis not in self), x.dtype)
+
+    def beside(self, x: Any, ndim: int) -> "Axes":
+        """The stacked axes of a slot: its parameter's if both have the same rank, else leading."""
+        return self if x.ndim == ndim else self.first
+
+
+# (path, axes) of each stacked parameter. JAX compares it where it looks for what it has traced before.
+known_axes: Any = jax.make_user_context(())
+
+
+@contextlib.contextmanager
+def layered(known: dict[str, Axes]) -> Iterator[None]:
+    """Within, the parameters at these paths are stacked; others too, if an outer one says so."""
+    with known_axes(tuple((dict(known_axes.value) | known).items())):
+        yield
 
 
 def axes_here(tree: Tree) -> dict[int, Axes]:
     """The axes of the stacked leaves of a tree, by position."""
-    known = _known.get()
+    known = dict(known_axes.value)
     if not known:
         return {}
     return {i: known[path] for i, path in enumerate(slash_paths(tree)) if path in known}
@@ -32,11 +75,11 @@ def as_layers(tree: Tree, axes: dict[int, Axes] | None = None) -> Tree:
 
 
 def ruled(rule: Callable, g: Any, p: Any, slots: Any, axes: Axes | None) -> Any:
-    """`rule(g, p, slots)`, which returns (update, slots) and reports, on a parameter or each layer of it."""
+    """`rule(g, p, slots)`, which returns (update, slots, reports), on a parameter or each layer of it."""
     if axes is None:
         return rule(g, p, slots)
     given = jax.tree.map(lambda x: axes.beside(x, g.ndim), (g, p, slots))
-    return each_layer(rule, given, ((axes, given[2]), axes.first))(g, p, slots)
+    return each_layer(rule, given, (axes, given[2], axes.first))(g, p, slots)
 
 
 def started(start: Callable, p: Any, axes: Axes | None) -> Any:

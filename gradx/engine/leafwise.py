@@ -1,27 +1,40 @@
-"""A rule on one array, lifted to a pytree."""
+"""A rule on one array, lifted to a pytree.
+
+This is the only place that counts steps, chooses dtypes, passes over missing leaves, resolves
+hyperparameters and compares structures. A rule is a function of one parameter's arrays and the
+step's scalars, all asked for by name:
+
+    g         the gradient (or the update from the link before)
+    p         the parameter; asking for it makes `params` required in `update`
+    dtype     the parameter's own, which `p` is widened from
+    <slot>    a field of the state
+    <hyper>   a hyperparameter, resolved at this step
+    <scalar>  a number that the `scalars` function gave, such as a norm over all parameters; a bias correction
+
+It closes over Python numbers only, so the same rule can be traced by XLA, vmapped over stacked
+layers, or put into one fused kernel.
+
+An update goes through four parts, split by when each is known: the rule and what it asks for (`Rule`), the
+scalars of a step (`StepValues`), the layout of the state (`StateLayout`), and the run over the leaves.
+"""
 
 import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from optax import ScalarOrSchedule
 
-from gradx.core.foreign import widened
-from gradx.core.hyperparameters import asked, cast, pick, resolve, varies
-from gradx.core.ranges import check
-from gradx.core.reports import apart, listening, report
-from gradx.core.transformation import HINT, GradientTransformation, check_state
-from gradx.core.tree import aligned, flatten, slash_paths
-from gradx.engine.layers import axes_here, ruled, started
-from gradx.engine.leaf_checks import Place, beside, check_fit, present, promotion, scalar_dtype, stored
+from gradx.core.reports import Report
+from gradx.core.transformation import HINT, GradientTransformation
+from gradx.engine.layers import started
+from gradx.engine.leaf_checks import Place, check_fit
+from gradx.engine.leaves import Leaves
+from gradx.engine.rule import Leaf, Result, Rule, Scalars
 from gradx.engine.slot_starts import zero_slot
-from gradx.engine.small_arrays import batched, batches
-from gradx.engine.state_layout import CorrectedState, ScheduledState
-from gradx.numerics.arrays import increment
-from gradx.numerics.dtypes import compute_dtype, real_dtype
-from gradx.numerics.moving_average import correction, lerp
+from gradx.engine.small_arrays import batches
+from gradx.engine.state_layout import Parts, StateLayout
+from gradx.engine.step_values import StepValues
 
 __all__ = ["leafwise"]
 
@@ -48,14 +61,15 @@ def leafwise(
         hyperparameters and corrections it may name `t` (the step, 1 at first, as a float), `updates`
         and `params` (lists of all arrays); what else it names, such as `value`, must be given to
         `update` by that name.
-      slots: how each slot starts, a function of the parameter, of each element apart where it is of its
-        shape; `zero_slot()` if not given.
+      slots: how each slot starts: a function parameter -> initial slot; `zero_slot()` if not given. If the
+        slot has the parameter's shape, each element may depend on its own element only.
       corrections: scalar -> hyperparameter, say `{"c1": "b1"}` for c1 = 1 / (1 - b1ᵗ), the factor that
         undoes the zero start of an average. If b1 follows a schedule, its product stands for b1ᵗ.
       renamed: field of the state -> what it is called here, where a class that others made has fields
         whose names have another meaning in a rule, say `{"t": "count", "g": "previous"}`.
-      reports: metrics, for `measured`, besides the learning rate: "step" for what `scalars` gives, "mean" if
-        its mean over the steps is meant, "leaf" for what the rule reports, once for each parameter.
+      reports: metrics, for `measured`, besides the learning rate: "step" for a scalar that `scalars` gives,
+        "mean" for its mean over the steps, "leaf" for a number of each parameter, which the rule returns
+        after the slots.
       hyper: the hyperparameters, each a number, a scalar array or a schedule.
 
     Errors of structure, dtype and missing `params` are raised by `init` and `update`, and name the
@@ -73,162 +87,76 @@ def leafwise(
     >>> updates["w"].tolist()
     [-0.5, -0.0]
     """
-    given = slots or {}, corrections or {}, renamed or {}, reports or {}
-    lifted = Lifted(State, rule, scalars, *given, hyper)
-    return GradientTransformation(lifted.init, lifted.update)
+    names: dict[str, str] = renamed or {}
+    slots = slots or {}
+    owner = getattr(rule, "__qualname__", repr(rule)).partition(".")[0]
+    fields = tuple(names.get(name, name) for name in State._fields)
+    starts = {name: slots.get(name, zero_slot()) for name in fields if name != "count"}
+    kinds = {k: "step" for k in hyper if k == "learning_rate"} | (reports or {})
+    per_leaf = tuple(name for name, kind in kinds.items() if kind == "leaf")
+    one = Rule(owner, rule, tuple(starts), per_leaf)
+    step = StepValues(owner, hyper, corrections or {}, scalars)
+    step.check({"g", "p", "dtype", "t", "updates", "params", *fields})
+    counted = "count" in fields
+    layout = StateLayout(owner, State, fields, starts, step.needs_count and not counted, step.weighted)
+    needs_params = one.needs_params or "params" in step.parameters
+
+    def init(params):
+        return layout.init(Leaves.of_params(owner, params))
+
+    def blank(params):
+        leaves = Leaves.of_params(owner, params)
+        zero = lambda i, p: leaves.axes[i].zeros(p) if i in leaves.axes else 0.0
+        each = {leaves.paths[i]: zero(i, p) for i, p in leaves.gs.items()} if per_leaf else {}
+        values = {name: each if kind == "leaf" else 0.0 for name, kind in kinds.items()}
+        return tuple(Report(name, x, mean=kinds[name] == "mean") for name, x in values.items())
+
+    def observe(updates, state, params=None, **extra):
+        if needs_params and params is None:
+            raise ValueError(f"{owner} needs the parameters: call update(updates, state, params)")
+        leaves = Leaves.of_updates(owner, updates, params if needs_params else None)
+        parts = layout.unpack(state, leaves.treedef)
+        known, weights = step.at(parts.count, parts.weights, leaves, extra)
+        results = run(one, leaves, parts, known, layout.starts)
+        new = layout.after(parts, weights, {i: result.slots for i, result in results.items()})
+        told = {
+            name: {leaves.paths[i]: r.reports[k] for i, r in results.items()}
+            for k, name in enumerate(per_leaf)
+        }
+        reported = tuple(
+            Report(name, (told if kind == "leaf" else known)[name], mean=kind == "mean")
+            for name, kind in kinds.items()
+        )
+        out = leaves.unflatten({i: result.update for i, result in results.items()})
+        return out, state if layout.is_stateless else layout.pack(new, leaves.treedef), reported
+
+    return GradientTransformation.of(init, observe, blank)
 
 
-class Lifted:
-    """A rule with all that the engine has to know of it."""
-
-    def __init__(
-        self,
-        State: Any,
-        rule: Callable,
-        scalars: Any,
-        slots: dict,
-        corrections: dict,
-        renamed: dict,
-        reports: dict,
-        hyper: dict,
-    ) -> None:
-        self.owner = getattr(rule, "__qualname__", repr(rule)).partition(".")[0]
-        self.State, self.rule, self.scalars, self.hyper = State, rule, scalars, hyper
-        self.fields = [renamed.get(name, name) for name in State._fields]
-        self.starts = {name: slots.get(name, zero_slot()) for name in self.fields if name != "count"}
-        self.rule_asks, self.scalars_ask = asked(rule), asked(scalars)
-        self.needs_params = bool({"p", "dtype"} & self.rule_asks.keys()) or "params" in self.scalars_ask
-        self.corrections = corrections
-        self.weighted = sorted({k for k in corrections.values() if varies(hyper[k])})
-        self.counts = "count" in self.fields
-        needs_count = "t" in self.scalars_ask or any(map(callable, hyper.values()))
-        needs_count |= not set(corrections.values()) <= set(self.weighted)
-        self.scheduled = needs_count and not self.counts
-        meant = {"g", "p", "dtype", "t", "updates", "params", *self.fields}
-        taken = (hyper.keys() | corrections.keys()) & meant
-        if taken:
-            raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
-        check(self.owner, **hyper)
-        self.reports = {k: "step" for k in hyper if k == "learning_rate"} | reports
-        one = lambda leaf, *scalars: ruled(lambda *x: apart(self.at_leaf)(*x, *scalars), *leaf)
-        leaves = lambda inputs, *scalars: batched(lambda leaf: one(leaf, *scalars[:2]), inputs)
-        leaves.__name__ = self.owner  # what a profile shows
-        # Traced once for all leaves of a shape, and once more where reports are wanted.
-        self.leaves = jax.jit(leaves, static_argnums=(2, 3))
-
-    def init(self, params: Any) -> Any:
-        leaves, treedef = flatten(params)
-        here = present(leaves, treedef, self.owner)
-        axes, paths = axes_here(params), list(enumerate(slash_paths(params) if listening() else []))
-        columns = {k: list(leaves) for k in self.starts}
-        for i, p in here.items():
-            for k, start in self.starts.items():
-                slot = started(start, p, axes.get(i))
-                columns[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, slot)
-        weights = {k: jnp.zeros((), scalar_dtype(here)) for k in self.weighted}
-        for name, kind in self.reports.items():
-            each = {path: axes[i].zeros(here[i]) if i in axes else 0.0 for i, path in paths if i in here}
-            report(name, each if kind == "leaf" else 0.0, mean=kind == "mean")
-        return self.packed(jnp.zeros((), jnp.int32), weights, columns, treedef)
-
-    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        if self.needs_params and params is None:
-            raise ValueError(f"{self.owner} needs the parameters: call update(updates, state, params)")
-        leaves, treedef = flatten(updates)
-        gs = present(leaves, treedef, self.owner)
-        ps = beside(gs, params, treedef, self.owner) if self.needs_params else {}
-        count, weights, columns = self.unpacked(state, treedef)
-        known, weights = self.at_step(count, weights, gs, ps, extra)
-        names = slash_paths(updates) if listening() else []
-        each: dict[str, dict[str, Any]] = {name: {} for name, kind in self.reports.items() if kind == "leaf"}
-        scalars = functools.cache(lambda dtype: self.at_dtype(known, dtype))
-        axes = axes_here(updates)
-        slots_of = lambda i: {k: column[i] for k, column in columns.items()}
-        inputs = {i: (g, ps.get(i), slots_of(i), axes.get(i)) for i, g in gs.items()}
-        for run in batches(inputs):
-            place = Place(self.owner, treedef, run[0])
-            g, _, slots, layers = inputs[run[0]]
-            try:
-                out = self.leaves([inputs[i] for i in run], *scalars(g.dtype), listening())
-            except (TypeError, ValueError) as e:
-                for k, slot in slots.items():  # the likely cause: a state of other parameters
-                    start = functools.partial(started, self.starts[k], axes=layers)
-                    check_fit(jax.eval_shape(start, ps.get(run[0], g)), slot, k, place)
-                e.add_note(f"(in {place})")
-                raise
-            for i, ((u, new), told) in zip(run, out, strict=True):
-                if u.shape != g.shape:
-                    raise ValueError(f"{place}: an update of shape {g.shape} became one of {u.shape}{HINT}")
-                leaves[i] = u
-                for k, slot in new.items():
-                    columns[k][i] = slot
-                for name, value in zip(told.names, told.values, strict=True):
-                    each[name][names[i]] = value
-        for name, values in each.items():
-            report(name, values)
-        count = None if count is None else increment(count)
-        return treedef.unflatten(leaves), self.packed(count, weights, columns, treedef)
-
-    def at_step(self, count: Any, weights: dict, gs: dict, ps: dict, extra: dict) -> tuple[dict, dict]:
-        """The hyperparameters and scalars of this step, once for all parameters; the new weights."""
-        dtype = scalar_dtype(gs)
-        known = resolve(self.hyper, count, dtype)
-        t: Any = None if count is None else increment(count).astype(dtype)
-        new = {k: lerp(jnp.ones((), w.dtype), w, cast(known[k], w.dtype)) for k, w in weights.items()}
-        for name, k in self.corrections.items():
-            known[name] = cast(1 / new[k], dtype) if k in new else correction(known[k], t)
-        if self.scalars is not None:
-            trees = {k: x for k, x in {"updates": gs, "params": ps}.items() if k in self.scalars_ask}
-            trees = {k: list(x.values()) for k, x in widened(trees).items()}
-            given = extra | known | trees | ({} if t is None else {"t": t})
-            for name in (k for k, required in self.scalars_ask.items() if required and k not in given):
-                raise TypeError(
-                    f"{self.owner} needs {name!r}: call update(updates, state, params, {name}=...)"
+def run(rule: Rule, leaves: Leaves, parts: Parts, known: Scalars, starts: dict) -> dict[int, Result]:
+    """The rule on every leaf that is there: one after the other, or small ones together."""
+    scalars = functools.cache(lambda dtype: rule.scalars(known, dtype))
+    inputs = {i: Leaf(g, leaves.ps.get(i), parts.at(i), leaves.axes.get(i)) for i, g in leaves.gs.items()}
+    results: dict[int, Result] = {}
+    for positions in batches(inputs):
+        first, place = inputs[positions[0]], Place(leaves.owner, leaves.treedef, positions[0])
+        try:
+            out = rule.run([inputs[i] for i in positions], *scalars(first.g.dtype))
+        except (TypeError, ValueError) as e:
+            check_slots(first, starts, place)  # the likely cause: a state of other parameters
+            e.add_note(f"(in {place})")
+            raise
+        for i, result in zip(positions, out, strict=True):
+            if result.update.shape != first.g.shape:
+                raise ValueError(
+                    f"{place}: an update of shape {first.g.shape} became one of {result.update.shape}{HINT}"
                 )
-            known |= self.scalars(**pick(self.owner, self.scalars_ask, given))
-        for name, kind in self.reports.items():
-            if kind != "leaf":
-                report(name, known[name], mean=kind == "mean")
-        return known, new
+            results[i] = result
+    return results
 
-    def at_dtype(self, known: dict, dtype: Any) -> tuple[dict, tuple]:
-        """What the rule asks for of the scalars, for leaves of one dtype: arrays; Python numbers."""
-        asked_for = pick(self.owner, self.rule_asks, known | dict.fromkeys(["g", "p", "dtype", *self.starts]))
-        dtype = real_dtype(compute_dtype(dtype))
-        scalars = {k: cast(known[k], dtype) for k in asked_for if k in known}
-        numbers = {k: v for k, v in scalars.items() if isinstance(v, float)}
-        return {k: v for k, v in scalars.items() if k not in numbers}, tuple(numbers.items())
 
-    def at_leaf(self, g: Any, p: Any, slots: dict, scalars: dict, numbers: tuple) -> tuple[Any, dict]:
-        """The rule on one parameter: its update and its slots."""
-        arrays = widened({"g": g, "p": p} | slots)
-        own = {} if p is None else {"dtype": p.dtype}
-        given = pick(self.owner, self.rule_asks, dict(numbers) | scalars | arrays | own)
-        with promotion(arrays):
-            out = self.rule(**given)
-        u, *new = out if isinstance(out, tuple) else (out,)
-        if len(new) != len(slots):
-            raise TypeError(f"{self.owner}: the rule must return the update and then {list(self.starts)}")
-        return u, {k: stored(n, slots[k], k, self.owner) for k, n in zip(self.starts, new, strict=True)}
-
-    def packed(self, count: Any, weights: dict, columns: dict[str, list], treedef: Any) -> Any:
-        """The state, from its count, the weights of its averages, and its slots as lists."""
-        trees = {k: treedef.unflatten(column) for k, column in columns.items()}
-        state = self.State(*(count if k == "count" else trees[k] for k in self.fields))
-        state = ScheduledState(count, state) if self.scheduled else state
-        return CorrectedState(weights, state) if self.weighted else state
-
-    def unpacked(self, state: Any, treedef: Any) -> tuple[Any, dict, dict[str, list]]:
-        """What `packed` was given; each slot as a list in the order of the updates."""
-        weights, count = {}, None
-        if self.weighted:
-            check_state(self.owner, CorrectedState, state)
-            weights, state = state
-        if self.scheduled:
-            check_state(self.owner, ScheduledState, state)
-            count, state = state
-        check_state(self.owner, self.State, state)
-        trees = dict(zip(self.fields, state, strict=True))
-        names = {k: ("the updates", f"the state's {k}") for k in self.starts}
-        columns = {k: aligned(treedef, trees[k], names[k], HINT) for k in self.starts}
-        return trees.get("count", count), weights, columns
+def check_slots(leaf: Leaf, starts: dict[str, Callable], place: Place) -> None:
+    """Raise ValueError for a slot that has not the shape that `init` gives it."""
+    for name, slot in leaf.slots.items():
+        start = functools.partial(started, starts[name], axes=leaf.axes)
+        check_fit(jax.eval_shape(start, leaf.g if leaf.p is None else leaf.p), slot, name, place)

@@ -1,8 +1,6 @@
 """Small arrays of one shape, computed on together: a few large kernels in place of many small ones."""
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -10,27 +8,19 @@ from jax import lax
 
 from gradx.numerics.arrays import alike
 
-__all__ = []
+__all__ = []  # internal: `packed` sets the size, the engine asks
 
-_largest: contextvars.ContextVar[int] = contextvars.ContextVar("largest", default=0)
-
-
-@contextlib.contextmanager
-def together(max_size: int) -> Iterator[None]:
-    """Within, a rule takes arrays of up to so many elements in batches, of those that have one shape."""
-    token = _largest.set(max_size)
-    try:
-        yield
-    finally:
-        _largest.reset(token)
+# Within `largest_batched(n)` a rule takes arrays of up to n elements in batches, each of one shape. JAX
+# compares n where it looks for what it has traced before.
+largest_batched: Any = jax.make_user_context(0)
 
 
 def batches(arrays: dict[int, Any]) -> list[list[int]]:
-    """The positions of what is computed on together; outside of `together`, of one after the other."""
+    """The positions of the arrays of each batch; by default each array is alone."""
     kinds: dict[int, Hashable] = {}
     for i, tree in arrays.items():
         leaves, treedef = jax.tree.flatten(tree)
-        small = all(0 < x.size <= _largest.get() for x in leaves)
+        small = all(0 < x.size <= largest_batched.value for x in leaves)
         kinds[i] = (treedef, *((x.shape, x.dtype) for x in leaves)) if small else i
     return alike(kinds)
 

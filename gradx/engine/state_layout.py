@@ -1,8 +1,19 @@
-"""The state of a lifted rule."""
+"""The state of a lifted rule: how it starts, and how it is taken apart and put together."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from optax import EmptyState
+
+from gradx.core.transformation import HINT, check_state
+from gradx.core.tree import aligned
+from gradx.engine.layers import started
+from gradx.engine.leaves import Leaves
+from gradx.engine.rule import Slots
+from gradx.numerics.arrays import increment
 
 __all__ = ["CorrectedState", "ScheduledState"]
 
@@ -22,3 +33,79 @@ class CorrectedState(NamedTuple):
 
     weights: dict[str, jax.Array]
     inner_state: Any
+
+
+class Parts(NamedTuple):
+    """A state taken apart: each slot is a list in the order of the leaves."""
+
+    count: Any  # None if steps are not counted
+    weights: dict[str, jax.Array]
+    slots: dict[str, list]
+
+    def at(self, i: int) -> Slots:
+        """The slots of one leaf."""
+        return {k: column[i] for k, column in self.slots.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class StateLayout:
+    """Where the count, the weights and the slots are in a state."""
+
+    owner: str
+    State: Any
+    fields: tuple[str, ...]  # of `State`, by the names that a rule has for them
+    starts: dict[str, Callable]  # of each slot
+    scheduled: bool  # steps are counted, and `State` has no field for it
+    weighted: list[str]
+
+    @property
+    def counts(self) -> bool:
+        """Whether steps are counted. Then a state that was made for fixed decay rates serves too."""
+        return self.scheduled or "count" in self.fields
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether there is nothing to keep, so that None and () are states as well."""
+        return self.State is EmptyState and not self.scheduled and not self.weighted
+
+    def init(self, leaves: Leaves) -> Any:
+        """The state before the first step; each array is a buffer of its own."""
+        slots = {k: list(leaves.all) for k in self.starts}
+        for i, p in leaves.gs.items():
+            for k, start in self.starts.items():
+                slot = started(start, p, leaves.axes.get(i))
+                slots[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, slot)
+        weights = {k: jnp.zeros((), leaves.scalar_dtype) for k in self.weighted}
+        return self.pack(Parts(jnp.zeros((), jnp.int32), weights, slots), leaves.treedef)
+
+    def pack(self, parts: Parts, treedef: Any) -> Any:
+        """The state of these parts."""
+        trees = {k: treedef.unflatten(column) for k, column in parts.slots.items()}
+        state = self.State(*(parts.count if k == "count" else trees[k] for k in self.fields))
+        state = ScheduledState(parts.count, state) if self.scheduled else state
+        return CorrectedState(parts.weights, state) if parts.weights else state
+
+    def unpack(self, state: Any, treedef: Any) -> Parts:
+        """The parts of a state; raises TypeError or ValueError if it is not one for these parameters."""
+        if self.is_stateless and (state is None or state == ()):
+            return Parts(None, {}, {})
+        weights, count = {}, None
+        if self.weighted and (isinstance(state, CorrectedState) or not self.counts):
+            check_state(self.owner, CorrectedState, state)
+            weights, state = state
+        if self.scheduled:
+            check_state(self.owner, ScheduledState, state)
+            count, state = state
+        check_state(self.owner, self.State, state)
+        trees = dict(zip(self.fields, state, strict=True))
+        names = {k: ("the updates", f"the state's {k}") for k in self.starts}
+        slots = {k: aligned(treedef, trees[k], names[k], HINT) for k in self.starts}
+        return Parts(trees.get("count", count), weights, slots)
+
+    def after(self, parts: Parts, weights: dict[str, jax.Array], new: dict[int, Slots]) -> Parts:
+        """The parts one step later, with the new slots of the leaves that are there."""
+        columns = {k: list(column) for k, column in parts.slots.items()}
+        for i, slots in new.items():
+            for k, slot in slots.items():
+                columns[k][i] = slot
+        return Parts(None if parts.count is None else increment(parts.count), weights, columns)

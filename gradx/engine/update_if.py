@@ -11,45 +11,49 @@ a `cond` or a `scan`, is left alone, and its results are selected.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
-from jax.sharding import Sharding
 
-from gradx.core.reports import apart, pass_on
-from gradx.core.tree import Tree
+from gradx.core.compilation import is_plain_jit, results
+from gradx.core.foreign import widened
+from gradx.core.reports import Reports, news_if
+from gradx.core.transformation import Observe
+from gradx.core.tree import Tree, is_missing
 from gradx.numerics.device_axes import varying
 
 __all__ = []  # internal: what is around an optimizer uses `update_if`
 
 
 def update_if(
-    ok: jax.Array, update: Callable, updates: Tree, state: Any, params: Tree | None, extra: dict[str, Any]
-) -> tuple[Tree, Any]:
-    """`update(updates, state, params, **extra)`, but where `ok` is False the state is bitwise the old one.
+    ok: jax.Array, observe: Observe, updates: Tree, state: Any, params: Tree | None, extra: dict[str, Any]
+) -> tuple[Tree, Any, Reports]:
+    """`observe(updates, state, params, **extra)`, but where `ok` is False the state is bitwise the old one.
 
-    The updates mean nothing there. What was reported within is news where `ok` is True.
+    The updates mean nothing there. What is reported is news where `ok` is True.
     """
+    if not isinstance(ok, Tracer):  # outside of jit, where the inner update runs as it is written
+        return observe(updates, state, params, **extra) if ok else (widened(updates), state, ())
     check_shared(ok, state)
-    run = lambda updates, state: update(updates, state, params, **extra)  # extra may hold functions
-    program, shapes = jax.make_jaxpr(apart(run), return_shape=True)(updates, state)
+    run = lambda updates, state: observe(updates, state, params, **extra)  # extra may hold functions
+    program, shapes = jax.make_jaxpr(run, return_shape=True)(updates, state)
     gs, (olds, treedef) = jax.tree.leaves(updates), jax.tree.flatten(state)
-    (updates, after), _ = shapes
+    out, after, _ = shapes
     if jax.tree.structure(after) != treedef:
         raise ValueError(
             f"a state that may have to be kept cannot change its structure, and {treedef} became "
             f"{jax.tree.structure(after)}"
         )
-    before = len(jax.tree.leaves(updates))
+    before = len(jax.tree.leaves(out))
     behind = len(program.jaxpr.outvars) - before - len(olds)
-    out = evaluated(program, gs + olds, [None] * before + olds + [None] * behind, ok, len(gs))
-    (updates, state), reports = jax.tree.unflatten(jax.tree.structure(shapes), out)
-    pass_on(reports, when=ok)
-    return updates, state
+    values = evaluated(program, gs + olds, [None] * before + olds + [None] * behind, ok, len(gs))
+    updates, state, reports = jax.tree.unflatten(jax.tree.structure(shapes), values)
+    return updates, state, news_if(ok, reports)
 
 
 def check_shared(ok: jax.Array, state: Any) -> None:
@@ -64,7 +68,8 @@ def check_shared(ok: jax.Array, state: Any) -> None:
 
 def zero_unless(ok: jax.Array, updates: Tree) -> Tree:
     """The updates, or what changes no parameter: -0, as 0 added to -0 is 0."""
-    return jax.tree.map(lambda u: lax.select(ok, u, -jnp.zeros_like(u)), updates)
+    zero = lambda u: u if is_missing(u) else lax.select(ok, u, -jnp.zeros_like(u))
+    return jax.tree.map(zero, updates, is_leaf=is_missing)
 
 
 def evaluated(program: ClosedJaxpr, arguments: list, olds: list, ok: jax.Array, gradients: int = 0) -> list:
@@ -81,42 +86,27 @@ def evaluated(program: ClosedJaxpr, arguments: list, olds: list, ok: jax.Array, 
     kept = {x: old for x, old in outputs if old is not None and not isinstance(x, Literal)}
     for eqn in jaxpr.eqns:
         old = [kept.get(x) for x in eqn.outvars]
-        if enterable(eqn) and any(x is not None for x in old):
+        if is_plain_jit(eqn) and any(x is not None for x in old):
             # XLA would find the square of a gradient in a rule and in the norm that decides, and keep it in
             # memory for both. Behind a barrier it does not see that they are the same.
             given = [hidden(x) if not isinstance(x, Literal) and x in gs else value(x) for x in eqn.invars]
-            results = entered(eqn.params["jaxpr"], eqn.params["name"])(given, old, ok)
+            new = nested(eqn.params["jaxpr"], eqn.params["name"])(given, old, ok)
         else:
-            results = bound(eqn, map(value, eqn.invars))
-            results = [chosen(ok, *pair) for pair in zip(results, old, strict=True)]
-        env.update(zip(eqn.outvars, results, strict=True))
+            found = results(eqn, list(map(value, eqn.invars)))
+            new = [selected(ok, *pair) for pair in zip(found, old, strict=True)]
+        env.update(zip(eqn.outvars, new, strict=True))
     computed = env.keys() - set(inputs)
     is_done = lambda x, old: not isinstance(x, Literal) and x in computed and kept.get(x) is old
-    return [value(x) if is_done(x, old) else chosen(ok, value(x), old) for x, old in outputs]
-
-
-def bound(eqn: Any, arguments: Iterable) -> list:
-    """The results of one equation."""
-    with eqn.ctx.manager:
-        out = eqn.primitive.bind(*arguments, **eqn.primitive.get_bind_params(eqn.params))
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
-def enterable(eqn: Any) -> bool:
-    """Whether an equation is a nested jit, and one that does not say where its arrays are to be."""
-    if eqn.primitive.name != "jit":
-        return False
-    places = [*eqn.params["in_shardings"], *eqn.params["out_shardings"]]
-    return not any(isinstance(x, Sharding) for x in places)
+    return [value(x) if is_done(x, old) else selected(ok, value(x), old) for x, old in outputs]
 
 
 @functools.lru_cache(maxsize=1024)
-def entered(program: ClosedJaxpr, name: str) -> Callable:
+def nested(program: ClosedJaxpr, name: str) -> Callable:
     """`evaluated` as a nested jit; equal parameters have the same program, which is traced once again."""
     run = lambda arguments, olds, ok: evaluated(program, arguments, olds, ok)
     run.__name__ = name  # what a profile shows
     return jax.jit(run)
 
 
-def chosen(ok: jax.Array, new: Any, old: Any) -> Any:
+def selected(ok: jax.Array, new: Any, old: Any) -> Any:
     return new if old is None or new is old else lax.select(ok, new, old)

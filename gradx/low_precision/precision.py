@@ -11,7 +11,7 @@ from gradx.codecs.rounded import Rounded
 from gradx.codecs.stored import Codec
 from gradx.core.chain import chain
 from gradx.core.factory import factory
-from gradx.core.foreign import linked
+from gradx.core.foreign import check_transformation
 from gradx.core.transformation import GradientTransformation
 from gradx.low_precision.store import store
 from gradx.low_precision.weights import kahan, master_weights, split_weights, stochastic_rounding
@@ -73,7 +73,7 @@ def precision(
     8.0
     3.03
     """
-    linked("tx of precision", tx)  # raises if it is none
+    check_transformation("tx of precision", tx)  # raises if it is none
     if not isinstance(policy, str) or policy not in POLICIES:
         raise ValueError(f"precision: no policy is named {policy!r}; the names are {sorted(POLICIES)}")
     if type(seed) is not int:

@@ -11,10 +11,8 @@ from gradx.codecs.rounded import Rounded
 from gradx.codecs.squares import is_positive
 from gradx.codecs.stored import Codec, Stored, is_stored
 from gradx.core.factory import factory, text
-from gradx.core.foreign import linked
-from gradx.core.layer_axes import is_layered
+from gradx.core.foreign import observe_of, wrapper
 from gradx.core.ranges import positive_integer
-from gradx.core.reports import unheard
 from gradx.core.transformation import HINT, GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten, slash_paths
 from gradx.engine.layers import as_layers, axes_here
@@ -82,7 +80,7 @@ def store(
     >>> round(gradx.summarize(tx, params).bytes_per_parameter, 2)
     4.0
     """
-    inner_update = linked("the inner transformation of store", tx)
+    inner_observe = observe_of("the inner transformation of store", tx)
     positive_integer("store", min_size=min_size)
     check_codecs(codecs, seed)
     named = isinstance(codecs, dict)
@@ -123,29 +121,27 @@ def store(
             raise ValueError(f"store: where={text(where)} matches none of the parameters {paths}")
         return {i for i, m in found.items() if m}
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         check_state("store", StoreState, state)
         state = whole(state, updates if params is None else params)
         old, treedef = jax.tree.flatten(state.inner_state, is_leaf=is_own)
         places = [k for k, x in enumerate(old) if is_stored(x)]
         check_formats([old[k].codec for k in places], codecs)
         inner = treedef.unflatten([decoded(x) if is_stored(x) else x for x in old])
-        updates, inner = inner_update(updates, inner, params, **extra)
+        updates, inner, reports = inner_observe(updates, inner, params, **extra)
         new = aligned(treedef, inner, ("the inner state that was given", "the one returned"), HINT)
         for k, salt in zip(places, salts_for([old[k] for k in places], seed), strict=True):
             new[k] = encoded(old[k], new[k], salt, state.steps)
-        return updates, StoreState(increment(state.steps), treedef.unflatten(new))
+        return updates, StoreState(increment(state.steps), treedef.unflatten(new)), reports
 
     def whole(state, params):
         """The state with each `Stored`, of which Flax NNX makes a container of its own at every step."""
         if any(map(is_stored, jax.tree.leaves(state, is_leaf=is_stored))):
             return state
-        start = unheard(init) if is_layered() else quiet
-        likes, leaves = jax.tree.structure(jax.eval_shape(start, params)), jax.tree.leaves(state)
+        likes, leaves = jax.tree.structure(jax.eval_shape(init, params)), jax.tree.leaves(state)
         return likes.unflatten(leaves) if likes.num_leaves == len(leaves) else state
 
-    quiet = unheard(init)  # one function, so that JAX keeps what it has traced
-    return GradientTransformation(init, update)
+    return wrapper(tx, init, observe)
 
 
 # Slots from which the next are subtracted: the difference would be that of two roundings.
@@ -256,7 +252,7 @@ def stalls(codec: Codec) -> bool:
 
 def copied(init: Any, params: Tree) -> set[int]:
     """Which leaves of a fresh state depend on the values of the parameters, as copies do and zeros do not."""
-    program, state = jax.make_jaxpr(unheard(init), return_shape=True)(params)
+    program, state = jax.make_jaxpr(init, return_shape=True)(params)
     reached = set(program.jaxpr.invars)
     for eqn in program.jaxpr.eqns:
         is_zero = eqn.params.get("name") == "traced_zeros"  # which take a sharding from them, and no values

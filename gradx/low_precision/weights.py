@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gradx.core.factory import factory
 from gradx.core.foreign import widened
-from gradx.core.transformation import Applying, GradientTransformation, check_state
+from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten, is_missing
 from gradx.engine.leaf_checks import beside, present, promotion
 from gradx.engine.leafwise import leafwise
@@ -85,7 +85,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
         return StochasticRoundingState(jnp.zeros((), jnp.int32), raw_key(new_key(key)))
 
     def with_(emit):
-        def update(updates, state, params=None, **extra):
+        def observe(updates, state, params=None, **extra):
             check_state("stochastic_rounding", StochasticRoundingState, state)
             if params is None:
                 raise ValueError(
@@ -97,11 +97,12 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
             salted = salts(state.rng_key, state.steps, len(gs))
             for (i, g), salt in zip(gs.items(), salted, strict=True):
                 leaves[i] = by_chance(emit, g, ps[i], salt)
-            return treedef.unflatten(leaves), StochasticRoundingState(increment(state.steps), state.rng_key)
+            new = StochasticRoundingState(increment(state.steps), state.rng_key)
+            return treedef.unflatten(leaves), new, ()
 
-        return update
+        return observe
 
-    return applying(init, with_(UPDATE), with_(PARAMETER), exact)
+    return stepping(init, with_(UPDATE), with_(PARAMETER), exact)
 
 
 @functools.partial(jax.jit, static_argnums=0)  # traced once for all leaves of a shape
@@ -241,7 +242,7 @@ UPDATE = Emit(lambda p, g: g, toward)
 PARAMETER = Emit(lambda p, g: p + (g if jnp.iscomplexobj(p) else real(g)), itself)
 
 
-def lifted(State: Any, rule: Callable, start: Callable) -> Applying:
+def lifted(State: Any, rule: Callable, start: Callable) -> GradientTransformation:
     """A link of a rule that gives what the parameter should be, that rounded, and its one slot.
 
     A parameter that needs no slot, for which `start` gives (), needs no rule either.
@@ -259,23 +260,21 @@ def lifted(State: Any, rule: Callable, start: Callable) -> Applying:
 
     to_update, to_parameter = with_(UPDATE), with_(PARAMETER)
     # To a TPU's compiler `exact` would keep it from making one kernel of this.
-    return applying(to_update.init, to_update.update, to_parameter.update, jnp.astype)
+    return stepping(to_update.init, to_update.observe, to_parameter.observe, jnp.astype)
 
 
-def applying(init: Callable, update: Callable, parameters: Callable, narrow: Callable) -> Applying:
-    """A link that can apply itself: `parameters` gives them in place of updates, `narrow` in their dtypes."""
+def stepping(init: Callable, observe: Any, parameters: Any, narrow: Callable) -> GradientTransformation:
+    """A link that can take the step: `parameters` gives them in place of updates, `narrow` rounds them."""
 
-    def apply(updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        new, state = parameters(updates, state, params, **extra)
+    def step(updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        new, state, _ = parameters(updates, state, params, **extra)
         ps, treedef = flatten(params)
         for i, x in enumerate(aligned(treedef, new, ("the parameters", "the updates"))):
             if not is_missing(ps[i]) and not is_missing(x):
                 ps[i] = narrow(x, ps[i].dtype)
         return treedef.unflatten(ps), state
 
-    tx = Applying(init, update)
-    tx.apply = apply
-    return tx
+    return GradientTransformation.of(init, observe, step=step, exact=True)
 
 
 def real(g: jax.Array) -> jax.Array:

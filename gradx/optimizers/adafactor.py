@@ -9,7 +9,7 @@ from optax import FactoredState
 
 from gradx.core.chain import chain
 from gradx.core.factory import factory
-from gradx.core.hyperparameters import ScalarOrSchedule, at
+from gradx.core.hyperparameters import ScalarOrSchedule, value_at
 from gradx.core.ranges import check, one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
@@ -199,7 +199,7 @@ def capped(learning_rate: ScalarOrSchedule | None) -> Callable[[Any], jax.Array]
 
     def rate(count):
         most = jax.lax.rsqrt(jnp.asarray(count + 1, float))
-        own = most if learning_rate is None else jnp.asarray(at(learning_rate, count), most.dtype)
+        own = most if learning_rate is None else jnp.asarray(value_at(learning_rate, count), most.dtype)
         return jnp.minimum(own, most)
 
     return rate

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from gradx.core.chain import chain
 from gradx.core.factory import factory
-from gradx.core.hyperparameters import ScalarOrSchedule, at
+from gradx.core.hyperparameters import ScalarOrSchedule, value_at
 from gradx.core.ranges import check, check_number
 from gradx.core.transformation import GradientTransformation
 from gradx.transforms.scale import scale_by_learning_rate
@@ -37,9 +37,9 @@ def asgd(
     check_number("asgd", t0=t0)
 
     def rate(count):
-        first = at(learning_rate, count)
-        fall = 1 + at(lambd, count) * first * jnp.asarray(count, float)
-        return first / fall ** at(alpha, count)
+        first = value_at(learning_rate, count)
+        fall = 1 + value_at(lambd, count) * first * jnp.asarray(count, float)
+        return first / fall ** value_at(alpha, count)
 
     return chain(
         add_decayed_weights(lambd),

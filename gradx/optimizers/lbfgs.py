@@ -10,12 +10,12 @@ from optax import ScaleByLBFGSState
 from gradx.core.chain import chain, identity
 from gradx.core.factory import factory
 from gradx.core.foreign import widened
-from gradx.core.hyperparameters import ScalarOrSchedule, cast
+from gradx.core.hyperparameters import ScalarOrSchedule, as_scalar
 from gradx.core.ranges import check_number, positive_integer
+from gradx.core.reports import Reports
 from gradx.core.transformation import HINT, GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten
-from gradx.engine.leaf_checks import Place, beside, present, stored
-from gradx.engine.leafwise import promotion, scalar_dtype
+from gradx.engine.leaf_checks import Place, beside, present, promotion, scalar_dtype, stored
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.arrays import increment
 from gradx.numerics.norms import total
@@ -67,7 +67,7 @@ def scale_by_lbfgs(
             jnp.zeros((), jnp.int32), zeros(False), zeros(False), zeros(True), zeros(True), weights
         )
 
-    def update(updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+    def observe(updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any, Reports]:
         if params is None:
             raise ValueError(f"{OWNER} needs the parameters: call update(updates, state, params)")
         check_state(OWNER, ScaleByLBFGSState, state)
@@ -87,16 +87,15 @@ def scale_by_lbfgs(
             for k, column in columns.items():
                 column[i] = stored(new[k][i], column[i], k, Place(OWNER, treedef, i))
         trees = {k: treedef.unflatten(column) for k, column in columns.items()}
-        return treedef.unflatten(leaves), ScaleByLBFGSState(
-            count=increment(state.count), weights_memory=weights, **trees
-        )
+        new_state = ScaleByLBFGSState(count=increment(state.count), weights_memory=weights, **trees)
+        return treedef.unflatten(leaves), new_state, ()
 
     def step(gs: dict, ps: dict, slots: dict, weights: jax.Array, count: jax.Array) -> tuple[dict, dict, Any]:
         """The direction, the new slots and weights; all arrays by position."""
         s, y = subtract(ps, slots["params"]), subtract(gs, slots["updates"])
         curvature, y_squares = dot(s, y, weights.dtype), dot(y, y, weights.dtype)
         lengths = jnp.sqrt(dot(s, s, weights.dtype)) * jnp.sqrt(y_squares)
-        bound = jnp.maximum(cast(min_curvature, weights.dtype) * lengths, jnp.finfo(weights.dtype).tiny)
+        bound = jnp.maximum(as_scalar(min_curvature, weights.dtype) * lengths, jnp.finfo(weights.dtype).tiny)
         keep = (count > 0) & (curvature > bound)
         newest = (count - 1) % memory_size
         # What is not kept is stored as zeros: a NaN would come back, whatever its weight.
@@ -115,7 +114,7 @@ def scale_by_lbfgs(
         own = lambda xs: {i: jnp.copy(x) for i, x in xs.items()}  # the caller may donate the originals
         return us, dict(zip(slots, (own(ps), own(gs), s_memory, y_memory), strict=True)), weights
 
-    return GradientTransformation(init, update)
+    return GradientTransformation.of(init, observe)
 
 
 def subtract(a: dict, b: dict) -> dict:

@@ -59,17 +59,17 @@ def scale_by_optimistic_gradient(
         public = State(state.count == 0, state.inner_state.previous_gradient)
         return ScheduledState(state.count, public) if scheduled else public
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         check_state("scale_by_optimistic_gradient", ScheduledState if scheduled else State, state)
         count, state = state if scheduled else (None, state)
         check_state("scale_by_optimistic_gradient", State, state)
         if count is None:
             count = jnp.where(state.is_initial_step, 0, 1).astype(jnp.int32)
         kept = ScheduledState(count, PreviousState(state.previous_gradient))
-        updates, new = inner.update(updates, kept, params, **extra)
-        return updates, shown(new)
+        updates, new, reports = inner.observe(updates, kept, params, **extra)
+        return updates, shown(new), reports
 
-    return GradientTransformation(lambda params: shown(inner.init(params)), update)
+    return GradientTransformation.of(lambda params: shown(inner.init(params)), observe)
 
 
 @factory

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from gradx.core.apply import apply_updates
-from gradx.core.foreign import linked
+from gradx.core.foreign import observe_of
 from gradx.core.ranges import positive_integer
 from gradx.plot.canvas import Axes, labels_of, legend, new_axes, style
 
@@ -40,12 +40,12 @@ def trajectory(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3))
 def visited(f: Callable, tx: optax.GradientTransformation, start: jax.Array, steps: int) -> jax.Array:
-    update = linked("tx of trajectory", tx)
+    observe = observe_of("tx of trajectory", tx)
 
     def step(carry, _):
         xy, state = carry
         value, grad = jax.value_and_grad(f)(xy)
-        updates, state = update(grad, state, xy, value=value, grad=grad, value_fn=f)
+        updates, state, _ = observe(grad, state, xy, value=value, grad=grad, value_fn=f)
         xy = apply_updates(xy, updates)
         return (xy, state), xy
 

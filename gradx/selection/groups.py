@@ -9,7 +9,7 @@ import optax
 
 from gradx.core.chain import set_to_zero
 from gradx.core.factory import factory, text
-from gradx.core.foreign import linked
+from gradx.core.foreign import check_transformation
 from gradx.core.ranges import check_number, positive_integer
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import flatten, is_missing, slash_paths
@@ -52,7 +52,7 @@ def groups(default: optax.GradientTransformation, rules: dict[Pattern, Rule]) ->
     embed/kernel  (2, 2)  float32  ^embed/  frozen
     head/kernel   (2, 2)  float32  ^head/   sgd     learning_rate=0.1, momentum=0.9
     """
-    linked("the default of groups", default)
+    check_transformation("the default of groups", default)
     if not isinstance(rules, dict):
         raise TypeError(f"groups: rules must be a dict, from patterns to transformations, got {text(rules)}")
     matchers, transforms = {}, {"default": default}
@@ -64,7 +64,7 @@ def groups(default: optax.GradientTransformation, rules: dict[Pattern, Rule]) ->
         transforms[name] = (
             overridden(f"groups, for {name!r}", default, rule) if isinstance(rule, dict) else rule
         )
-        linked(f"the transformation of groups for {name!r}", transforms[name])
+        check_transformation(f"the transformation of groups for {name!r}", transforms[name])
     return parted("groups", transforms, lambda like: assigned(matchers, like))
 
 

@@ -11,7 +11,8 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 from optax import MaskedNode, MaskedState
 
 from gradx.core.factory import factory
-from gradx.core.foreign import linked
+from gradx.core.foreign import blank_of, check_transformation, is_exact, observe_of
+from gradx.core.reports import Reports
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten, is_missing, slash_path
 from gradx.engine.layers import as_layers
@@ -62,52 +63,57 @@ def masked(
     Raises ValueError for an unknown name and for a mask of another structure, TypeError for a mask
     that holds anything but bools.
     """
-    linked("the inner transformation of masked", inner)
+    check_transformation("the inner transformation of masked", inner)
     mask_of = mask_for(mask)
+    selection_of = lambda like: Selection(inner, mask_of(like))
 
     def init(params):
-        return init_part(Part(inner, mask_of(params)), params)
+        return selection_of(params).init(params)
 
-    def update(updates, state, params=None, **extra):
+    def blank(params):
+        return selection_of(params).blank(params)
+
+    def observe(updates, state, params=None, **extra):
         check_state("masked", MaskedState, state)
-        part = Part(inner, mask_of(updates if params is None else params))
-        return update_part(part, updates, state, params, extra, mask_compatible_extra_args)
+        selection = selection_of(updates if params is None else params)
+        return selection.observe(updates, state, params, extra, mask_compatible_extra_args)
 
-    tx = Parted(init, update)
-    tx.parts = lambda like: {"": Part(inner, mask_of(like))}
-    return tx
+    parts = lambda like: {"": selection_of(like)}
+    return Selecting.of(init, observe, blank, exact=is_exact(inner), parts=parts)
 
 
-class Part(NamedTuple):
-    """A transformation, and a mask of what it sees: a tree of bools, or a prefix of one."""
+class Selection(NamedTuple):
+    """A transformation, and a mask of the leaves that it sees: a tree of bools, or a prefix of one."""
 
     tx: Any
     mask: Tree
 
+    def init(self, params: Tree) -> MaskedState:
+        """The state, for the parameters that it sees."""
+        return MaskedState(self.tx.init(cut(params, self.mask)))
 
-class Parted(GradientTransformation):
-    """What `masked`, `partition` and `groups` make: a transformation that knows who sees what."""
+    def blank(self, params: Tree) -> Reports:
+        """What it will report."""
+        return blank_of(self.tx)(cut(params, self.mask))
 
-    parts: Callable[[Tree], dict[Any, Part]]
+    def observe(
+        self, updates: Tree, state: MaskedState, params: Tree, extra: dict[str, Any], mask_extra: bool
+    ) -> tuple[Tree, MaskedState, Reports]:
+        """All updates, transformed where it sees them, with its state and reports."""
+        if mask_extra:
+            structure = jax.tree.structure(updates)
+            is_alike = lambda x: jax.tree.structure(x) == structure
+            extra = {k: cut(x, self.mask) if is_alike(x) else x for k, x in extra.items()}
+        observe = observe_of("the transformation of a part", self.tx)
+        seen = None if params is None else cut(params, self.mask)
+        out, inner_state, reports = observe(cut(updates, self.mask), state.inner_state, seen, **extra)
+        return filled(out, updates, self.mask), MaskedState(inner_state), reports
 
 
-def init_part(part: Part, params: Tree) -> MaskedState:
-    """The state of a part, for its own parameters."""
-    return MaskedState(part.tx.init(cut(params, part.mask)))
+class Selecting(GradientTransformation):
+    """`masked`, `partition` and `groups`: a transformation that knows which part sees which leaves."""
 
-
-def update_part(
-    part: Part, updates: Tree, state: MaskedState, params: Tree, extra: dict, mask_extra: bool
-) -> tuple[Tree, MaskedState]:
-    """The updates, with those of a part as its transformation makes them; the part's new state."""
-    if mask_extra:
-        structure = jax.tree.structure(updates)
-        is_alike = lambda x: jax.tree.structure(x) == structure
-        extra = {k: cut(x, part.mask) if is_alike(x) else x for k, x in extra.items()}
-    update = linked("the transformation of a part", part.tx)
-    seen = None if params is None else cut(params, part.mask)
-    out, inner_state = update(cut(updates, part.mask), state.inner_state, seen, **extra)
-    return filled(out, updates, part.mask), MaskedState(inner_state)
+    parts: Callable[[Tree], dict[Any, Selection]]
 
 
 def mask_for(mask: Mask) -> Callable[[Tree], Tree]:

@@ -9,21 +9,19 @@ from optax.transforms import PartitionState
 
 from gradx.core.chain import set_to_zero
 from gradx.core.factory import factory
-from gradx.core.foreign import linked
-from gradx.core.reports import part
+from gradx.core.foreign import check_transformation, is_exact
+from gradx.core.reports import prefixed
 from gradx.core.transformation import HINT, GradientTransformation, check_state
 from gradx.core.tree import Tree, flatten, is_missing, slash_paths
 from gradx.engine.layers import as_layers
 from gradx.selection.masking import (
     Mask,
-    Part,
-    Parted,
-    init_part,
+    Selecting,
+    Selection,
     is_function,
     mask_for,
     masked,
     spread,
-    update_part,
 )
 
 __all__ = ["PartitionState", "freeze", "multi_transform", "partition", "selective_transform"]
@@ -49,7 +47,7 @@ def partition(
     """
     transforms = dict(transforms)
     for label, tx in transforms.items():
-        linked(f"the transformation for {label!r} of partition", tx)
+        check_transformation(f"the transformation for {label!r} of partition", tx)
 
     def assign(like):
         labels = param_labels(as_layers(like)) if is_function(param_labels) else param_labels
@@ -95,7 +93,7 @@ def selective_transform(
       optimizer: any transformation.
       freeze_mask: which parameters stay, as in `masked`.
     """
-    linked("the optimizer of selective_transform", optimizer)
+    check_transformation("the optimizer of selective_transform", optimizer)
     mask_of = mask_for(freeze_mask)
 
     def assign(like):
@@ -117,7 +115,7 @@ def parted(
     transforms: dict[Any, optax.GradientTransformation],
     assign: Callable[[Tree], Assignment],
     mask_extra: bool = False,
-) -> Parted:
+) -> Selecting:
     """Each transformation on the leaves that have its label by `assign`."""
 
     def assigned(like):
@@ -128,7 +126,7 @@ def parted(
     def parts(like):
         found = assigned(like)
         mask = lambda k: True if found is None else jax.tree.map(lambda label: label == k, found.labels)
-        return {k: Part(tx, mask(k)) for k, tx in transforms.items()}
+        return {k: Selection(tx, mask(k)) for k, tx in transforms.items()}
 
     def init(params):
         found = assigned(params)
@@ -138,30 +136,29 @@ def parted(
                 f"{owner}: {found.meaning} {' or '.join(map(repr, found.unused))}; the parameters are"
                 f"{listed(params, dict(enumerate(labels)))}"
             )
-        states = {}
-        for label, here in parts(params).items():
-            with part(report_name(label)):
-                states[label] = init_part(here, params)
-        return PartitionState(states)
+        return PartitionState({label: part.init(params) for label, part in parts(params).items()})
 
-    def update(updates, state, params=None, **extra):
+    def blank(params):
+        named = ((report_name(label), part.blank(params)) for label, part in parts(params).items())
+        return tuple(report for name, reports in named for report in prefixed(name, reports))
+
+    def observe(updates, state, params=None, **extra):
         check_state(owner, PartitionState, state)
         if set(state.inner_states) != set(transforms):
             raise ValueError(
                 f"{owner}: the state has the parts {list(state.inner_states)}, and the transformation "
                 f"{list(transforms)}{HINT}"
             )
-        states = {}
-        for label, here in parts(updates if params is None else params).items():
-            with part(report_name(label)):
-                updates, states[label] = update_part(
-                    here, updates, state.inner_states[label], params, extra, mask_extra
-                )
-        return updates, PartitionState(states)
+        states, told = {}, []
+        for label, part in parts(updates if params is None else params).items():
+            updates, states[label], reports = part.observe(
+                updates, state.inner_states[label], params, extra, mask_extra
+            )
+            told += prefixed(report_name(label), reports)
+        return updates, PartitionState(states), tuple(told)
 
-    tx = Parted(init, update)
-    tx.parts = parts
-    return tx
+    exact = any(map(is_exact, transforms.values()))
+    return Selecting.of(init, observe, blank, exact=exact, parts=parts)
 
 
 def report_name(label: Any) -> str:

@@ -8,11 +8,10 @@ import numpy as np
 import optax
 
 from gradx.core.factory import factory, text
-from gradx.core.foreign import linked
-from gradx.core.layer_axes import Axes, layered
+from gradx.core.foreign import blank_of, is_exact, observe_of
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import Tree, flatten, is_missing, slash_paths
-from gradx.engine.layers import as_layers
+from gradx.engine.layers import Axes, as_layers, layered
 from gradx.selection.groups import Pattern, matched, matcher
 from gradx.selection.partition import listed
 
@@ -58,7 +57,7 @@ def stacked(
     >>> updates["layers"]["kernel"][:, 0, 0].tolist()
     [1.0, 10.0]
     """
-    inner_update = linked("the transformation of stacked", tx)
+    inner_observe = observe_of("the transformation of stacked", tx)
     find = by_pattern(rule) if isinstance(rule, dict) else by_function(rule)
 
     def known(like):
@@ -76,13 +75,16 @@ def stacked(
         with within(params):
             return tx.init(params)
 
-    def update(updates, state, params=None, **extra):
-        with within(updates if params is None else params):
-            return inner_update(updates, state, params, **extra)
+    def blank(params):
+        with within(params):
+            return blank_of(tx)(params)
 
-    made = Stacked(init, update)
-    made.as_layers = lambda like: as_layers(like, known(like))
-    return made
+    def observe(updates, state, params=None, **extra):
+        with within(updates if params is None else params):
+            return inner_observe(updates, state, params, **extra)
+
+    shown = lambda like: as_layers(like, known(like))
+    return Stacked.of(init, observe, blank, exact=is_exact(tx), as_layers=shown)
 
 
 def by_pattern(rule: dict[Pattern, Stack]) -> Callable[[Tree], list]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from gradx.core.foreign import linked
+from gradx.core.foreign import check_transformation
 from gradx.core.tree import Tree, flatten, is_missing, slash_paths
 from gradx.states.entries import Entry, entries, full_names
 from gradx.states.multihost import check_seen, check_shared, is_local, of_first, without_local
@@ -128,7 +128,7 @@ def restore_checkpoint(
     of another shape or dtype, for a checkpoint of something else.
     """
     ocp, folder = orbax("restore_checkpoint"), pathlib.Path(path).absolute()
-    linked("tx of restore_checkpoint", tx)  # raises if it is none
+    check_transformation("tx of restore_checkpoint", tx)  # raises if it is none
     known = steps(folder)
     which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
     step = max(known, default=None) if step is None else step

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gradx.codecs.stored import is_stored
-from gradx.core.foreign import linked
+from gradx.core.foreign import check_transformation
 from gradx.core.tree import Tree, aligned
 from gradx.states.entries import Entry, entries, repacked, short_names, unpacked, with_arrays
 from gradx.states.slots import can_hold
@@ -77,7 +77,7 @@ def migrate(
     >>> state = moved.state
     """
     for name, tx in [("old_tx", old_tx), ("new_tx", new_tx)]:
-        linked(f"{name} of migrate", tx)  # raises if it is none
+        check_transformation(f"{name} of migrate", tx)  # raises if it is none
     shape = jax.tree.structure(jax.eval_shape(old_tx.init, params))
     aligned(shape, old_state, ("the state that old_tx makes", "old_state"))
     fresh = unpacked("migrate", new_tx, new_tx.init(params), params)

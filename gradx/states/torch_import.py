@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from gradx.core.foreign import linked
+from gradx.core.foreign import check_transformation
 from gradx.core.tree import Tree, flatten, is_missing, slash_paths
 from gradx.states.entries import Entry, entries, repacked, unpacked, with_arrays
 from gradx.states.slots import stored
@@ -67,7 +67,7 @@ def import_torch_state(
     >>> int(gradx.get_slot(state, params, "count")), gradx.get_slot(state, params, "nu")["w"].tolist()
     (3, [1.0, 4.0])
     """
-    linked("tx of import_torch_state", tx)  # raises if it is none
+    check_transformation("tx of import_torch_state", tx)  # raises if it is none
     theirs = by_path(state_dict, params, paths, convert)
     fresh = unpacked("import_torch_state", tx, tx.init(params), params)
     found, leaves, wrong = entries(fresh, params, whole=True), [], []

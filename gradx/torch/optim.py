@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from gradx.core.chain import chain
 from gradx.core.factory import factory
-from gradx.core.hyperparameters import ScalarOrSchedule, at, combined, is_zero
+from gradx.core.hyperparameters import ScalarOrSchedule, combined, is_zero, value_at
 from gradx.core.ranges import check, check_number
 from gradx.core.transformation import GradientTransformation
 from gradx.optimizers.adadelta import scale_by_adadelta
@@ -85,7 +85,7 @@ def Adagrad(
     check_number("Adagrad", lr_decay=lr_decay)
     rate = lr
     if not is_zero(lr_decay):
-        rate = lambda count: at(lr, count) / (1 + lr_decay * jnp.asarray(count, float))
+        rate = lambda count: value_at(lr, count) / (1 + lr_decay * jnp.asarray(count, float))
     return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay, maximize)
 
 

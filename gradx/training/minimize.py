@@ -11,10 +11,10 @@ import optax
 from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core.apply import apply_updates
-from gradx.core.foreign import linked, widened
+from gradx.core.foreign import observe_of, widened
 from gradx.core.ranges import check_number
 from gradx.core.tree import Tree
-from gradx.engine.leafwise import scalar_dtype
+from gradx.engine.leaf_checks import scalar_dtype
 from gradx.optimizers.lbfgs import lbfgs
 
 __all__ = ["Minimum", "Status", "minimize"]
@@ -133,7 +133,7 @@ REJECTED = 2  # ... and as how many of them one counts that goes up, and is not 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def run(fun: Callable, tx: Any, x0: Tree, args: tuple, tol: jax.Array, max_steps: jax.Array) -> Minimum:
     """The loop, compiled."""
-    update = linked("tx of minimize", tx)
+    observe = observe_of("tx of minimize", tx)
     value_fn = scalar_function(fun, x0, args)
 
     def ended(value, norm, steps, idle):
@@ -146,7 +146,7 @@ def run(fun: Callable, tx: Any, x0: Tree, args: tuple, tol: jax.Array, max_steps
     def step(loop):
         old = loop.found
         at_old = {"value": old.value, "grad": loop.grad, "value_fn": value_fn}
-        updates, state = update(loop.grad, loop.state, old.x, **at_old)
+        updates, state, _ = observe(loop.grad, loop.state, old.x, **at_old)
         x = apply_updates(old.x, updates)
         search = last_search(state)
         value, grad, spent = evaluated(value_fn, x, search, old.value, loop.grad)

@@ -13,8 +13,7 @@ import optax
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from gradx.core.apply import apply_updates
-from gradx.core.foreign import linked
-from gradx.core.hyperparameters import varying
+from gradx.core.foreign import observe_of
 from gradx.core.ranges import check_number, positive_integer
 from gradx.core.tree import Tree
 from gradx.numerics.moving_average import lerp
@@ -165,10 +164,6 @@ def run(
     """The loop, compiled."""
     count = len(jax.tree.leaves(batches)[0])
 
-    def at(rate):
-        with varying(rate):
-            return make(rate)
-
     def value_of(params, batch):
         return loss_fn(params, batch)[0] if has_aux else loss_fn(params, batch)
 
@@ -176,10 +171,11 @@ def run(
         batch = jax.tree.map(lambda x: x[loop.step % count], batches)
         value_fn = functools.partial(value_of, batch=batch)
         value, grads = jax.value_and_grad(value_fn)(loop.params)
-        tx = at(rates[loop.step])
+        tx = make(rates[loop.step])
         state = with_hyperparams(loop.state, tx.init(loop.params))
         at_params = {"value": value, "grad": grads, "value_fn": value_fn}
-        updates, state = linked("tx of lr_range_test", tx)(grads, state, loop.params, **at_params)
+        observe = observe_of("tx of lr_range_test", tx)
+        updates, state, _ = observe(grads, state, loop.params, **at_params)
         loss = value.astype(rates.dtype)
         mean = lerp(loss, loop.mean, smoothing)
         weight = lerp(jnp.ones_like(loss), loop.weight, smoothing)
@@ -200,7 +196,7 @@ def run(
 
     zero, nothing = jnp.zeros((), rates.dtype), jnp.full_like(rates, jnp.nan)
     params = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), params)  # not weakly typed
-    state = at(rates[0]).init(params)
+    state = make(rates[0]).init(params)
     start = Loop(jnp.int32(0), params, state, zero, zero, zero + jnp.inf, jnp.array(False), nothing, nothing)
     return jax.lax.while_loop(lambda loop: (loop.step < len(rates)) & ~loop.diverged, step, start)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from optax import InjectStatefulHyperparamsState
 
-from gradx.core.factory import frozen, text
+from gradx.core.factory import hashable, text
 from gradx.selection.overrides import calls_in, hyperparameters, remade
 
 __all__ = []  # internal: the range test's
@@ -19,7 +19,7 @@ def of_rate(owner: str, tx: Any) -> Callable[[Any], Any]:
         return tx
     found = [hyperparameters(call).get("learning_rate") for call in calls_in(tx)]
     found = [rate for rate in found if rate is not None]
-    if len(set(map(frozen, found))) != 1:
+    if len(set(map(hashable, found))) != 1:
         rates = (
             f"the learning rates {', '.join(map(text, found))}" if found else "no learning rate that shows"
         )

@@ -9,7 +9,7 @@ import optax
 from jax.core import Tracer
 from jax.sharding import Sharding
 
-from gradx.core.apply import applied
+from gradx.core.apply import step_of
 from gradx.core.tree import Tree
 
 __all__ = ["step"]
@@ -48,16 +48,16 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
     >>> [round(x, 3) for x in params["w"].tolist()]
     [0.97, 1.97]
     """
-    applied("tx of step", tx)  # raises if it is no transformation
+    step_of("tx of step", tx)  # raises if it is no transformation
     return compiled(tx)
 
 
 @functools.lru_cache(maxsize=64)
 def compiled(tx: Any) -> Callable:
-    apply = applied("tx of step", tx)
+    take = step_of("tx of step", tx)
 
     def run(functions, params, state, grads, extra):  # so that each buffer is donated to its successor
-        return apply(grads, jax.tree.map(on_device, state), params, **extra, **dict(functions))
+        return take(grads, jax.tree.map(on_device, state), params, **extra, **dict(functions))
 
     @functools.lru_cache(maxsize=8)
     def jitted(treedef: Any, places: tuple) -> Callable:

@@ -54,13 +54,13 @@ def average_gradients(axis_name: AxisName, *, weight: str | None = None) -> Grad
         raise TypeError(f"average_gradients: weight names an argument of update, got {weight!r}")
     mean = device_mean(axes)
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         check_local("average_gradients", updates, axes)
         dtype = scalar_dtype(dict(enumerate(jax.tree.leaves(updates))))
         w = argument("average_gradients", weight, extra, dtype) if weight else 1.0
-        return mean.update(updates, state, weight=w)
+        return mean.observe(updates, state, weight=w)
 
-    return GradientTransformation(mean.init, update)
+    return GradientTransformation.of(mean.init, observe)
 
 
 def device_mean(axes: tuple[str, ...]) -> Any:

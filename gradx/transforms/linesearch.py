@@ -10,7 +10,7 @@ import optax
 from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core.factory import factory
-from gradx.core.foreign import linked, widened
+from gradx.core.foreign import observe_of, widened
 from gradx.core.ranges import check_number, one_of, positive_integer
 from gradx.core.transformation import GradientTransformation
 
@@ -143,7 +143,7 @@ def scale_by_backtracking_linesearch(
 
 def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientTransformation:
     """A line search of Optax's, kept to the contract: its state as `init` makes it, in compute precision."""
-    inner_update = linked(owner, search)
+    inner_observe = observe_of(owner, search)
 
     def init(params):
         holds_arrays = bool(jax.tree.leaves(params))  # optax.tree_map_params comes without
@@ -153,7 +153,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
             state = state._replace(grad=params)
         return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)  # own buffers, and no weak types
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         if params is None:
             raise ValueError(f"{owner} needs the parameters: call update(updates, state, params, ...)")
         for name in ("value", "grad", "value_fn"):
@@ -164,10 +164,10 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
         params, extra["grad"] = widened(params), widened(extra["grad"])
         extra["value_fn"] = in_default_precision(extra["value_fn"])
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            updates, after = inner_update(updates, state, params, **extra)
-        return updates, jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)
+            updates, after, _ = inner_observe(updates, state, params, **extra)
+        return updates, jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state), ()
 
-    return GradientTransformation(init, update)
+    return GradientTransformation.of(init, observe)
 
 
 def in_default_precision(value_fn: Callable) -> Callable:

@@ -55,14 +55,14 @@ def add_noise(
         present(*flatten(params), "add_noise")
         return AddNoiseState(jnp.zeros((), jnp.int32), new_key(given))
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         check_state("add_noise", AddNoiseState, state)
         leaves, treedef = flatten(updates)
         gs = widened(present(leaves, treedef, "add_noise"))
         later, now = jax.random.split(state.rng_key)
         for i, own in zip(gs, jax.random.split(now, len(gs)), strict=True):
             leaves[i] = noisy(gs[i], own, state.count)
-        return treedef.unflatten(leaves), AddNoiseState(increment(state.count), later)
+        return treedef.unflatten(leaves), AddNoiseState(increment(state.count), later), ()
 
     def noisy(g, own, count):
         dtype = real_dtype(g.dtype)
@@ -70,7 +70,7 @@ def add_noise(
         deviation = jnp.sqrt(now["eta"] * increment(count).astype(dtype) ** -now["gamma"])
         return g + deviation * jax.random.normal(own, g.shape, g.dtype, out_sharding=jax.typeof(g).sharding)
 
-    return GradientTransformation(init, update)
+    return GradientTransformation.of(init, observe)
 
 
 def check_key(owner: str, key: Any, name: str = "key") -> None:

@@ -5,7 +5,6 @@ from optax import EmptyState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.reports import report
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.numerics.device_axes import AxisName, axis_names, check_bound
@@ -61,8 +60,7 @@ def scale_by_trust_ratio(
         usable = (p_norm > 0) & (g_norm > 0) & jnp.isfinite(p_norm) & jnp.isfinite(below)
         above = trust_coefficient * jnp.clip(p_norm, low, high)
         ratio = jnp.where(usable, above, 1.0) / jnp.where(usable, below + eps, 1.0)
-        report("trust_ratio", ratio)
-        return ratio * g
+        return ratio * g, ratio
 
     return leafwise(
         EmptyState,

@@ -10,10 +10,10 @@ from jax.core import Tracer
 from optax import EmptyState, MultiStepsState
 
 from gradx.core.factory import factory
-from gradx.core.foreign import linked, widened
-from gradx.core.hyperparameters import at
+from gradx.core.foreign import blank_of, observe_of, widened, wrapper
+from gradx.core.hyperparameters import value_at
 from gradx.core.ranges import check_schedule, positive_integer
-from gradx.core.reports import apart, pass_on, report
+from gradx.core.reports import Report, news_if
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, all_finite, found_in
 from gradx.engine.leaf_checks import argument, scalar_dtype
@@ -109,7 +109,6 @@ def accumulate(
 
     def start(params, acc_grads):
         zero, dropped = jnp.zeros((), dtype_of(acc_grads)), jnp.zeros((), jnp.int32)
-        report("dropped", dropped)
         return MicroBatches(zero, {name: jnp.copy(zero) for name in names}, dropped)
 
     def micro(updates, state, params, extra):
@@ -122,7 +121,6 @@ def accumulate(
         if drop_nonfinite:
             bad = (w != 0) & ~all_finite((updates, values))
             w, dropped = jnp.where(bad, 0, w), jnp.where(bad, increment(dropped), dropped)
-        report("dropped", dropped)
         sum_of_weights, shares = added(w, jnp.where(state.mini_step == 0, 0, before))
         _, (means,) = mean_argument.update(values, Accumulator(means), **shares)
         given = means | ({weight: sum_of_weights} if weight else {})
@@ -141,23 +139,29 @@ def accumulation(
     axes: tuple[str, ...] = (),
 ) -> GradientTransformation:
     """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts."""
-    inner_update = linked(f"the inner transformation of {owner}", inner)
+    inner_observe = observe_of(f"the inner transformation of {owner}", inner)
 
     def init(params):
         (acc_grads,), zero = mean.init(params), jnp.zeros((), jnp.int32)
         acc_grads, skip_state = own((acc_grads, start(params, acc_grads)), axes)
         inner_state = inner.init(params)
-        report("micro_step", zero)
         return MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
 
-    def update(updates, state, params=None, **extra):
+    def blank(params):
+        return *blank_of(inner)(params), *own_reports(start(params, params), 0)
+
+    def own_reports(skip_state, micro_step):
+        dropped = [Report("dropped", skip_state.dropped)] if isinstance(skip_state, MicroBatches) else []
+        return *dropped, Report("micro_step", micro_step)
+
+    def observe(updates, state, params=None, **extra):
         check_state(owner, MultiStepsState, state)
         if axes:
             check_local(owner, updates, axes)
         this = micro(updates, state, params, extra)
         gradient, (acc_grads,) = mean.update(updates, Accumulator(state.acc_grads), **this.shares)
         micro_step = state.mini_step + jnp.asarray(this.counts, jnp.int32)
-        complete = micro_step >= rounded(at(every, state.gradient_step))
+        complete = micro_step >= rounded(value_at(every, state.gradient_step))
         weight, this = this.weight, everywhere(this, complete, axes)
 
         def step():
@@ -165,8 +169,8 @@ def accumulation(
             if axes:
                 whole, _ = device_mean(axes).update(whole, EmptyState(), weight=weight)
             given = whole, state.inner_opt_state, params
-            (out, inner_state), reports = apart(inner_update)(*given, **extra | this.extra)
-            return out, inner_state, reports
+            out, inner_state, reports = inner_observe(*given, **extra | this.extra)
+            return out, inner_state, jax.tree.map(jnp.asarray, reports)
 
         def wait():
             out, _, reports = jax.eval_shape(step)
@@ -179,13 +183,12 @@ def accumulation(
             out, inner_state, reports = jax.lax.cond(steps, step, wait)
         else:
             out, inner_state, reports = (step if steps else wait)()
-        pass_on(reports, when=steps)
         micro_step = jnp.where(complete, 0, micro_step)
-        report("micro_step", micro_step)
         gradient_step = jnp.where(steps, increment(state.gradient_step), state.gradient_step)
-        return out, MultiStepsState(micro_step, gradient_step, inner_state, acc_grads, this.skip_state)
+        new = MultiStepsState(micro_step, gradient_step, inner_state, acc_grads, this.skip_state)
+        return out, new, (*news_if(steps, reports), *own_reports(this.skip_state, micro_step))
 
-    return GradientTransformation(init, update)
+    return wrapper(inner, init, observe, blank)
 
 
 def everywhere(this: Micro, complete: jax.Array, axes: tuple[str, ...]) -> Micro:

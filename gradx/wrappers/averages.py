@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradx.core.apply import apply_updates
 from gradx.core.factory import factory
-from gradx.core.hyperparameters import ScalarOrSchedule, at
+from gradx.core.hyperparameters import ScalarOrSchedule, value_at
 from gradx.core.ranges import check, positive_integer
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
@@ -80,7 +80,7 @@ def ema_params(
 
     def of_step(count):
         n, taken = averaged(count, start, every)
-        return jnp.where(n < 1, 1.0 if debias else 0.0, jnp.where(taken, at(decay, count), 1.0))
+        return jnp.where(n < 1, 1.0 if debias else 0.0, jnp.where(taken, value_at(decay, count), 1.0))
 
     def share(decay, c=1.0):
         return {"share": jnp.where(jnp.isinf(c), 1.0, (1 - decay) * c)}  # inf: nothing is averaged yet
@@ -90,7 +90,7 @@ def ema_params(
 
 def averaged(count: jax.Array, start: ScalarOrSchedule, every: int) -> tuple[jax.Array, jax.Array]:
     """How many parameters are averaged after this step (none: 0 or less), and whether its own are."""
-    steps = jnp.asarray(increment(count), float) - jnp.asarray(at(start, count), float)
+    steps = jnp.asarray(increment(count), float) - jnp.asarray(value_at(start, count), float)
     n = jnp.floor(steps / every)
     return n, n > jnp.floor((steps - 1) / every)
 
@@ -104,9 +104,9 @@ def of_next(owner: str, scalars: Callable | None = None, **kwargs: Any) -> Gradi
     rule.__qualname__ = owner  # what errors call it
     tx = leafwise(AverageParamsState, rule, scalars, slots={"average": copy_slot()}, **kwargs)
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         if params is None:
             raise ValueError(f"{owner} needs the parameters: call update(updates, state, params)")
-        return updates, tx.update(apply_updates(params, updates), state)[1]
+        return updates, tx.observe(apply_updates(params, updates), state)[1], ()
 
-    return GradientTransformation(tx.init, update)
+    return GradientTransformation.of(tx.init, observe)

@@ -10,11 +10,11 @@ from jax import lax
 from optax import ApplyIfFiniteState, ConditionallyMaskState, ConditionallyTransformState
 
 from gradx.core.factory import factory
-from gradx.core.foreign import linked
+from gradx.core.foreign import blank_of, observe_of, wrapper
 from gradx.core.ranges import check_number
-from gradx.core.reports import report
+from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import all_finite
+from gradx.core.tree import all_finite, is_missing
 from gradx.engine.update_if import update_if, zero_unless
 from gradx.numerics.arrays import increment
 
@@ -44,25 +44,29 @@ def apply_if_finite(
 
     `skip_if(inner, nonfinite())` goes on skipping instead, and costs nothing beside clipping.
     """
-    inner_update = linked("the inner transformation of apply_if_finite", inner)
+    inner_observe = observe_of("the inner transformation of apply_if_finite", inner)
     check_number("apply_if_finite", max_consecutive_errors=max_consecutive_errors)
 
     def init(params):
-        report("skipped", 0)
         zero = lambda: jnp.zeros((), jnp.int32)
         return ApplyIfFiniteState(zero(), jnp.ones((), bool), zero(), inner.init(params))
 
-    def update(updates, state, params=None, **extra):
+    def blank(params):
+        return Report("skipped", 0), *blank_of(inner)(params)
+
+    def observe(updates, state, params=None, **extra):
         check_state("apply_if_finite", ApplyIfFiniteState, state)
         finite = all_finite(updates)
         count = jnp.where(finite, 0, increment(state.notfinite_count))
         errors = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
-        report("skipped", errors)
         ok = finite | (count > max_consecutive_errors)
-        updates, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
-        return zero_unless(ok, updates), ApplyIfFiniteState(count, finite, errors, inner_state)
+        updates, inner_state, reports = update_if(
+            ok, inner_observe, updates, state.inner_state, params, extra
+        )
+        new = ApplyIfFiniteState(count, finite, errors, inner_state)
+        return zero_unless(ok, updates), new, (Report("skipped", errors), *reports)
 
-    return GradientTransformation(init, update)
+    return wrapper(inner, init, observe, blank)
 
 
 @factory
@@ -80,7 +84,8 @@ def conditionally_transform(
     """
 
     def passed(ok, new, updates):
-        return jax.tree.map(lambda u, g: lax.select(ok, u, g.astype(u.dtype)), new, updates)
+        one = lambda u, g: u if is_missing(u) else lax.select(ok, u, g.astype(u.dtype))
+        return jax.tree.map(one, new, updates, is_leaf=is_missing)
 
     args = inner, should_transform_fn, forward_extra_args
     return at_steps("conditionally_transform", ConditionallyTransformState, passed, *args)
@@ -109,15 +114,16 @@ def at_steps(
     owner: str, State: Any, otherwise: Callable, inner: Any, applies: Callable, forward: bool
 ) -> GradientTransformation:
     """Both: `otherwise(ok, new, updates)` chooses the updates."""
-    inner_update = linked(f"the inner transformation of {owner}", inner)
+    inner_observe = observe_of(f"the inner transformation of {owner}", inner)
 
     def init(params):
         return State(inner_state=inner.init(params), step=jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         check_state(owner, State, state)
         ok = jnp.asarray(applies(state.step, **(extra if forward else {})), bool)
-        new, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
-        return otherwise(ok, new, updates), State(inner_state=inner_state, step=increment(state.step))
+        new, inner_state, reports = update_if(ok, inner_observe, updates, state.inner_state, params, extra)
+        state = State(inner_state=inner_state, step=increment(state.step))
+        return otherwise(ok, new, updates), state, reports
 
-    return GradientTransformation(init, update)
+    return wrapper(inner, init, observe)

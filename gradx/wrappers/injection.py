@@ -14,8 +14,7 @@ from optax import InjectStatefulHyperparamsState
 from optax.schedules import WrappedSchedule
 
 from gradx.core.factory import Call, Made, factory, known_by
-from gradx.core.foreign import linked
-from gradx.core.hyperparameters import varying
+from gradx.core.foreign import blank_of, is_exact, observe_of
 from gradx.core.ranges import RANGES, check
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.numerics.arrays import increment
@@ -129,10 +128,6 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
     """The transformation: `make` it anew at every step, from what the state says."""
     known = sorted([*numbers, *schedules])
 
-    def made(hyperparams: Numbers) -> optax.GradientTransformation:
-        with varying(*(hyperparams[k] for k in schedules)):
-            return make(**hyperparams)
-
     def scheduled(states: Any, **extra: Any) -> Numbers:
         values = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
         return {k: jnp.array(v, dtype) for k, v in values.items()}
@@ -141,16 +136,20 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         return {k: schedule.init() for k, schedule in schedules.items()}
 
     # Bad numbers are refused now, by the factory itself; in a trace, which leaves all devices alone.
+    exact = False
     with contextlib.suppress(jax.errors.JAXTypeError):  # a schedule that branches on the step
-        jax.eval_shape(lambda: (made(numbers | scheduled(initial())), None)[1])
+        exact = traced_once(lambda: is_exact(make(**numbers, **scheduled(initial()))))
 
     def init(params):
         states = initial()
         hyperparams: Numbers = {k: jnp.array(v, dtype) for k, v in numbers.items()} | scheduled(states)
-        inner = made(hyperparams).init(params)
+        inner = make(**hyperparams).init(params)
         return InjectStatefulHyperparamsState(jnp.zeros((), jnp.int32), hyperparams, states, inner)
 
-    def update(updates, state, params=None, **extra):
+    def blank(params):
+        return blank_of(make(**numbers, **scheduled(initial())))(params)
+
+    def observe(updates, state, params=None, **extra):
         check_state("inject_hyperparams", InjectStatefulHyperparamsState, state)
         for name in set(state.hyperparams) ^ set(known):
             raise KeyError(f"the state's hyperparams must be {known}; {name!r} is unknown or missing")
@@ -158,12 +157,21 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
             raise KeyError(f"{name!r} follows a schedule in the state or in the transformation, not in both")
         given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
         hyperparams = given | scheduled(state.hyperparams_states, **extra)
-        inner_update = linked("what the injected factory made", made(hyperparams))
-        updates, inner = inner_update(updates, state.inner_state, params, **extra)
+        made = make(**hyperparams)
+        inner_observe = observe_of("the result of the injected factory", made)
+        updates, inner, reports = inner_observe(updates, state.inner_state, params, **extra)
         states = {k: s.update(state.hyperparams_states[k], **extra) for k, s in schedules.items()}
-        return updates, InjectStatefulHyperparamsState(increment(state.count), hyperparams, states, inner)
+        new = InjectStatefulHyperparamsState(increment(state.count), hyperparams, states, inner)
+        return updates, new, reports
 
-    return GradientTransformation(init, update)
+    return GradientTransformation.of(init, observe, blank, exact=exact)
+
+
+def traced_once(function: Callable[[], Any]) -> Any:
+    """The result of a function, which may be no array, without computing anything."""
+    found: list[Any] = []
+    jax.eval_shape(lambda: found.append(function()))
+    return found[0]
 
 
 def set_hyperparams(state: Any, **values: float | jax.Array) -> Any:

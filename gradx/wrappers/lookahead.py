@@ -8,10 +8,9 @@ import optax
 
 from gradx.core.apply import apply_updates
 from gradx.core.factory import factory
-from gradx.core.foreign import linked, typed_like
+from gradx.core.foreign import observe_of, typed_like, wrapper
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import positive_integer
-from gradx.core.reports import unheard
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import copy_slot
@@ -60,7 +59,7 @@ def lookahead(
     without parameters.
     """
     positive_integer("lookahead", sync_period=sync_period)
-    fast_update = linked("the fast optimizer of lookahead", fast_optimizer)
+    fast_observe = observe_of("the fast optimizer of lookahead", fast_optimizer)
 
     def syncs(count):
         return jnp.where(count % sync_period == sync_period - 1, 1.0, 0.0)
@@ -75,14 +74,14 @@ def lookahead(
     def init(params):
         return LookaheadState(slow.init(params), fast_optimizer.init(params))
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         check_state("lookahead", LookaheadState, state)
-        updates, fast = fast_update(updates, state.fast_state, params, **extra)
-        updates, slow_state = slow.update(updates, state.slow_state, params)
+        updates, fast, reports = fast_observe(updates, state.fast_state, params, **extra)
+        updates, slow_state, _ = slow.observe(updates, state.slow_state, params)
         if reset_state:
             sync = syncs(state.slow_state.count) == 1
-            fresh = unheard(fast_optimizer.init)(apply_updates(params, updates))
+            fresh = fast_optimizer.init(apply_updates(params, updates))
             fast = jax.tree.map(lambda new, old: jnp.where(sync, new, old), typed_like(fresh, fast), fast)
-        return updates, LookaheadState(slow_state, fast)
+        return updates, LookaheadState(slow_state, fast), reports
 
-    return GradientTransformation(init, update)
+    return wrapper(fast_optimizer, init, observe)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from gradx.core.factory import factory
-from gradx.core.foreign import is_inexact, widened
+from gradx.core.foreign import is_inexact, widened, wrapper
 from gradx.core.ranges import check_number, positive_integer
-from gradx.core.reports import report
+from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import found_in
 from gradx.numerics.arrays import increment
@@ -66,26 +66,28 @@ def dynamic_loss_scale(
     skipping: Any = skip_if(inner, nonfinite(), max_consecutive=max_consecutive)
 
     def init(params):
-        report("loss_scale", init_scale)
         return LossScaleState(
             jnp.full((), init_scale, jnp.float32), jnp.zeros((), jnp.int32), skipping.init(params)
         )
 
-    def update(updates, state, params=None, **extra):
+    def blank(params):
+        return Report("loss_scale", 0), *skipping.blank(params)
+
+    def observe(updates, state, params=None, **extra):
         check_state(owner, LossScaleState, state)
-        report("loss_scale", state.scale)
         inverse = 1 / state.scale
         unscale = lambda g: g * inverse.astype(g.dtype) if is_inexact(g) else g
         unscaled = jax.tree.map(unscale, widened(updates))
-        updates, inner_state = skipping.update(unscaled, state.inner_state, params, **extra)
+        updates, inner_state, reports = skipping.observe(unscaled, state.inner_state, params, **extra)
         ok = inner_state.consecutive == 0
         good_steps = jnp.where(ok, increment(state.good_steps), 0)
         grows = good_steps >= growth_interval
         larger = jnp.where(grows, jnp.minimum(state.scale * factor, max_scale), state.scale)
         scale = jnp.where(ok, larger, jnp.maximum(state.scale / factor, min_scale))
-        return updates, LossScaleState(scale, jnp.where(grows, 0, good_steps), inner_state)
+        new = LossScaleState(scale, jnp.where(grows, 0, good_steps), inner_state)
+        return updates, new, (Report("loss_scale", state.scale), *reports)
 
-    return GradientTransformation(init, update)
+    return wrapper(inner, init, observe, blank)
 
 
 def scale_loss(loss: jax.Array, state: Any) -> jax.Array:

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 
 from gradx.core.factory import factory
-from gradx.core.foreign import linked
+from gradx.core.foreign import blank_of, observe_of, wrapper
 from gradx.core.ranges import one_of
-from gradx.core.reports import Reports, listen, pass_on, report
+from gradx.core.reports import Report, Reports
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, flatten, found_in, global_norm, is_missing, slash_paths
 from gradx.numerics.arrays import increment
@@ -69,40 +69,37 @@ def measured(
     norms = (norms,) if isinstance(norms, str) else tuple(norms)
     for norm in norms:
         one_of("measured", NORMS, norms=norm)
-    inner_update = linked("the inner transformation of measured", inner)
+    inner_observe = observe_of("the inner transformation of measured", inner)
+
+    def blank(params):
+        return *blank_of(inner)(params), *(Report(f"{norm}_norm", 0.0) for norm in norms)
 
     def init(params):
-        with listen() as reports:
-            inner_state = inner.init(params)
-            for norm in norms:
-                report(f"{norm}_norm", 0.0)
-        pass_on(reports)  # to one that is around this one
-        named = by_name(reports)
-        values = {name: placed(value, params, missing=True) for name, (_, value, _) in named.items()}
-        values = jax.tree.map(jnp.zeros_like, values)
-        steps = {name: jnp.zeros((), jnp.int32) for name, (mean, *_) in named.items() if mean}
-        return MeasuredState(values, steps, inner_state)
+        named = by_name(blank(params))
+        values = {name: placed(r.value, params, missing=True) for name, r in named.items()}
+        values = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), values)
+        steps = {name: jnp.zeros((), jnp.int32) for name, r in named.items() if r.mean}
+        return MeasuredState(values, steps, inner.init(params))
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         check_state("measured", MeasuredState, state)
-        with listen() as reports:
-            out, inner_state = inner_update(updates, state.inner_state, params, **extra)
-            trees = {"gradient": updates, "update": out, "parameter": params}
-            for norm in norms:
-                taken = jnp.nan if trees[norm] is None else global_norm(trees[norm])
-                report(f"{norm}_norm", taken)
-                out = after(taken, out)
-        pass_on(reports)
+        out, inner_state, reports = inner_observe(updates, state.inner_state, params, **extra)
+        trees = {"gradient": updates, "update": out, "parameter": params}
+        for norm in norms:
+            taken = jnp.nan if trees[norm] is None else global_norm(trees[norm])
+            reports = *reports, Report(f"{norm}_norm", taken)
+            out = after(taken, out)
         values, steps = dict(state.metrics), dict(state.steps)
-        for name, (mean, value, news) in by_name(reports).items():
-            if mean:
-                steps[name] = jnp.where(news, increment(steps[name]), steps[name])
+        for name, r in by_name(reports).items():
+            value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), placed(r.value, values[name]))
+            if r.mean:
+                steps[name] = jnp.where(r.news, increment(steps[name]), steps[name])
                 value = lerp(value, values[name], 1 - 1 / jnp.maximum(steps[name].astype(jnp.float32), 1))
-            keep = lambda new, old, news=news: jnp.where(news, new, old)
-            values[name] = jax.tree.map(keep, placed(value, values[name]), values[name])
-        return out, MeasuredState(values, steps, inner_state)
+            keep = lambda new, old, news=r.news: jnp.where(news, new, old)
+            values[name] = jax.tree.map(keep, value, values[name])
+        return out, MeasuredState(values, steps, inner_state), reports
 
-    return GradientTransformation(init, update)
+    return wrapper(inner, init, observe, blank)
 
 
 def after(norm: Any, updates: Tree) -> Tree:
@@ -110,17 +107,15 @@ def after(norm: Any, updates: Tree) -> Tree:
     return jax.tree.map(lambda u: jnp.where(norm < 0, jnp.zeros_like(u), u), updates)
 
 
-def by_name(reports: Reports) -> dict[str, tuple[bool, Any, Any]]:
-    """Whether a mean is wanted, the value, and whether it is news; of two of one name the second is `_2`."""
-    found: dict[str, tuple[bool, Any, Any]] = {}
-    for name, mean, value, news in zip(
-        reports.names, reports.means, reports.values, reports.news, strict=True
-    ):
-        copy, full = 1, name
-        while full in found:
+def by_name(reports: Reports) -> dict[str, Report]:
+    """Reports by name; of two of one name the second is `_2`."""
+    found: dict[str, Report] = {}
+    for report in reports:
+        copy, name = 1, report.name
+        while name in found:
             copy += 1
-            full = f"{name}_{copy}"
-        found[full] = mean, value, news
+            name = f"{report.name}_{copy}"
+        found[name] = report
     return found
 
 

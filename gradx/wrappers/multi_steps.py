@@ -11,7 +11,7 @@ from gradx.core.factory import factory
 from gradx.core.foreign import typed_like, widened
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import Tree
-from gradx.engine.leafwise import scalar_dtype
+from gradx.engine.leaf_checks import scalar_dtype
 from gradx.numerics.norms import sums_of_squares, total
 from gradx.wrappers.accumulation import (
     Every,
@@ -78,9 +78,7 @@ def MultiSteps(  # noqa: N802  (Optax's name)
         return Micro(~skipped, weight, shares, typed_like(skip_state, state.skip_state), {})
 
     tx = accumulation("MultiSteps", opt, every_k_schedule, mean, start, micro if skip else plain)
-    made = Accumulation(tx.init, tx.update)
-    made.inner_opt = opt
-    return made
+    return Accumulation.of(tx.init, tx.observe, tx.blank, exact=tx.exact, inner_opt=opt)
 
 
 def skip_not_finite(

@@ -14,12 +14,11 @@ from optax import MaskedNode
 
 from gradx.codecs.stored import is_stored
 from gradx.core.factory import factory
-from gradx.core.foreign import linked
+from gradx.core.foreign import blank_of, is_exact, observe_of
 from gradx.core.ranges import positive_integer
-from gradx.core.reports import unheard
 from gradx.core.transformation import HINT, GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, path_at
-from gradx.engine.small_arrays import together
+from gradx.engine.small_arrays import largest_batched
 from gradx.numerics.arrays import alike
 
 __all__ = ["PackedState", "pack_state", "packed", "unpack_state"]
@@ -64,10 +63,10 @@ def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> Grad
     15
     """
     positive_integer("packed", max_size=max_size)
-    inner_update = linked("the inner transformation of packed", inner)
+    inner_observe = observe_of("the inner transformation of packed", inner)
 
     def layout_of(params):
-        return Layout(jax.eval_shape(unheard(inner.init), params), jax.tree.structure(params), max_size)
+        return Layout(jax.eval_shape(inner.init, params), jax.tree.structure(params), max_size)
 
     def init(params):
         state = inner.init(params)
@@ -75,16 +74,15 @@ def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> Grad
             return PackedState(params, state)
         return layout_of(params).pack(state)
 
-    def update(updates, state, params=None, **extra):
+    def observe(updates, state, params=None, **extra):
         layout = layout_of(updates if params is None else params)
-        with together(max_size):
-            updates, new = inner_update(updates, layout.unpack(state), params, **extra)
+        with largest_batched(max_size):
+            updates, new, reports = inner_observe(updates, layout.unpack(state), params, **extra)
         buffers, inner_state = layout.pack(new)
-        return updates, PackedState(buffers or state.buffers, inner_state)  # of no parameters: as init had it
+        new = PackedState(buffers or state.buffers, inner_state)  # of no parameters: as init had it
+        return updates, new, reports
 
-    tx = Packed(init, update)
-    tx.layout_of = layout_of
-    return tx
+    return Packed.of(init, observe, blank_of(inner), exact=is_exact(inner), layout_of=layout_of)
 
 
 def unpack_state(tx: optax.GradientTransformation, state: Any, params: Tree) -> Any:

@@ -11,9 +11,9 @@ import optax
 from jax import lax
 
 from gradx.core.factory import Made, factory
-from gradx.core.foreign import linked
+from gradx.core.foreign import blank_of, observe_of, wrapper
 from gradx.core.ranges import check_number, one_of, positive_integer
-from gradx.core.reports import report
+from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, found_in, global_norm
 from gradx.engine.update_if import update_if, zero_unless
@@ -171,13 +171,12 @@ def skip_if(
     >>> (params + updates).tolist(), int(state.total), int(state.inner_state[0].count)
     ([1.0, 2.0], 1, 0)
     """
-    inner_update = linked("the inner transformation of skip_if", inner)
+    inner_observe = observe_of("the inner transformation of skip_if", inner)
     positive_integer("skip_if", max_consecutive=max_consecutive)
     check_conditions(conditions)
     axes = axis_names("skip_if", axis_name)
 
     def init(params):
-        report("skipped", 0)
         return SkipState(
             consecutive=jnp.zeros((), jnp.int32),
             total=jnp.zeros((), jnp.int32),
@@ -187,7 +186,10 @@ def skip_if(
             inner_state=inner.init(params),
         )
 
-    def update(updates, state, params=None, **extra):
+    def blank(params):
+        return Report("skipped", 0), *blank_of(inner)(params)
+
+    def observe(updates, state, params=None, **extra):
         check_state("skip_if", SkipState, state)
         check_bound("skip_if", axes)
         step = Step(updates, extra, axes)
@@ -197,9 +199,10 @@ def skip_if(
         ok = ~functools.reduce(jnp.logical_or, bad.values())
         total = count_if(~ok, state.total)
         consecutive = jnp.where(ok, 0, increment(state.consecutive))
-        report("skipped", total)
-        updates, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
-        return zero_unless(ok, updates), SkipState(
+        updates, inner_state, reports = update_if(
+            ok, inner_observe, updates, state.inner_state, params, extra
+        )
+        new = SkipState(
             consecutive,
             total,
             state.exceeded | (consecutive >= max_consecutive),
@@ -207,8 +210,9 @@ def skip_if(
             jax.tree.map(functools.partial(lax.select, ok), statistics, state.statistics),
             inner_state,
         )
+        return zero_unless(ok, updates), new, (Report("skipped", total), *reports)
 
-    return GradientTransformation(init, update)
+    return wrapper(inner, init, observe, blank)
 
 
 def check_conditions(conditions: tuple) -> None:

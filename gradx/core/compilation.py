@@ -1,0 +1,237 @@
+"""Outside of `jax.jit`: an update that calls no function of the user's compiles itself.
+
+A notebook makes many optimizers that are equal or differ in numbers only. Compiling takes a hundred times as
+long as tracing, so they share what is compiled: the numbers of a traced update are taken out of its jaxpr and
+become arguments. What is left, a `Program`, compares by its structure, and is what JAX compiles for.
+
+A number keeps the digits that it has as a constant, since Python has done its arithmetic before it is traced.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, get_opaque_trace_state
+from jax.sharding import Sharding
+
+from gradx.core.factory import ById, Purity
+
+__all__ = []  # internal: a transformation's `update` and the links of a chain
+
+TOP_LEVEL = get_opaque_trace_state()  # outside of jit, grad, vmap and the like, as when this is imported
+ARRAYS = (jax.Array, np.ndarray, np.generic, int, float, complex)
+
+
+def is_eager() -> bool:
+    """Whether operations run as they are called, one by one."""
+    return get_opaque_trace_state() == TOP_LEVEL
+
+
+def call(tx: Any, which: str, updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    """`tx.update` or `tx.observe`, compiled where that is allowed and useful; as it is written elsewhere."""
+    if is_eager() and tx.purity is not Purity.UNKNOWN and not is_jit_disabled():
+        leaves, treedef = jax.tree.flatten((updates, state, params, extra))
+        others = tuple(None if isinstance(x, ARRAYS) else x for x in leaves)
+        # An extra argument may be a function of the user's. A function among the parameters is never called.
+        if is_hashable(others) and not any(callable(x) for x in extra.values()):
+            found = traced(tx, which, leaves, treedef, others)
+            arrays = [x for x in leaves if isinstance(x, ARRAYS)]
+            return found.treedef.unflatten(run(found.program, found.numbers, arrays))
+    return written(tx, which)(updates, state, params, **extra)
+
+
+def is_jit_disabled() -> bool:
+    return getattr(jax.config, "jax_disable_jit")  # noqa: B009  (set by name, unknown to a type checker)
+
+
+def written(tx: Any, which: str) -> Callable:
+    return tx[1] if which == "update" else tx.observe
+
+
+def is_hashable(x: Any) -> bool:
+    try:
+        hash(x)
+    except TypeError:
+        return False
+    return True
+
+
+class Found(NamedTuple):
+    """A program, its numbers on the device, and the structure of its result."""
+
+    program: "Program"
+    numbers: "Numbers"
+    treedef: Any
+
+
+def traced(tx: Any, which: str, leaves: list, treedef: Any, others: tuple) -> Found:
+    """The program of an update, traced once for equal transformations and arguments of one kind."""
+    known = traces(tx if tx.purity is Purity.KNOWN else ById(tx), which)  # equal ones of a user's may differ
+    arrays = [x for x in leaves if isinstance(x, ARRAYS)]
+    types = tuple(x.aval if isinstance(x, jax.Array) else jax.typeof(x) for x in arrays)
+    kind = jax_context(), treedef, others, types
+    if kind not in known:
+
+        def function(arrays):
+            given = iter(arrays)
+            both = [next(given) if isinstance(x, ARRAYS) else x for x in leaves]
+            updates, state, params, extra = treedef.unflatten(both)
+            return written(tx, which)(updates, state, params, **extra)
+
+        jaxpr, out = jax.make_jaxpr(function, return_shape=True)(arrays)
+        program, numbers = without_numbers(jaxpr)
+        known[kind] = Found(shared(program), jax.tree.map(jnp.asarray, numbers), jax.tree.structure(out))
+    return known[kind]
+
+
+@functools.lru_cache(maxsize=256)
+def traces(tx: Any, which: str) -> dict[Hashable, Found]:
+    """The programs of one transformation, by the kind of their arguments."""
+    return {}
+
+
+@jax.tree_util.register_static
+class Context:
+    """Stands for all that a trace depends on beside its arguments: one for each that JAX tells apart."""
+
+
+@jax.jit
+def jax_context() -> Context:
+    return Context()
+
+
+class Numbers(NamedTuple):
+    """The numbers and constant arrays of a program, and those of each program in it."""
+
+    own: list[Any]
+    nested: list["Numbers"]
+
+
+class Program:
+    """A jaxpr without its numbers; equal to another of the same equations."""
+
+    def __init__(self, jaxpr: Jaxpr, nested: dict[int, int], programs: list["Program"]) -> None:
+        self.jaxpr = jaxpr
+        self.nested = nested  # the position of an equation's program, by the position of the equation
+        self.programs = programs
+        self.key = signature(jaxpr, nested), tuple(p.key for p in programs)
+        self.hash = hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Program) and self.key == other.key)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+@functools.lru_cache(maxsize=1024)
+def shared(program: Program) -> Program:
+    """The first program that is equal, so that JAX finds what it compiled for it by identity."""
+    return program
+
+
+def without_numbers(closed: ClosedJaxpr) -> tuple[Program, Numbers]:
+    """A program, with what was taken out of it."""
+    known: dict[int, int] = {}  # one program for all leaves of a shape, which share a jaxpr
+    nested: dict[int, int] = {}
+    programs, numbers = [], []
+    for i, eqn in enumerate(closed.jaxpr.eqns):
+        if is_plain_jit(eqn):
+            inner = eqn.params["jaxpr"]
+            if id(inner) not in known:
+                known[id(inner)] = len(programs)
+                program, its_numbers = without_numbers(inner)
+                programs.append(shared(program))
+                numbers.append(its_numbers)
+            nested[i] = known[id(inner)]
+    own = [np.asarray(x.val, x.aval.dtype) for x in literals(closed.jaxpr)]
+    return Program(closed.jaxpr, nested, programs), Numbers([*closed.consts, *own], numbers)
+
+
+def is_plain_jit(eqn: Any) -> bool:
+    """Whether an equation is a nested jit, and one that does not say where its arrays are to be."""
+    if eqn.primitive.name != "jit":
+        return False
+    places = [*eqn.params["in_shardings"], *eqn.params["out_shardings"]]
+    return not any(isinstance(x, Sharding) for x in places)
+
+
+def is_number(x: Any) -> bool:
+    aval: Any = x.aval
+    return isinstance(x, Literal) and aval.shape == () and jnp.issubdtype(aval.dtype, jnp.inexact)
+
+
+def literals(jaxpr: Jaxpr) -> list[Any]:
+    """The floating point numbers in the equations of a program, in order."""
+    return [x for eqn in jaxpr.eqns for x in eqn.invars if is_number(x)]
+
+
+def signature(jaxpr: Jaxpr, nested: dict[int, int] | None = None) -> Hashable:
+    """All of a program but the names of its variables; but its numbers too, if `nested` is given."""
+    place = {x: i for i, x in enumerate([*jaxpr.constvars, *jaxpr.invars])}
+    types = tuple(x.aval for x in place)
+
+    def shown(x: Any, taken_out: bool = False) -> Hashable:
+        if not isinstance(x, Literal):
+            return place[x]
+        return str(x.aval), None if taken_out else np.asarray(x.val).tobytes()
+
+    equations = []
+    for i, eqn in enumerate(jaxpr.eqns):
+        given = tuple(shown(x, nested is not None and is_number(x)) for x in eqn.invars)
+        place |= {x: len(place) + k for k, x in enumerate(eqn.outvars)}
+        is_nested = nested is not None and i in nested
+        params = nested[i] if nested is not None and is_nested else constant(eqn.params)
+        made = tuple(x.aval for x in eqn.outvars)
+        equations.append((eqn.primitive.name, given, params, made))
+    return types, tuple(equations), tuple(map(shown, jaxpr.outvars))
+
+
+def constant(x: Any) -> Hashable:
+    """A parameter of an equation, to compare by; what cannot be compared is equal to itself only."""
+    if isinstance(x, ClosedJaxpr):
+        return signature(x.jaxpr), tuple(map(constant, x.consts))
+    if isinstance(x, Jaxpr):
+        return signature(x)
+    if isinstance(x, dict):
+        return tuple((k, constant(v)) for k, v in sorted(x.items()))
+    if isinstance(x, tuple | list):
+        return tuple(map(constant, x))
+    return x if is_hashable(x) else ById(x)
+
+
+def evaluate(program: Program, numbers: Numbers, arguments: list) -> list:
+    """The results of a program with its numbers."""
+    jaxpr = program.jaxpr
+    own = iter(numbers.own)
+    inputs = [*jaxpr.constvars, *jaxpr.invars]
+    constants = [next(own) for _ in jaxpr.constvars]
+    env: dict[Any, Any] = dict(zip(inputs, [*constants, *arguments], strict=True))
+
+    def value(x: Any) -> Any:
+        if not isinstance(x, Literal):
+            return env[x]
+        return next(own) if is_number(x) else x.val
+
+    for i, eqn in enumerate(jaxpr.eqns):
+        given = list(map(value, eqn.invars))
+        if i in program.nested:
+            k = program.nested[i]
+            out = run(program.programs[k], numbers.nested[k], given)
+        else:
+            out = results(eqn, given)
+        env.update(zip(eqn.outvars, out, strict=True))
+    return [x.val if isinstance(x, Literal) else env[x] for x in jaxpr.outvars]
+
+
+def results(eqn: Any, arguments: list) -> list:
+    """The results of one equation."""
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*arguments, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+run = jax.jit(evaluate, static_argnums=0)

@@ -1,0 +1,72 @@
+"""The scalars of a step: hyperparameters, bias corrections, and all that is computed once a step."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from optax import ScalarOrSchedule
+
+from gradx.core.foreign import widened
+from gradx.core.hyperparameters import as_scalar, parameters_of, pick, resolve, varies
+from gradx.core.ranges import check
+from gradx.engine.leaves import Leaves
+from gradx.engine.rule import Scalars
+from gradx.numerics.arrays import increment
+from gradx.numerics.moving_average import correction, lerp
+
+__all__ = []  # internal: the engine's
+
+Weights = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepValues:
+    """How the scalars of a step come from its count and its arrays; arguments as in `leafwise`."""
+
+    owner: str
+    hyper: dict[str, ScalarOrSchedule]
+    corrections: dict[str, str]
+    scalars: Callable | None
+
+    def check(self, meanings: set[str]) -> None:
+        """Raise for a hyperparameter that cannot be meant, and for a name that has a meaning in a rule."""
+        taken = (self.hyper.keys() | self.corrections.keys()) & meanings
+        if taken:
+            raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
+        check(self.owner, **self.hyper)
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, bool]:
+        """The names that `scalars` asks for, and whether it must have each."""
+        return parameters_of(self.scalars)
+
+    @functools.cached_property
+    def weighted(self) -> list[str]:
+        """The decay rates that may change: their averages' weights are summed up, in place of a power."""
+        return sorted({k for k in self.corrections.values() if varies(self.hyper[k])})
+
+    @property
+    def needs_count(self) -> bool:
+        """Whether a step must be known by its number."""
+        by_power = not set(self.corrections.values()) <= set(self.weighted)
+        return by_power or "t" in self.parameters or any(map(callable, self.hyper.values()))
+
+    def at(self, count: Any, weights: Weights, leaves: Leaves, extra: Scalars) -> tuple[Scalars, Weights]:
+        """The scalars of this step by name, and the new weights."""
+        dtype = leaves.scalar_dtype
+        known = resolve(self.hyper, count, dtype)
+        t: Any = None if count is None else increment(count).astype(dtype)
+        new = {k: lerp(jnp.ones((), w.dtype), w, as_scalar(known[k], w.dtype)) for k, w in weights.items()}
+        for name, k in self.corrections.items():
+            known[name] = as_scalar(1 / new[k], dtype) if k in new else correction(known[k], t)
+        if self.scalars is None:
+            return known, new
+        trees = {"updates": leaves.gs, "params": leaves.ps}
+        asked = {k: list(widened(x).values()) for k, x in trees.items() if k in self.parameters}
+        given = extra | known | asked | ({} if t is None else {"t": t})
+        for name in (k for k, required in self.parameters.items() if required and k not in given):
+            raise TypeError(f"{self.owner} needs {name!r}: call update(updates, state, params, {name}=...)")
+        return known | self.scalars(**pick(self.owner, self.parameters, given)), new
