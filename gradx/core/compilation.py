@@ -9,11 +9,12 @@ A number keeps the digits that it has as a constant, since Python has done its a
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, get_opaque_trace_state
 from jax.sharding import Sharding
 
@@ -110,12 +111,16 @@ class Numbers(NamedTuple):
     nested: list["Numbers"]
 
 
+# For the equations that hold programs, by position: where in `programs` these are.
+Nested: TypeAlias = dict[int, tuple[int, ...]]
+
+
 class Program:
     """A jaxpr without its numbers; equal to another of the same equations."""
 
-    def __init__(self, jaxpr: Jaxpr, nested: dict[int, int], programs: list["Program"]) -> None:
+    def __init__(self, jaxpr: Jaxpr, nested: "Nested", programs: list["Program"]) -> None:
         self.jaxpr = jaxpr
-        self.nested = nested  # the position of an equation's program, by the position of the equation
+        self.nested = nested
         self.programs = programs
         self.key = signature(jaxpr, nested), tuple(p.key for p in programs)
         self.hash = hash(self.key)
@@ -135,20 +140,30 @@ def shared(program: Program) -> Program:
 
 def without_numbers(closed: ClosedJaxpr) -> tuple[Program, Numbers]:
     """A program, with what was taken out of it."""
-    known: dict[int, int] = {}  # one program for all leaves of a shape, which share a jaxpr
-    nested: dict[int, int] = {}
+    place: dict[int, int] = {}  # one program for all leaves of a shape, which share a jaxpr
+    nested: Nested = {}
     programs, numbers = [], []
     for i, eqn in enumerate(closed.jaxpr.eqns):
-        if is_plain_jit(eqn):
-            inner = eqn.params["jaxpr"]
-            if id(inner) not in known:
-                known[id(inner)] = len(programs)
-                program, its_numbers = without_numbers(inner)
+        inside = branches(eqn)
+        for jaxpr in inside:
+            if id(jaxpr) not in place:
+                place[id(jaxpr)] = len(programs)
+                program, its_numbers = without_numbers(jaxpr)
                 programs.append(shared(program))
                 numbers.append(its_numbers)
-            nested[i] = known[id(inner)]
+        if inside:
+            nested[i] = tuple(place[id(jaxpr)] for jaxpr in inside)
     own = [np.asarray(x.val, x.aval.dtype) for x in literals(closed.jaxpr)]
     return Program(closed.jaxpr, nested, programs), Numbers([*closed.consts, *own], numbers)
+
+
+def branches(eqn: Any) -> tuple[ClosedJaxpr, ...]:
+    """The programs in an equation whose numbers can be taken out as well."""
+    if is_plain_jit(eqn):
+        return (eqn.params["jaxpr"],)
+    if eqn.primitive.name == "custom_jvp_call":
+        return (eqn.params["call_jaxpr"],)  # nothing is differentiated outside of a trace
+    return tuple(eqn.params["branches"]) if eqn.primitive.name == "cond" else ()
 
 
 def is_plain_jit(eqn: Any) -> bool:
@@ -165,28 +180,29 @@ def is_number(x: Any) -> bool:
 
 
 def literals(jaxpr: Jaxpr) -> list[Any]:
-    """The floating point numbers in the equations of a program, in order."""
-    return [x for eqn in jaxpr.eqns for x in eqn.invars if is_number(x)]
+    """The floating point numbers of a program, in order: those in its equations, and in its results."""
+    used = [x for eqn in jaxpr.eqns for x in eqn.invars]
+    return [x for x in [*used, *jaxpr.outvars] if is_number(x)]
 
 
-def signature(jaxpr: Jaxpr, nested: dict[int, int] | None = None) -> Hashable:
+def signature(jaxpr: Jaxpr, nested: Nested | None = None) -> Hashable:
     """All of a program but the names of its variables; but its numbers too, if `nested` is given."""
     place = {x: i for i, x in enumerate([*jaxpr.constvars, *jaxpr.invars])}
     types = tuple(x.aval for x in place)
 
-    def shown(x: Any, taken_out: bool = False) -> Hashable:
+    def shown(x: Any) -> Hashable:
         if not isinstance(x, Literal):
             return place[x]
-        return str(x.aval), None if taken_out else np.asarray(x.val).tobytes()
+        is_out = nested is not None and is_number(x)
+        return str(x.aval), None if is_out else np.asarray(x.val).tobytes()
 
     equations = []
     for i, eqn in enumerate(jaxpr.eqns):
-        given = tuple(shown(x, nested is not None and is_number(x)) for x in eqn.invars)
+        given = tuple(map(shown, eqn.invars))
         place |= {x: len(place) + k for k, x in enumerate(eqn.outvars)}
-        is_nested = nested is not None and i in nested
-        params = nested[i] if nested is not None and is_nested else constant(eqn.params)
-        made = tuple(x.aval for x in eqn.outvars)
-        equations.append((eqn.primitive.name, given, params, made))
+        inside = nested.get(i) if nested is not None else None
+        params = constant(eqn.params) if inside is None else inside
+        equations.append((eqn.primitive.name, given, params, tuple(x.aval for x in eqn.outvars)))
     return types, tuple(equations), tuple(map(shown, jaxpr.outvars))
 
 
@@ -218,13 +234,15 @@ def evaluate(program: Program, numbers: Numbers, arguments: list) -> list:
 
     for i, eqn in enumerate(jaxpr.eqns):
         given = list(map(value, eqn.invars))
-        if i in program.nested:
-            k = program.nested[i]
-            out = run(program.programs[k], numbers.nested[k], given)
-        else:
+        inside = [(program.programs[k], numbers.nested[k]) for k in program.nested.get(i, ())]
+        if not inside:
             out = results(eqn, given)
+        elif eqn.primitive.name == "cond":
+            out = lax.switch(given[0], [functools.partial(evaluate, *one) for one in inside], given[1:])
+        else:
+            out = run(*inside[0], given)
         env.update(zip(eqn.outvars, out, strict=True))
-    return [x.val if isinstance(x, Literal) else env[x] for x in jaxpr.outvars]
+    return list(map(value, jaxpr.outvars))
 
 
 def results(eqn: Any, arguments: list) -> list:

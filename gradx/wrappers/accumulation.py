@@ -148,11 +148,11 @@ def accumulation(
         return MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
 
     def blank(params):
-        return *blank_of(inner)(params), *own_reports(start(params, params), 0)
+        return told(start(params, params), blank_of(inner)(params), 0)
 
-    def own_reports(skip_state, micro_step):
+    def told(skip_state, inner_reports, micro_step):
         dropped = [Report("dropped", skip_state.dropped)] if isinstance(skip_state, MicroBatches) else []
-        return *dropped, Report("micro_step", micro_step)
+        return *dropped, *inner_reports, Report("micro_step", micro_step)
 
     def observe(updates, state, params=None, **extra):
         check_state(owner, MultiStepsState, state)
@@ -186,7 +186,7 @@ def accumulation(
         micro_step = jnp.where(complete, 0, micro_step)
         gradient_step = jnp.where(steps, increment(state.gradient_step), state.gradient_step)
         new = MultiStepsState(micro_step, gradient_step, inner_state, acc_grads, this.skip_state)
-        return out, new, (*news_if(steps, reports), *own_reports(this.skip_state, micro_step))
+        return out, new, told(this.skip_state, news_if(steps, reports), micro_step)
 
     return wrapper(inner, init, observe, blank)
 

@@ -139,8 +139,8 @@ def test_a_factory_returns_something_of_gradx():
 
 def test_made_by_hand_it_is_like_any_tuple():
     tx = gx.GradientTransformation(*gx.identity())
-    assert tx == gx.GradientTransformation(tx.init, tx.update)
-    assert len({tx, gx.GradientTransformation(tx.init, tx.update)}) == 1
+    assert tx == gx.GradientTransformation(*tx)
+    assert len({tx, gx.GradientTransformation(*tx)}) == 1
     assert isinstance(tx, optax.GradientTransformationExtraArgs)
 
 

@@ -98,7 +98,7 @@ def test_rules_may_be_partial_or_jitted():
         (
             gx.inject_hyperparams(gx.sgd)(0.1),
             gx.sgd(0.1),
-            r"inject_hyperparams needs a InjectStateful.* a tuple",
+            r"inject_hyperparams needs an InjectStateful.* a tuple",
         ),
     ],
 )
@@ -199,10 +199,10 @@ W = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
         (
             lambda tx: tx.update(W, (gx.EmptyState(), *tx.init(W)[1:]), W),
             TypeError,
-            r"scale_by_adam needs a ScaleByAdamState, and was given a EmptyState",
+            r"scale_by_adam needs a ScaleByAdamState, and was given an EmptyState",
         ),
         (
-            lambda tx: tx.init({"n": jnp.arange(3), "w": W["w"]}),
+            lambda tx: tx.update({**W, "n": jnp.arange(3)}, tx.init({**W, "n": jnp.arange(3)})),
             TypeError,
             r"scale_by_adam, at \['n'\]: int32 cannot be optimized, only floating point can; leave it out",
         ),
@@ -216,12 +216,7 @@ W = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
             ValueError,
             r"at \['b'\]: the update has shape \(3,\), its parameter no array",
         ),
-        (lambda tx: tx.init({"n": "text"}), TypeError, r"at \['n'\]: str cannot be optimized"),
-        (
-            lambda tx: tx.update({**W, "b": np.zeros(3, jax.dtypes.float0)}, tx.init(W), W),
-            TypeError,
-            r"at \['b'\]: .* cannot be optimized",
-        ),
+        (lambda tx: tx.update({**W, "b": "text"}, tx.init(W), W), TypeError, "'b'.*str cannot be optimized"),
     ],
 )
 def test_mistakes_name_the_path(call, error, message):

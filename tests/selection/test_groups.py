@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import gradx as gx
-from gradx.core.reports import listen, report
+from gradx.core.reports import Report
 from gradx.core.tree import slash_path
 from tests.problems import aval, grads
 from tests.transforms import test_partition
@@ -398,23 +398,17 @@ def test_a_loss_reaches_the_group_that_needs_it():
 
 def test_reports_carry_the_name_of_the_group():
     def reporting(value):
-        def init(params):
-            report("value", value)
-            return ()
+        def observe(updates, state, params=None, **extra):
+            return updates, state, (Report("value", value),)
 
-        def update(updates, state, params=None, **extra):
-            report("value", value)
-            return updates, state
-
-        return gx.GradientTransformation(init, update)
+        blank = lambda params: (Report("value", 0.0),)
+        return gx.GradientTransformation.of(lambda params: (), observe, blank)
 
     tx = gx.groups(reporting(1.0), {"bias$": reporting(2.0)})
-    with listen() as at_init:
-        state = tx.init(P)
-    with listen() as at_update:
-        tx.update(P, state, P)
-    assert at_init.names == at_update.names == ("groups/default/value", "groups/bias$/value")
-    assert [float(v) for v in at_update.values] == [1.0, 2.0]
+    _, _, reports = tx.observe(P, tx.init(P), P)
+    assert [r.name for r in reports] == ["groups/default/value", "groups/bias$/value"]
+    assert [r.name for r in tx.blank(P)] == [r.name for r in reports]
+    assert [r.value for r in reports] == [1.0, 2.0]
 
 
 # Trees of others.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from gradx.core.reports import listen
+from gradx.core.reports import Report
 from tests.cases import CASES, FEW, FIRST
 from tests.problems import aval, grads, params
 
@@ -320,31 +320,21 @@ def test_nests(tx, lenient):
 
 
 def test_reports_its_micro_step_and_passes_on_what_is_inside():
-    from gradx.core.reports import report
+    def observe(updates, state, params=None, **extra):
+        return updates, state, (Report("inner", 7.0),)
 
-    def update(updates, state, params=None, **extra):
-        report("inner", 7.0)
-        return updates, state
-
-    def init(params):
-        report("inner", 0.0)
-        return gx.EmptyState()
-
-    tx = gx.accumulate(gx.GradientTransformation(init, update), 2, drop_nonfinite=True)
-    with listen() as first:
-        state = tx.init(jnp.ones(1))
-    heard = []
-    for jitted in (False, True):
+    inner = gx.GradientTransformation.of(
+        lambda params: gx.EmptyState(), observe, lambda params: (Report("inner", 0.0),)
+    )
+    tx = gx.accumulate(inner, 2, drop_nonfinite=True)
+    state, heard = tx.init(jnp.ones(1)), []
+    names = [r.name for r in tx.blank(jnp.ones(1))]
+    assert names == ["dropped", "inner", "micro_step"]
+    for call in (tx.observe, jax.jit(tx.observe)):
         for _ in range(2):
-
-            def call(state):
-                with listen() as reports:
-                    _, state = tx.update(jnp.ones(1), state)
-                return state, reports
-
-            state, reports = (jax.jit(call) if jitted else call)(state)
-            assert reports.names == first.names == ("dropped", "inner", "micro_step")
-            heard.append(([float(x) for x in reports.values], [bool(x) for x in reports.news]))
+            _, state, reports = call(jnp.ones(1), state)
+            assert [r.name for r in reports] == names
+            heard.append(([float(r.value) for r in reports], [bool(r.news) for r in reports]))
     assert heard == [([0, 0, 1], [True, False, True]), ([0, 7, 0], [True, True, True])] * 2
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import gradx as gx
-from gradx.core.reports import apart, listen, listening, part, pass_on, report
+from gradx.core.reports import Report, news_if, prefixed
 from tests.problems import grads, params
 
 TX = gx.chain(gx.clip_by_global_norm(1.0), gx.lamb(gx.linear_schedule(0.1, 0.0, 10), weight_decay=0.1))
@@ -147,21 +147,39 @@ def test_an_unknown_norm_is_refused():
         gx.measured(gx.sgd(0.1), norms=["gradient", "loss"])
 
 
-def test_what_is_reported_apart_can_be_passed_on():
+def test_reports_are_returned_from_what_jax_traces_by_itself():
+    """A `cond` in the middle: its branches return their reports, which are news where a condition holds."""
+
     def branch(x):
-        report("inner", x, mean=True)
-        return 2 * x
+        return 2 * x, (Report("inner", x, mean=True),)
 
     def outer(x):
-        with part("groups/a"):
-            out, told = jax.lax.cond(x > 0, apart(branch), apart(branch), x)
-            pass_on(told, when=x > 1)
-        return out
+        out, told = jax.lax.cond(x > 0, branch, branch, x)
+        return out, news_if(x > 1, prefixed("groups/a", told))
 
-    assert not listening()
-    assert outer(jnp.ones(())) == 2
-    with listen() as reports:
-        outer(jnp.ones(()))
-    assert reports.names == ("groups/a/inner",)
-    assert (float(reports.values[0]), bool(reports.news[0])) == (1.0, False)
-    assert not listening()
+    out, (report,) = jax.jit(outer)(jnp.ones(()))
+    assert (out, report.name, report.mean) == (2, "groups/a/inner", True)
+    assert (float(report.value), bool(report.news)) == (1.0, False)
+
+
+@pytest.mark.parametrize("traced_first", [False, True])
+def test_a_jitted_inner_or_a_foreign_wrapper_keeps_its_numbers(traced_first, lenient):
+    """Reports were a side effect once: a trace that JAX kept reported zeros, one that it made leaked."""
+    tx = gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.5))
+    x = jnp.array([3.0, 4.0])
+    for wrapped in (
+        optax.GradientTransformationExtraArgs(tx.init, jax.jit(tx.update)),
+        gx.GradientTransformation(tx.init, jax.jit(tx.update)),
+        optax.apply_if_finite(tx, 2),
+        optax.MultiSteps(tx, 1),
+        optax.conditionally_mask(tx, lambda step: step < 5),
+        gx.GradientTransformation(tx.init, jax.checkpoint(tx.update)),
+    ):
+        measured = gx.measured(wrapped)
+        if traced_first:
+            wrapped.update(x, wrapped.init(x), x)
+        for update in (measured.update, jax.jit(measured.update)):
+            u, state = update(x, measured.init(x), x)
+            np.testing.assert_allclose(u, [-0.3, -0.4], rtol=1e-6)
+            found = {name: round(float(value), 4) for name, value in gx.metrics(state).items()}
+            assert found == {"gradient_norm": 5.0, "update_norm": 0.5, "parameter_norm": 5.0}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from gradx.core.reports import listen, report
+from gradx.core.reports import Report
 from gradx.engine import update_if as keeping
 from tests.problems import aval, grads, params
 
@@ -327,24 +327,18 @@ def test_the_check_passes_over_what_has_no_skips_and_reads_many_models():
 
 def test_reports_skips_and_what_the_inner_transformation_reports():
     """The inner news is no news on a skipped step."""
-    told = gx.GradientTransformation(
-        lambda params: report("told", 0.0) or (), lambda u, s, p=None, **extra: (u, report("told", 2.0) or s)
+    told = gx.GradientTransformation.of(
+        lambda params: (),
+        lambda u, s, p=None, **extra: (u, s, (Report("told", 2.0),)),
+        lambda params: (Report("told", 0.0),),
     )
     tx = gx.skip_if(told, gx.nonfinite())
-
-    def step(g):
-        with listen() as reports:
-            state = tx.init(jnp.ones(1))
-            first = reports.names
-        with listen() as reports:
-            tx.update(g, state)
-        assert reports.names == first == ("skipped", "told")
-        return reports.values, reports.news
-
+    assert [r.name for r in tx.blank(jnp.ones(1))] == ["skipped", "told"]
     for g, skipped in ((1.0, 0), (jnp.nan, 1)):
-        values, news = jax.jit(step)(jnp.array([g]))
-        assert values[0] == skipped
-        assert [bool(x) for x in news] == [True, not skipped]
+        _, _, reports = jax.jit(tx.observe)(jnp.array([g]), tx.init(jnp.ones(1)))
+        assert [r.name for r in reports] == ["skipped", "told"]
+        assert reports[0].value == skipped
+        assert [bool(r.news) for r in reports] == [True, not skipped]
 
 
 def test_a_rule_is_traced_once_for_all_leaves_of_a_shape():
@@ -357,13 +351,13 @@ def test_a_rule_is_traced_once_for_all_leaves_of_a_shape():
 
     tx = gx.skip_if(gx.leafwise(optax.TraceState, rule), gx.nonfinite())
     p = [jnp.ones((2, 3))] * 8 + [jnp.ones(4)] * 8
-    before = keeping.entered.cache_info().misses
+    before = keeping.nested.cache_info().misses
     jax.jit(tx.update).lower(p, tx.init(p))
     assert traced == [(2, 3), (4,)]
-    assert keeping.entered.cache_info().misses == before + 2
+    assert keeping.nested.cache_info().misses == before + 2
     tx.update(p[:4], tx.init(p[:4]))
     tx.update(p[:4], tx.init(p[:4]))  # outside of jit: nothing is made anew
-    assert keeping.entered.cache_info().misses == before + 2
+    assert keeping.nested.cache_info().misses == before + 2
 
 
 @pytest.mark.parametrize(
