@@ -19,7 +19,7 @@ def complex_params(dtype=jnp.complex64):
 
 
 def grads(step, like, dtype=None):
-    """Normal gradients whose norm falls 300-fold in 50 steps, as in training; complex ones of what is complex."""
+    """Normal gradients whose norm falls 300-fold in 50 steps, as in training; complex for complex ones."""
     leaves, treedef = jax.tree.flatten(like)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), len(leaves))
     size = 3 * 0.9**step

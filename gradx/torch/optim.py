@@ -2,11 +2,10 @@
 
 `lr` and the other numbers may be schedules. Parameters come with `init`, not before.
 
-A complex parameter is two real numbers, its real and its imaginary part, as in torch: each part has its own
-average of squares, and the slots are complex. gradx's own rules, such as `gradx.adam`, go by |g|², so that
-both parts share one, which is real; `gradx.split_real_and_imaginary` gives them torch's numbers. torch's
-Adafactor refuses complex parameters, and here it goes by |g|². `jax.grad` gives the conjugate of torch's
-gradient: apply `jnp.conj` to it.
+A complex parameter is two real numbers, as in torch: each part has its own average of squares. gradx's own
+rules, such as `gradx.adam`, go by |g|²: both parts share one average. `gradx.split_real_and_imaginary` gives
+them torch's numbers. torch's Adafactor refuses complex parameters; here it goes by |g|². `jax.grad` gives the
+conjugate of torch's gradient: apply `jnp.conj` to it.
 """
 
 import functools
@@ -157,12 +156,8 @@ def Adam(
     decoupled_weight_decay: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adam: L2 decay unless decoupled; amsgrad takes the largest `nu` before its correction."""
-    direction = (
-        scale_by_amsgrad(*pair("Adam", betas=betas), eps, max_over="raw")
-        if amsgrad
-        else scale_by_adam(*pair("Adam", betas=betas), eps)
-    )
-    return descent(direction, lr, weight_decay, decoupled_weight_decay)
+    scaled = functools.partial(scale_by_amsgrad, max_over="raw") if amsgrad else scale_by_adam
+    return descent(scaled(*pair("Adam", betas=betas), eps), lr, weight_decay, decoupled_weight_decay)
 
 
 @torch_optimizer
