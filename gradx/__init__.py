@@ -100,6 +100,7 @@ from gradx.transforms.trust_ratio import *
 from gradx.transforms.weight_decay import *
 from gradx.wrappers.accumulation import *
 from gradx.wrappers.averages import *
+from gradx.wrappers.complex_parts import *
 from gradx.wrappers.conditional import *
 from gradx.wrappers.injection import *
 from gradx.wrappers.lookahead import *

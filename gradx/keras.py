@@ -8,8 +8,11 @@ What Keras does around a rule is left out, and a TypeError if given: `use_ema` a
 AdamW(clipnorm=1.0)
 """
 
+import functools
+import inspect
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 from optax import EmptyState
 
@@ -52,9 +55,26 @@ __all__ = [
 
 Rate = ScalarOrSchedule
 Maybe = ScalarOrSchedule | None
+P = ParamSpec("P")
 
 
-@factory
+def keras_optimizer(function: Callable[P, GradientTransformation]) -> Callable[P, GradientTransformation]:
+    """Put a clip before a rule, and decoupled decay beside it, by the arguments that all of Keras's have."""
+    signature = inspect.signature(function)
+
+    @factory
+    @functools.wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        rule = function(*args, **kwargs)
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        given = call.arguments
+        return chain(*clipped(given), rule, decayed(given["learning_rate"], given["weight_decay"]))
+
+    return make
+
+
+@keras_optimizer
 def SGD(
     learning_rate: Rate = 0.01,
     momentum: Rate = 0.0,
@@ -65,11 +85,10 @@ def SGD(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.SGD: the learning rate is inside the velocity."""
-    tx = sgd(learning_rate, None if is_zero(momentum) else momentum, nesterov, rate_in_velocity=True)
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    return sgd(learning_rate, None if is_zero(momentum) else momentum, nesterov, rate_in_velocity=True)
 
 
-@factory
+@keras_optimizer
 def RMSprop(
     learning_rate: Rate = 0.001,
     rho: Rate = 0.9,
@@ -82,18 +101,11 @@ def RMSprop(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.RMSprop: epsilon under the root, the learning rate inside the velocity."""
-    tx = rmsprop(
-        learning_rate,
-        rho,
-        epsilon,
-        eps_in_sqrt=True,
-        centered=centered,
-        momentum=None if is_zero(momentum) else momentum,
-    )
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    mass = None if is_zero(momentum) else momentum
+    return rmsprop(learning_rate, rho, epsilon, eps_in_sqrt=True, centered=centered, momentum=mass)
 
 
-@factory
+@keras_optimizer
 def Adagrad(
     learning_rate: Rate = 0.001,
     initial_accumulator_value: float = 0.1,
@@ -104,11 +116,10 @@ def Adagrad(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Adagrad: epsilon under the root, a sum that starts at 0.1."""
-    tx = adagrad(learning_rate, initial_accumulator_value, epsilon, eps_in_sqrt=True)
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    return adagrad(learning_rate, initial_accumulator_value, epsilon, eps_in_sqrt=True)
 
 
-@factory
+@keras_optimizer
 def Adadelta(
     learning_rate: Rate = 0.001,
     rho: Rate = 0.95,
@@ -119,11 +130,10 @@ def Adadelta(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Adadelta: a learning rate of 0.001, where the paper has 1."""
-    tx = adadelta(learning_rate, rho, epsilon)
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    return adadelta(learning_rate, rho, epsilon)
 
 
-@factory
+@keras_optimizer
 def Adam(
     learning_rate: Rate = 0.001,
     beta_1: Rate = 0.9,
@@ -136,15 +146,10 @@ def Adam(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Adam: epsilon joins √nu before its correction, the paper's "epsilon hat"."""
-    if amsgrad:
-        direction = scale_by_amsgrad(beta_1, beta_2, epsilon, max_over="raw", eps_hat=True)
-    else:
-        direction = scale_by_adam(beta_1, beta_2, epsilon, eps_hat=True)
-    tx = chain(direction, scale_by_learning_rate(learning_rate))
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    return adam_rule(learning_rate, beta_1, beta_2, epsilon, amsgrad)
 
 
-@factory
+@keras_optimizer
 def AdamW(
     learning_rate: Rate = 0.001,
     weight_decay: Maybe = 0.004,
@@ -157,11 +162,10 @@ def AdamW(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.AdamW: Adam with a decoupled decay of 0.004."""
-    clips = clipnorm, clipvalue, global_clipnorm
-    return Adam(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, *clips)
+    return adam_rule(learning_rate, beta_1, beta_2, epsilon, amsgrad)
 
 
-@factory
+@keras_optimizer
 def Adamax(
     learning_rate: Rate = 0.001,
     beta_1: Rate = 0.9,
@@ -174,11 +178,10 @@ def Adamax(
 ) -> GradientTransformation:
     """keras.optimizers.Adamax: epsilon outside the maximum."""
     direction = scale_by_adamax(beta_1, beta_2, epsilon, eps_in_max=False)
-    tx = chain(direction, scale_by_learning_rate(learning_rate))
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    return chain(direction, scale_by_learning_rate(learning_rate))
 
 
-@factory
+@keras_optimizer
 def Nadam(
     learning_rate: Rate = 0.001,
     beta_1: Rate = 0.9,
@@ -190,11 +193,10 @@ def Nadam(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Nadam: the momentum rises by 1 - 0.96ᵗ / 2."""
-    tx = nadam(learning_rate, beta_1, beta_2, epsilon, momentum_decay=1.0)
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    return nadam(learning_rate, beta_1, beta_2, epsilon, momentum_decay=1.0)
 
 
-@factory
+@keras_optimizer
 def Lion(
     learning_rate: Rate = 0.001,
     beta_1: Rate = 0.9,
@@ -205,11 +207,10 @@ def Lion(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Lion: without decay by default."""
-    tx = lion(learning_rate, beta_1, beta_2, weight_decay=0.0)
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    return lion(learning_rate, beta_1, beta_2, weight_decay=0.0)
 
 
-@factory
+@keras_optimizer
 def Lamb(
     learning_rate: Rate = 0.001,
     beta_1: Rate = 0.9,
@@ -222,15 +223,14 @@ def Lamb(
 ) -> GradientTransformation:
     """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
     kept = left_by_decay(learning_rate, weight_decay)
-    tx = chain(
+    return chain(
         scale_by_adam(beta_1, beta_2, epsilon),
         scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves
         scale_by_learning_rate(learning_rate),
     )
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
 
 
-@factory
+@keras_optimizer
 def Adafactor(
     learning_rate: Rate = 0.001,
     beta_2_decay: Rate = -0.8,
@@ -243,10 +243,7 @@ def Adafactor(
     clipvalue: Maybe = None,
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
-    """keras.optimizers.Adafactor: every matrix is factored, and the rate is at most 1 / √t.
-
-    That bound holds whatever `relative_step` is, in Keras too.
-    """
+    """keras.optimizers.Adafactor: factors each matrix; the rate is at most 1 / √t, always, as in Keras."""
     kept = left_by_decay(learning_rate, weight_decay)  # and of that the size is taken
     direction = adafactor(
         learning_rate,
@@ -258,8 +255,13 @@ def Adafactor(
         min_scale=combined(operator.truediv, epsilon_2, kept),
         factored_axes="last",
     )
-    tx = chain(direction, scale(kept))
-    return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
+    return chain(direction, scale(kept))
+
+
+def adam_rule(rate: Rate, b1: Rate, b2: Rate, eps: Rate, amsgrad: bool) -> GradientTransformation:
+    """Adam or AMSGrad; epsilon joins √nu before its correction."""
+    scaled = functools.partial(scale_by_amsgrad, max_over="raw") if amsgrad else scale_by_adam
+    return chain(scaled(b1, b2, eps, eps_hat=True), scale_by_learning_rate(rate))
 
 
 def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
@@ -269,25 +271,21 @@ def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
     return combined(lambda rate, decay: 1 - rate * decay, learning_rate, weight_decay)
 
 
-def dressed(
-    tx: GradientTransformation,
-    learning_rate: Rate,
-    weight_decay: Maybe,
-    clipnorm: Maybe,
-    clipvalue: Maybe,
-    global_clipnorm: Maybe,
-) -> GradientTransformation:
-    """What Keras has around each rule: a clip before it, decoupled decay beside it."""
-    clips = {clip_each: clipnorm, clip: clipvalue, clip_by_global_norm: global_clipnorm}
-    given: dict[Any, Any] = {f: value for f, value in clips.items() if value is not None}
-    if len(given) > 1:
+def clipped(given: dict[str, Any]) -> list[GradientTransformation]:
+    """The clip that a call asks for, if it asks for one."""
+    clips = {"clipnorm": clip_each, "clipvalue": clip, "global_clipnorm": clip_by_global_norm}
+    asked = [clip_by(given[name]) for name, clip_by in clips.items() if given[name] is not None]
+    if len(asked) > 1:
         raise ValueError("gradx.keras: give only one of clipnorm, clipvalue and global_clipnorm")
-    if weight_decay is not None:
-        check("gradx.keras", weight_decay=weight_decay)
-        decay = shrink_params(combined(operator.mul, learning_rate, weight_decay), after=False)
-    else:
-        decay = identity()
-    return chain(*(f(value) for f, value in given.items()), tx, decay)
+    return asked
+
+
+def decayed(learning_rate: Rate, weight_decay: Maybe) -> GradientTransformation:
+    """Decoupled decay, of the parameters as they were before the step."""
+    if weight_decay is None:
+        return identity()
+    check("gradx.keras", weight_decay=weight_decay)
+    return shrink_params(combined(operator.mul, learning_rate, weight_decay), after=False)
 
 
 def clip_each(max_norm: Rate) -> GradientTransformation:

@@ -96,6 +96,8 @@ LINKS = [
     ),
     gx.packed(gx.store(gx.lookahead(gx.sgd(0.1, momentum=0.9), 2), gx.Rounded(), min_size=1, seed=0)),
     gx.stacked(gx.chain(gx.clip_by_global_norm(1.0), gx.lamb(0.1, mask="matrices_only")), {W: 0}),
+    gx.split_real_and_imaginary(gx.adamw(gx.linear_schedule(0.1, 0.0, 10), mask="matrices_only")),
+    gx.packed(gx.split_real_and_imaginary(gx.lamb(0.1))),
     gx.named_chain(("clip", gx.clip(1.0)), ("adam", gx.adam(0.1))),
     gx.inject_hyperparams(gx.adamw)(gx.linear_schedule(0.0, 0.1, 10), mask=gx.matrices_only),
     gx.chain(gx.clip_by_global_norm(1.0), optax.scale_by_adam(), gx.scale_by_learning_rate(0.1)),

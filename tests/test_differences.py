@@ -436,6 +436,17 @@ def test_the_accumulator_of_multi_steps():
         assert dtypes == [jnp.float32, jnp.float64]
 
 
+def test_the_state_of_split_real_and_imaginary():
+    z = jnp.array([3 + 4j])
+    tx = optax.contrib.split_real_and_imaginary(optax.scale_by_adam())
+    assert [x.dtype for x in tx.init(z).inner_state.nu] == [jnp.float32] * 2
+    with pytest.raises(TypeError, match="value"):
+        tx.update(z, tx.init(z), z, value=1.0)
+    tx = gx.split_real_and_imaginary(gx.scale_by_adam())
+    _, state = tx.update(z, tx.init(z), z, value=1.0)
+    np.testing.assert_allclose(state.nu, [0.009 + 0.016j], rtol=1e-5)  # 0.001 * (3², 4²)
+
+
 def test_has_updated_after_a_skip():
     seen = []
     for m in (optax, gx):

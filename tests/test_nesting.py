@@ -55,6 +55,7 @@ AROUND = {
     "partition": lambda tx: gx.partition({"all": tx}, "all"),
     "store": lambda tx: gx.store(tx, gx.Rounded(), min_size=1, seed=0),
     "stacked": lambda tx: gx.stacked(tx, {"^[wb]$": 0}),
+    "split": gx.split_real_and_imaginary,
     "skip_if": lambda tx: gx.skip_if(tx, gx.nonfinite(), gx.spike("gradient_norm", warmup=2)),
 }
 

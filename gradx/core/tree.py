@@ -60,11 +60,17 @@ def leaf_paths(tree: Tree) -> list[str]:
     return [keystr(path) or "the root" for path, _ in pairs]
 
 
+# The keys of the two parts of a complex array; no attribute of a user's can have these names.
+PART_KEYS = (GetAttrKey("real part"), GetAttrKey("imaginary part"))
+
+
 def slash_path(path: tuple) -> str:
     """A leaf's path as users write it, `backbone/dense_0/kernel`, from the keys that JAX gives.
 
-    What holds the array is left out: the `value` of an `nnx.Param`, or of a box of Linen's.
+    What holds the array is left out: the `value` of an `nnx.Param`, or of a box of Linen's, and which part of
+    a complex parameter it is.
     """
+    path = path[:-1] if path and path[-1] in PART_KEYS else path
     names = [keystr((key,), simple=True) for key in path]
     return "/".join(names[:-1] if path and path[-1] == GetAttrKey("value") else names)
 

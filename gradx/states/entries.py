@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_flatten_with_path
 
 from gradx.codecs.stored import is_stored
-from gradx.core.tree import MaskedNode, Tree, flatten, is_missing, slash_paths
+from gradx.core.tree import PART_KEYS, MaskedNode, Tree, flatten, is_missing, slash_paths
+from gradx.wrappers.complex_parts import ComplexParts
 from gradx.wrappers.packing import Packed, PackedState, pack_state, unpack_state
 
 __all__ = []  # internal: what `slots`, `migrate` and the checkpoints go by
@@ -51,7 +52,7 @@ def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
             for key, x in tree_flatten_with_path(array.arrays)[0]:
                 add((*keys, *key), (*owners, ""), i, x, array.codec)
             return
-        fields = [k for k, key in enumerate(keys) if isinstance(key, GetAttrKey)]
+        fields = [k for k, key in enumerate(keys) if isinstance(key, GetAttrKey) and key not in PART_KEYS]
         last = fields[-1] if fields else 0
         names = [keystr((key,), simple=True) for key in keys]
         outside = [name for name, key in zip(names[:last], keys, strict=False) if is_name(key)]
@@ -89,8 +90,13 @@ def pieces_of(node: Any, params: Tree) -> list | None:
         is_float = jnp.issubdtype(getattr(node, "dtype", bool), jnp.inexact)
         return [node] if is_float and bool(node.shape) == bool(params.shape) else None
     pieces = beside(node, params)
-    here = [x for x in pieces or [] if not is_missing(x)]
+    here = [x for x in pieces or [] if not is_absent(x)]
     return pieces if here and all(map(is_piece, here)) else None
+
+
+def is_absent(x: Any) -> bool:
+    """No array; of a complex parameter, none of either part."""
+    return is_missing(x) or (isinstance(x, ComplexParts) and not jax.tree.leaves(x))
 
 
 def beside(node: Any, params: Tree) -> list | None:
@@ -116,9 +122,11 @@ def is_leaf(x: Any) -> bool:
 
 
 def is_piece(x: Any) -> bool:
-    """An array, or a plain container of arrays."""
+    """An array, or a plain container of arrays; for a complex parameter, one for each part."""
     if isinstance(x, Mapping):
         x = list(x.values())
+    if isinstance(x, ComplexParts):
+        return is_piece(x.real) and is_piece(x.imag)
     return all(map(is_leaf, x)) if type(x) in (list, tuple) else is_leaf(x)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import optax
 
 from gradx.core.foreign import check_transformation
-from gradx.core.tree import Tree, flatten, is_missing, slash_paths
+from gradx.core.tree import Tree
 from gradx.states.entries import Entry, entries, repacked, unpacked, with_arrays
 from gradx.states.slots import stored
+from gradx.states.torch_names import Placed, is_turned, placed
 
 __all__ = ["import_torch_state"]
 
@@ -39,7 +40,7 @@ def import_torch_state(
     params: Tree,
     state_dict: Mapping[str, Any],
     *,
-    paths: Sequence[str] | None = None,
+    paths: Sequence[str] | Mapping[str, str] | None = None,
     convert: Callable[[str, np.ndarray], Any] | None = None,
     step: int | None = None,
 ) -> Any:
@@ -51,13 +52,21 @@ def import_torch_state(
       tx: the transformation, with the hyperparameters of torch's.
       params: the parameters, already carried over.
       state_dict: of torch's optimizer, not of its model. Torch need not be installed, only to read the file.
-      paths: the path of each of torch's parameters, in their order: "dense/kernel"; None for the order of
-        the leaves of `params`. What is not listed starts from `init`.
+      paths: where torch's parameters are, if their names do not say it: a list of paths such as
+        "dense/kernel", in torch's order; or a dict from torch's names to paths, for those whose names differ.
+        What has no place in either starts from `init`.
       convert: a function of a parameter's path and one of its arrays, to transpose it, say; None for none.
       step: the steps taken, where torch does not count them, which is in SGD; None for torch's own count.
 
-    Raises ValueError, with the names, for slots that torch's state does not have, or that the transformation
-    has not, for other shapes, and for other numbers of parameters.
+    torch's state has names if its optimizer was made of `model.named_parameters()`, or if
+    `torch.distributed.checkpoint` saved it. Then "dense.weight" is found at "dense/weight"; if that does not
+    exist, at the only one of "dense/kernel", "dense/scale", "dense/embedding" and "dense" that does. A
+    "module" or "params" around the whole model does not matter. Without names and `paths`, the order of the
+    leaves of `params` stands for torch's, with a warning if parameters of a dict have the same shape.
+
+    Raises ValueError, with the names, for names that match no parameter or contradict `paths`, for slots that
+    torch's state does not have, or that the transformation has not, for other shapes, for other numbers of
+    parameters, and for a `weight` of torch's that is a `kernel` here, if there is no `convert`.
 
     >>> import gradx, jax.numpy as jnp
     >>> moments = {"step": 3.0, "exp_avg": [0.5, 1.0], "exp_avg_sq": [1.0, 4.0]}
@@ -68,9 +77,15 @@ def import_torch_state(
     (3, [1.0, 4.0])
     """
     check_transformation("tx of import_torch_state", tx)  # raises if it is none
-    theirs = by_path(state_dict, params, paths, convert)
+    groups, saved = sections(state_dict)
+    where = placed(groups, saved, params, paths)
+    theirs = {path: arrays_of(path, saved[i], convert) for i, path in where.paths.items() if i in saved}
     fresh = unpacked("import_torch_state", tx, tx.init(params), params)
-    found, leaves, wrong = entries(fresh, params, whole=True), [], []
+    found, leaves = entries(fresh, params, whole=True), []
+    wrong = [
+        *(unnamed(where, {e.path for e in found if e.path is not None}) if paths is None else []),
+        *(turned(where, theirs) if convert is None else []),
+    ]
     used = {(path, name) for path, arrays in theirs.items() for name in arrays if name in DERIVED}
     for e in found:
         value, names = e.array, []
@@ -95,29 +110,35 @@ def import_torch_state(
     return repacked(tx, with_arrays(fresh, leaves), params)
 
 
-def by_path(state_dict: Any, params: Tree, paths: Any, convert: Any) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of each parameter that has any, by torch's names."""
+def sections(state_dict: Any) -> tuple[list, dict]:
+    """The groups and the states by parameter."""
     try:
-        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        states = state_dict["state"]
+        groups = [{**group, "params": list(group["params"])} for group in state_dict["param_groups"]]
+        return groups, dict(state_dict["state"])
     except (TypeError, KeyError) as e:
         raise TypeError(
             "import_torch_state: state_dict must be what a torch optimizer's state_dict() gives"
         ) from e
-    known = [
-        path for path, p in zip(slash_paths(params), flatten(params)[0], strict=True) if not is_missing(p)
+
+
+def unnamed(where: Placed, wanted: set[str]) -> list[str]:
+    """What to say of parameters with slots that no name of torch's is for, if torch has names."""
+    left = sorted(wanted - set(where.paths.values())) if where.by_name else []
+    return [f"torch has no names for {left}: give paths={{}} to start them from init"] if left else []
+
+
+def turned(where: Placed, theirs: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """What to say of matrices that may be the other way round: the shape of a square one does not tell."""
+    found = [
+        (path, name)
+        for path, name in where.by_name.items()
+        if is_turned(name, path) and any(x.ndim > 1 for x in theirs.get(path, {}).values())
     ]
-    order = known if paths is None else list(paths)
-    unknown = [path for path in order if path not in known]
-    if unknown or len(set(order)) != len(order):
-        raise ValueError(f"import_torch_state: paths must each be another of {known}, got {order}")
-    if len(order) != len(ids):
-        raise ValueError(
-            f"import_torch_state: torch's state is of {len(ids)} parameters, and there are {len(order)} "
-            f"paths: {order}"
-        )
-    pairs = [(path, states[i]) for path, i in zip(order, ids, strict=True) if i in states]
-    return {path: arrays_of(path, state, convert) for path, state in pairs}
+    return [
+        f"torch's {name} is (outputs, inputs), and {path} may be (inputs, outputs): give convert, "
+        "lambda path, x: x.T where it is, and lambda path, x: x where not"
+        for path, name in found
+    ]
 
 
 def arrays_of(path: str, state: Mapping[str, Any], convert: Any) -> dict[str, np.ndarray]:
@@ -126,8 +147,15 @@ def arrays_of(path: str, state: Mapping[str, Any], convert: Any) -> dict[str, np
     if convert is not None:
         arrays = {name: np.asarray(convert(path, x)) if x.ndim else x for name, x in arrays.items()}
     if "prev" in arrays:  # Rprop's last gradient, of which its sign is used, and here its last update
-        arrays["prev"] = np.sign(arrays["prev"]) * arrays["step_size"]
+        arrays["prev"] = signed(arrays["step_size"], arrays["prev"])
     return arrays
+
+
+def signed(size: Any, like: Any) -> Any:
+    """Sizes with the signs of other numbers; of complex ones, each part has its own."""
+    if np.iscomplexobj(like):
+        return signed(size.real, like.real) + 1j * signed(size.imag, like.imag)
+    return size * np.sign(like)
 
 
 def array_of(x: Any) -> np.ndarray:

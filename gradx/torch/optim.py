@@ -1,10 +1,18 @@
 """The optimizers of torch.optim (2.13): its names, arguments, defaults and rules, without torch.
 
 `lr` and the other numbers may be schedules. Parameters come with `init`, not before.
+
+A complex parameter is two real numbers, as in torch: each part has its own average of squares. gradx's own
+rules, such as `gradx.adam`, go by |g|²: both parts share one average. `gradx.split_real_and_imaginary` gives
+them torch's numbers. torch's Adafactor refuses complex parameters; here it goes by |g|². `jax.grad` gives the
+conjugate of torch's gradient: apply `jnp.conj` to it.
 """
 
+import functools
+import inspect
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +37,7 @@ from gradx.transforms.descent import descend
 from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale, scale_by_schedule
 from gradx.transforms.weight_decay import add_decayed_weights
+from gradx.wrappers.complex_parts import split_real_and_imaginary
 
 __all__ = [
     "ASGD",
@@ -46,9 +55,24 @@ __all__ = [
 ]
 
 Betas = tuple[ScalarOrSchedule, ScalarOrSchedule]
+P = ParamSpec("P")
 
 
-@factory
+def torch_optimizer(function: Callable[P, GradientTransformation]) -> Callable[P, GradientTransformation]:
+    """Give an optimizer what all of torch's have: `maximize`, and two real numbers for each complex one."""
+    signature = inspect.signature(function)
+
+    @factory
+    @functools.wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        tx = function(*args, **kwargs)
+        maximize = signature.bind(*args, **kwargs).arguments.get("maximize", False)
+        return split_real_and_imaginary(ascending(tx, maximize))
+
+    return make
+
+
+@torch_optimizer
 def SGD(
     lr: ScalarOrSchedule = 1e-3,
     momentum: ScalarOrSchedule = 0.0,
@@ -68,10 +92,10 @@ def SGD(
     if not is_zero(momentum) and not is_zero(dampening):
         damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
         velocity = chain(damped, velocity)
-    return descent(velocity, lr, weight_decay, maximize)
+    return descent(velocity, lr, weight_decay)
 
 
-@factory
+@torch_optimizer
 def Adagrad(
     lr: ScalarOrSchedule = 1e-2,
     lr_decay: float = 0.0,
@@ -86,10 +110,10 @@ def Adagrad(
     rate = lr
     if not is_zero(lr_decay):
         rate = lambda count: value_at(lr, count) / (1 + lr_decay * jnp.asarray(count, float))
-    return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay, maximize)
+    return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay)
 
 
-@factory
+@torch_optimizer
 def RMSprop(
     lr: ScalarOrSchedule = 1e-2,
     alpha: ScalarOrSchedule = 0.99,
@@ -104,10 +128,10 @@ def RMSprop(
     direction = (scale_by_stddev if centered else scale_by_rms)(alpha, eps)
     if not is_zero(momentum):
         direction = chain(direction, trace(momentum))
-    return descent(direction, lr, weight_decay, maximize)
+    return descent(direction, lr, weight_decay)
 
 
-@factory
+@torch_optimizer
 def Adadelta(
     lr: ScalarOrSchedule = 1.0,
     rho: ScalarOrSchedule = 0.9,
@@ -117,10 +141,10 @@ def Adadelta(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adadelta, with L2 decay."""
-    return descent(scale_by_adadelta(rho, eps), lr, weight_decay, maximize)
+    return descent(scale_by_adadelta(rho, eps), lr, weight_decay)
 
 
-@factory
+@torch_optimizer
 def Adam(
     lr: ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -132,15 +156,11 @@ def Adam(
     decoupled_weight_decay: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adam: L2 decay unless decoupled; amsgrad takes the largest `nu` before its correction."""
-    direction = (
-        scale_by_amsgrad(*pair("Adam", betas=betas), eps, max_over="raw")
-        if amsgrad
-        else scale_by_adam(*pair("Adam", betas=betas), eps)
-    )
-    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+    scaled = functools.partial(scale_by_amsgrad, max_over="raw") if amsgrad else scale_by_adam
+    return descent(scaled(*pair("Adam", betas=betas), eps), lr, weight_decay, decoupled_weight_decay)
 
 
-@factory
+@torch_optimizer
 def AdamW(
     lr: ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -151,10 +171,10 @@ def AdamW(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.AdamW: Adam with decoupled decay, 0.01 by default."""
-    return Adam(lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)
+    return Adam(lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True)
 
 
-@factory
+@torch_optimizer
 def NAdam(
     lr: ScalarOrSchedule = 2e-3,
     betas: Betas = (0.9, 0.999),
@@ -167,10 +187,10 @@ def NAdam(
 ) -> GradientTransformation:
     """torch.optim.NAdam: a momentum that rises, by `momentum_decay`; L2 decay unless decoupled."""
     direction = scale_by_nadam(*pair("NAdam", betas=betas), eps, momentum_decay=momentum_decay)
-    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+    return descent(direction, lr, weight_decay, decoupled_weight_decay)
 
 
-@factory
+@torch_optimizer
 def RAdam(
     lr: ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -182,10 +202,10 @@ def RAdam(
 ) -> GradientTransformation:
     """torch.optim.RAdam: eps joins the root before its correction; L2 decay unless decoupled."""
     direction = scale_by_radam(*pair("RAdam", betas=betas), eps, eps_before_correction=True)
-    return descent(direction, lr, weight_decay, maximize, decoupled_weight_decay)
+    return descent(direction, lr, weight_decay, decoupled_weight_decay)
 
 
-@factory
+@torch_optimizer
 def Adamax(
     lr: ScalarOrSchedule = 2e-3,
     betas: Betas = (0.9, 0.999),
@@ -195,10 +215,10 @@ def Adamax(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adamax, with L2 decay."""
-    return descent(scale_by_adamax(*pair("Adamax", betas=betas), eps), lr, weight_decay, maximize)
+    return descent(scale_by_adamax(*pair("Adamax", betas=betas), eps), lr, weight_decay)
 
 
-@factory
+@torch_optimizer
 def Rprop(
     lr: ScalarOrSchedule = 1e-2,
     etas: tuple[ScalarOrSchedule, ScalarOrSchedule] = (0.5, 1.2),
@@ -207,10 +227,10 @@ def Rprop(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Rprop: `etas` shrink and stretch the step sizes, within the bounds `step_sizes`."""
-    return ascending(rprop(lr, *pair("Rprop", etas=etas), *pair("Rprop", step_sizes=step_sizes)), maximize)
+    return rprop(lr, *pair("Rprop", etas=etas), *pair("Rprop", step_sizes=step_sizes))
 
 
-@factory
+@torch_optimizer
 def ASGD(
     lr: ScalarOrSchedule = 1e-2,
     lambd: ScalarOrSchedule = 1e-4,
@@ -221,11 +241,10 @@ def ASGD(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.ASGD, with L2 decay; the average, torch's `ax`, is `average` in the state."""
-    averaged = asgd(lr, lambd, alpha, t0)
-    return ascending(chain(add_decayed_weights(weight_decay), averaged), maximize)
+    return chain(add_decayed_weights(weight_decay), asgd(lr, lambd, alpha, t0))
 
 
-@factory
+@factory  # and no more: torch's refuses complex parameters
 def Adafactor(
     lr: ScalarOrSchedule = 1e-2,
     beta2_decay: ScalarOrSchedule = -0.8,
@@ -260,12 +279,11 @@ def descent(
     direction: GradientTransformation,
     lr: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule,
-    maximize: bool,
     decoupled: bool = False,
 ) -> GradientTransformation:
     """A step along the direction, with decay as torch has it."""
     mode = "decoupled" if decoupled else "l2"
-    return ascending(descend(direction, lr, weight_decay, decay_mode=mode), maximize)
+    return descend(direction, lr, weight_decay, decay_mode=mode)
 
 
 def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import gradx as gx
-from gradx.conventions import keras_optimizers
 from tests.problems import grads, params
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -70,7 +69,7 @@ def test_gives_keras_parameters(name, kwargs, monkeypatch):
 
 
 def test_every_optimizer_of_gradx_keras_has_a_row():
-    assert set(keras_optimizers.__all__) == {name for name, _ in ROWS}
+    assert set(gx.keras.__all__) == {name for name, _ in ROWS}
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in ROWS}))

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import gradx as gx
-from tests.problems import grads, params
+from tests.problems import complex_params, grads, params
 
 torch = pytest.importorskip("torch", reason="torch is in the extra 'parity': make test-parity")
 pytestmark = pytest.mark.usefixtures("x64")
@@ -97,6 +97,24 @@ def test_gives_torchs_parameters(name, kwargs):
     assert_same_path(getattr(gx.torch, name)(**kwargs), lambda ps: getattr(torch.optim, name)(ps, **kwargs))
 
 
+COMPLEX_ROWS = [row for row in ROWS if row[0] != "Adafactor"]
+
+
+@pytest.mark.parametrize(("name", "kwargs"), COMPLEX_ROWS, ids=str)
+def test_gives_torchs_complex_parameters(name, kwargs):
+    """netket #1009: the two parts are two numbers, each with its own average of squares."""
+    make = lambda ps: getattr(torch.optim, name)(ps, **kwargs)
+    assert_same_path(getattr(gx.torch, name)(**kwargs), make, start=complex_params("complex128"))
+
+
+def test_adafactor_of_complex_parameters_is_refused_by_torch():
+    """So there are no numbers of torch's for it."""
+    p = torch.nn.Parameter(torch.ones(2, dtype=torch.complex128))
+    p.grad = torch.ones_like(p)
+    with pytest.raises(RuntimeError, match="Adafactor does not support complex parameters"):
+        torch.optim.Adafactor([p]).step()
+
+
 @pytest.mark.parametrize("kwargs", [{}, dict(lr=1.0, eps=(0.3, 0.7), beta2_decay=-0.5)], ids=str)
 def test_adafactor_of_other_shapes(kwargs):
     """More axes than two, an axis of length 1; an eps so large that it bounds some elements."""
@@ -123,9 +141,9 @@ def test_asgd_keeps_torchs_average():
 
 
 def test_every_optimizer_of_gradx_torch_has_a_row():
-    from gradx.conventions import torch_optimizers
+    from gradx.torch import optim
 
-    assert set(torch_optimizers.__all__) == {name for name, _ in ROWS}
+    assert set(optim.__all__) == {name for name, _ in ROWS}
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in ROWS}))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradx as gx
-from gradx.conventions import torch_schedulers as ours
+from gradx.torch import lr_scheduler as ours
 
 torch = pytest.importorskip("torch", reason="torch is in the extra 'parity': make test-parity")
 theirs = torch.optim.lr_scheduler

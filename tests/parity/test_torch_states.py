@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import gradx as gx
-from tests.parity.test_torch_optimizers import ROWS, STEPS, torch_in_float64  # noqa: F401  (a fixture)
-from tests.problems import grads, params
+from tests.parity.test_torch_optimizers import COMPLEX_ROWS, ROWS, STEPS, torch_in_float64  # noqa: F401  (a fixture)
+from tests.problems import complex_params, grads, params
 
 torch = pytest.importorskip("torch", reason="torch is in the extra 'parity': make test-parity")
 pytestmark = pytest.mark.usefixtures("x64")
@@ -54,6 +54,53 @@ def test_a_run_of_torchs_goes_on(name, kwargs):
     run = torch_run(lambda ps: getattr(torch.optim, name)(ps, **kwargs), like)
     step = HALF if name == "SGD" else None  # which torch does not count there
     assert_goes_on(getattr(gx.torch, name)(**kwargs), *run, like, step=step)
+
+
+@pytest.mark.parametrize(("name", "kwargs"), COMPLEX_ROWS, ids=str)
+def test_a_complex_run_of_torchs_goes_on(name, kwargs):
+    """The slots are complex on both sides."""
+    like = complex_params("complex128")
+    run = torch_run(lambda ps: getattr(torch.optim, name)(ps, **kwargs), like)
+    step = HALF if name == "SGD" else None
+    assert_goes_on(getattr(gx.torch, name)(**kwargs), *run, like, step=step)
+
+
+def two_of_one_shape():
+    """A model whose parameters are registered in another order than that of their names, after one step."""
+    model = torch.nn.Module()
+    for name in ("z", "a"):
+        setattr(model, name, torch.nn.Linear(2, 2))
+    return model
+
+
+def one_step(model, optimizer):
+    gs = {name: float(i) for i, (name, _) in enumerate(model.named_parameters(), 1)}
+    for name, p in model.named_parameters():
+        p.grad = torch.full_like(p, gs[name])
+    optimizer.step()
+    return gs
+
+
+@pytest.mark.parametrize("saving", ["named_parameters", "distributed.checkpoint"])
+def test_torchs_names_decide(saving):
+    model = two_of_one_shape()
+    if saving == "named_parameters":
+        optimizer = torch.optim.Adam(model.named_parameters())
+        gs = one_step(model, optimizer)
+        saved = optimizer.state_dict()
+    else:
+        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+        optimizer = torch.optim.Adam(model.parameters())
+        gs = one_step(model, optimizer)
+        saved = get_optimizer_state_dict(model, optimizer)
+    like = {layer: {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))} for layer in ("a", "z")}
+    state = gx.import_torch_state(gx.torch.Adam(), like, saved, convert=lambda path, x: x.T)
+    mu = gx.get_slot(state, like, "mu")
+    for name, g in gs.items():
+        layer, kind = name.split(".")
+        mine = mu[layer]["kernel" if kind == "weight" else kind]
+        np.testing.assert_allclose(mine, 0.1 * g, rtol=1e-12)
 
 
 def test_it_goes_on_in_gradx_s_own_with_a_schedule_behind_a_clip():
