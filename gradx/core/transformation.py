@@ -118,7 +118,9 @@ HINT = ". Was the state made by this transformation's init, for these parameters
 def check_state(owner: str, kind: type, state: Any) -> None:
     """Raise unless `state` is of the class that the transformation makes."""
     if not isinstance(state, kind):
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise TypeError(
-            f"{owner} needs {article} {kind.__name__}, and was given a {type(state).__name__}{HINT}"
-        )
+        needed, given = (with_article(x.__name__) for x in (kind, type(state)))
+        raise TypeError(f"{owner} needs {needed}, and was given {given}{HINT}")
+
+
+def with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

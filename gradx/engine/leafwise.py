@@ -20,20 +20,20 @@ scalars of a step (`StepValues`), the layout of the state (`StateLayout`), and t
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from optax import ScalarOrSchedule
 
-from gradx.core.reports import Report
 from gradx.core.transformation import HINT, GradientTransformation
 from gradx.engine.layers import started
 from gradx.engine.leaf_checks import Place, check_fit
 from gradx.engine.leaves import Leaves
+from gradx.engine.reports import Kind, Reported
 from gradx.engine.rule import Leaf, Result, Rule, Scalars
 from gradx.engine.slot_starts import zero_slot
 from gradx.engine.small_arrays import batches
-from gradx.engine.state_layout import Parts, StateLayout
+from gradx.engine.state_layout import Parts, Starts, StateLayout
 from gradx.engine.step_values import StepValues
 
 __all__ = ["leafwise"]
@@ -47,7 +47,7 @@ def leafwise(
     slots: dict[str, Callable] | None = None,
     corrections: dict[str, str] | None = None,
     renamed: dict[str, str] | None = None,
-    reports: dict[str, Literal["step", "mean", "leaf"]] | None = None,
+    reports: dict[str, Kind] | None = None,
     **hyper: ScalarOrSchedule,
 ) -> GradientTransformation:
     """Lift a rule on one array to a transformation of a pytree.
@@ -87,53 +87,36 @@ def leafwise(
     >>> updates["w"].tolist()
     [-0.5, -0.0]
     """
-    names: dict[str, str] = renamed or {}
-    slots = slots or {}
     owner = getattr(rule, "__qualname__", repr(rule)).partition(".")[0]
-    fields = tuple(names.get(name, name) for name in State._fields)
-    starts = {name: slots.get(name, zero_slot()) for name in fields if name != "count"}
-    kinds = {k: "step" for k in hyper if k == "learning_rate"} | (reports or {})
-    per_leaf = tuple(name for name, kind in kinds.items() if kind == "leaf")
-    one = Rule(owner, rule, tuple(starts), per_leaf)
+    fields: list[str] = [(renamed or {}).get(name) or name for name in State._fields]
+    starts = {name: (slots or {}).get(name, zero_slot()) for name in fields if name != "count"}
+    rates: dict[str, Kind] = {k: "step" for k in hyper if k == "learning_rate"}
+    reported = Reported(rates | (reports or {}))
+    lifted = Rule(owner, rule, tuple(starts), reported.per_leaf)
     step = StepValues(owner, hyper, corrections or {}, scalars)
     step.check({"g", "p", "dtype", "t", "updates", "params", *fields})
-    counted = "count" in fields
-    layout = StateLayout(owner, State, fields, starts, step.needs_count and not counted, step.weighted)
-    needs_params = one.needs_params or "params" in step.parameters
+    scheduled = step.needs_count and "count" not in fields
+    layout = StateLayout(owner, State, fields, starts, scheduled, step.weighted)
+    needs_params = lifted.needs_params or "params" in step.parameters
 
     def init(params):
         return layout.init(Leaves.of_params(owner, params))
 
     def blank(params):
-        leaves = Leaves.of_params(owner, params)
-        zero = lambda i, p: leaves.axes[i].zeros(p) if i in leaves.axes else 0.0
-        each = {leaves.paths[i]: zero(i, p) for i, p in leaves.gs.items()} if per_leaf else {}
-        values = {name: each if kind == "leaf" else 0.0 for name, kind in kinds.items()}
-        return tuple(Report(name, x, mean=kinds[name] == "mean") for name, x in values.items())
+        return reported.blank(Leaves.of_params(owner, params))
 
     def observe(updates, state, params=None, **extra):
-        if needs_params and params is None:
-            raise ValueError(f"{owner} needs the parameters: call update(updates, state, params)")
-        leaves = Leaves.of_updates(owner, updates, params if needs_params else None)
-        parts = layout.unpack(state, leaves.treedef)
+        leaves = Leaves.of_updates(owner, updates, params, needs_params)
+        parts = layout.unpack(state, leaves)
         known, weights = step.at(parts.count, parts.weights, leaves, extra)
-        results = run(one, leaves, parts, known, layout.starts)
-        new = layout.after(parts, weights, {i: result.slots for i, result in results.items()})
-        told = {
-            name: {leaves.paths[i]: r.reports[k] for i, r in results.items()}
-            for k, name in enumerate(per_leaf)
-        }
-        reported = tuple(
-            Report(name, (told if kind == "leaf" else known)[name], mean=kind == "mean")
-            for name, kind in kinds.items()
-        )
-        out = leaves.unflatten({i: result.update for i, result in results.items()})
-        return out, state if layout.is_stateless else layout.pack(new, leaves.treedef), reported
+        results = run(lifted, leaves, parts, known, starts)
+        new = parts.after(weights, results)
+        return leaves.updated(results), layout.pack(new, leaves), reported.of(leaves, known, results)
 
     return GradientTransformation.of(init, observe, blank)
 
 
-def run(rule: Rule, leaves: Leaves, parts: Parts, known: Scalars, starts: dict) -> dict[int, Result]:
+def run(rule: Rule, leaves: Leaves, parts: Parts, known: Scalars, starts: Starts) -> dict[int, Result]:
     """The rule on every leaf that is there: one after the other, or small ones together."""
     scalars = functools.cache(lambda dtype: rule.scalars(known, dtype))
     inputs = {i: Leaf(g, leaves.ps.get(i), parts.at(i), leaves.axes.get(i)) for i, g in leaves.gs.items()}
@@ -155,7 +138,7 @@ def run(rule: Rule, leaves: Leaves, parts: Parts, known: Scalars, starts: dict) 
     return results
 
 
-def check_slots(leaf: Leaf, starts: dict[str, Callable], place: Place) -> None:
+def check_slots(leaf: Leaf, starts: Starts, place: Place) -> None:
     """Raise ValueError for a slot that has not the shape that `init` gives it."""
     for name, slot in leaf.slots.items():
         start = functools.partial(started, starts[name], axes=leaf.axes)

@@ -9,6 +9,7 @@ import jax
 from gradx.core.tree import Tree, flatten, slash_paths
 from gradx.engine.layers import Axes, axes_here
 from gradx.engine.leaf_checks import beside, present, scalar_dtype
+from gradx.engine.rule import Result
 
 __all__ = []  # internal: the engine's
 
@@ -25,17 +26,19 @@ class Leaves:
     ps: dict[int, jax.Array]  # the parameters of `gs`, where a rule asks for them
 
     @classmethod
-    def of_updates(cls, owner: str, updates: Tree, params: Tree | None) -> "Leaves":
-        """Updates, with their parameters unless these are None; an error if a leaf is not floating point."""
+    def of_updates(cls, owner: str, updates: Tree, params: Tree | None, needs_params: bool) -> "Leaves":
+        """Updates, with their parameters where these are needed; an error for leaves that cannot move."""
+        if needs_params and params is None:
+            raise ValueError(f"{owner} needs the parameters: call update(updates, state, params)")
         leaves, treedef = flatten(updates)
         gs = present(leaves, treedef, owner)
-        ps = {} if params is None else beside(gs, params, treedef, owner)
+        ps = beside(gs, params, treedef, owner) if needs_params else {}
         return cls(owner, updates, treedef, leaves, gs, ps)
 
     @classmethod
     def of_params(cls, owner: str, params: Tree) -> "Leaves":
         """Parameters; an error if a leaf is not floating point."""
-        return cls.of_updates(owner, params, None)
+        return cls.of_updates(owner, params, None, needs_params=False)
 
     @functools.cached_property
     def axes(self) -> dict[int, Axes]:
@@ -52,6 +55,8 @@ class Leaves:
         """The dtype of scalars that all arrays share."""
         return scalar_dtype(self.gs)
 
-    def unflatten(self, arrays: dict[int, Any]) -> Tree:
-        """The tree with other arrays in the place of its own."""
-        return self.treedef.unflatten([arrays.get(i, x) for i, x in enumerate(self.all)])
+    def updated(self, results: dict[int, Result]) -> Tree:
+        """The tree of the updates that a rule gave."""
+        return self.treedef.unflatten(
+            [results[i].update if i in results else x for i, x in enumerate(self.all)]
+        )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from gradx.core.transformation import HINT, check_state
 from gradx.core.tree import aligned
 from gradx.engine.layers import started
 from gradx.engine.leaves import Leaves
-from gradx.engine.rule import Slots
+from gradx.engine.rule import Result, Slots
 from gradx.numerics.arrays import increment
 
 __all__ = ["CorrectedState", "ScheduledState"]
@@ -35,16 +35,29 @@ class CorrectedState(NamedTuple):
     inner_state: Any
 
 
+Weights: TypeAlias = dict[str, jax.Array]
+Starts: TypeAlias = dict[str, Callable[[Any], Any]]  # of each slot, from its parameter
+
+
 class Parts(NamedTuple):
     """A state taken apart: each slot is a list in the order of the leaves."""
 
     count: Any  # None if steps are not counted
-    weights: dict[str, jax.Array]
+    weights: Weights
     slots: dict[str, list]
+    empty: Any = EmptyState()  # the state, where there is nothing to keep
 
     def at(self, i: int) -> Slots:
         """The slots of one leaf."""
         return {k: column[i] for k, column in self.slots.items()}
+
+    def after(self, weights: Weights, results: dict[int, Result]) -> "Parts":
+        """The parts one step later; the slots of a missing leaf stay."""
+        slots = {k: list(column) for k, column in self.slots.items()}
+        for i, result in results.items():
+            for k, slot in result.slots.items():
+                slots[k][i] = slot
+        return Parts(None if self.count is None else increment(self.count), weights, slots, self.empty)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +66,8 @@ class StateLayout:
 
     owner: str
     State: Any
-    fields: tuple[str, ...]  # of `State`, by the names that a rule has for them
-    starts: dict[str, Callable]  # of each slot
+    fields: list[str]  # of `State`, by the names that a rule has for them
+    starts: Starts
     scheduled: bool  # steps are counted, and `State` has no field for it
     weighted: list[str]
 
@@ -76,19 +89,21 @@ class StateLayout:
                 slot = started(start, p, leaves.axes.get(i))
                 slots[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, slot)
         weights = {k: jnp.zeros((), leaves.scalar_dtype) for k in self.weighted}
-        return self.pack(Parts(jnp.zeros((), jnp.int32), weights, slots), leaves.treedef)
+        return self.pack(Parts(jnp.zeros((), jnp.int32), weights, slots), leaves)
 
-    def pack(self, parts: Parts, treedef: Any) -> Any:
+    def pack(self, parts: Parts, leaves: Leaves) -> Any:
         """The state of these parts."""
-        trees = {k: treedef.unflatten(column) for k, column in parts.slots.items()}
+        if self.is_stateless:
+            return parts.empty
+        trees = {k: leaves.treedef.unflatten(column) for k, column in parts.slots.items()}
         state = self.State(*(parts.count if k == "count" else trees[k] for k in self.fields))
         state = ScheduledState(parts.count, state) if self.scheduled else state
         return CorrectedState(parts.weights, state) if parts.weights else state
 
-    def unpack(self, state: Any, treedef: Any) -> Parts:
+    def unpack(self, state: Any, leaves: Leaves) -> Parts:
         """The parts of a state; raises TypeError or ValueError if it is not one for these parameters."""
         if self.is_stateless and (state is None or state == ()):
-            return Parts(None, {}, {})
+            return Parts(None, {}, {}, state)
         weights, count = {}, None
         if self.weighted and (isinstance(state, CorrectedState) or not self.counts):
             check_state(self.owner, CorrectedState, state)
@@ -99,13 +114,5 @@ class StateLayout:
         check_state(self.owner, self.State, state)
         trees = dict(zip(self.fields, state, strict=True))
         names = {k: ("the updates", f"the state's {k}") for k in self.starts}
-        slots = {k: aligned(treedef, trees[k], names[k], HINT) for k in self.starts}
+        slots = {k: aligned(leaves.treedef, trees[k], names[k], HINT) for k in self.starts}
         return Parts(trees.get("count", count), weights, slots)
-
-    def after(self, parts: Parts, weights: dict[str, jax.Array], new: dict[int, Slots]) -> Parts:
-        """The parts one step later, with the new slots of the leaves that are there."""
-        columns = {k: list(column) for k, column in parts.slots.items()}
-        for i, slots in new.items():
-            for k, slot in slots.items():
-                columns[k][i] = slot
-        return Parts(None if parts.count is None else increment(parts.count), weights, columns)

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from optax import ScalarOrSchedule
 
@@ -14,12 +13,11 @@ from gradx.core.hyperparameters import as_scalar, parameters_of, pick, resolve, 
 from gradx.core.ranges import check
 from gradx.engine.leaves import Leaves
 from gradx.engine.rule import Scalars
+from gradx.engine.state_layout import Weights
 from gradx.numerics.arrays import increment
 from gradx.numerics.moving_average import correction, lerp
 
 __all__ = []  # internal: the engine's
-
-Weights = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
