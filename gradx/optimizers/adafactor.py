@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from optax import FactoredState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, at
-from gradx.core.ranges import check, one_of
+from gradx.core.ranges import DECAY, FINITE, check, declare_ranges, one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -24,6 +25,11 @@ from gradx.transforms.scale import scale, scale_by_learning_rate
 from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
+
+declare_ranges(epsilon=FINITE, floor=FINITE)
+declare_ranges("scale_by_factored_rms", decay_rate=FINITE)
+declare_ranges("adafactor", momentum=DECAY)
+declare_squares("v_row", "v_col", "v", of=FactoredState)
 
 
 zero_squares = zero_slot(real=True)

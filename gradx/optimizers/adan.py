@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from optax import ScaleByAdanState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
@@ -16,6 +17,8 @@ from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["ScaleByAdanState", "adan", "scale_by_adan"]
+
+declare_squares("n", of=ScaleByAdanState)
 
 
 @factory

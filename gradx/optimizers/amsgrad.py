@@ -5,6 +5,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from optax import ScaleByAmsgradState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
@@ -17,6 +18,8 @@ from gradx.numerics.moving_average import lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleByAmsgradState", "amsgrad", "scale_by_amsgrad"]
+
+declare_squares("nu_max")
 
 
 @factory

@@ -5,13 +5,16 @@ import jax.numpy as jnp
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, at
-from gradx.core.ranges import check, check_number
+from gradx.core.ranges import BOUND, FINITE, check, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.weight_decay import add_decayed_weights
 from gradx.wrappers.averages import average_params
 
 __all__ = ["asgd"]
+
+declare_ranges(lambd=FINITE, t0=BOUND)
+declare_ranges("asgd", alpha=FINITE)
 
 
 @factory

@@ -5,7 +5,7 @@ from typing import Literal
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, is_zero
-from gradx.core.ranges import check, one_of
+from gradx.core.ranges import BOUND, check, declare_ranges, one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.optimizers.adam import scale_by_adam
 from gradx.selection.masking import Mask, masked
@@ -15,6 +15,8 @@ from gradx.transforms.trust_ratio import scale_by_trust_ratio
 from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["lamb"]
+
+declare_ranges(max_grad_norm=BOUND)
 
 
 @factory

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 from optax import ScaleByLBFGSState
 
+from gradx.codecs.exact import declare_exact
 from gradx.core.chain import chain, identity
 from gradx.core.factory import factory
 from gradx.core.foreign import widened
 from gradx.core.hyperparameters import ScalarOrSchedule, cast
-from gradx.core.ranges import check_number, positive_integer
+from gradx.core.ranges import DECAY, check_number, declare_ranges, positive_integer
 from gradx.core.transformation import HINT, GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten
 from gradx.engine.leaf_checks import Place, beside, present, stored
@@ -23,6 +24,9 @@ from gradx.transforms.linesearch import scale_by_zoom_linesearch
 from gradx.transforms.scale import scale, scale_by_learning_rate
 
 __all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
+
+declare_ranges(min_curvature=DECAY)
+declare_exact("params", "updates", of=ScaleByLBFGSState)
 
 OWNER = "scale_by_lbfgs"
 ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")

@@ -9,7 +9,7 @@ from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.foreign import state_of
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check
+from gradx.core.ranges import FINITE, check, declare_ranges
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.engine.leafwise import leafwise
 from gradx.engine.state_layout import ScheduledState
@@ -22,6 +22,8 @@ __all__ = [
     "optimistic_gradient_descent",
     "scale_by_optimistic_gradient",
 ]
+
+declare_ranges(optimism=FINITE)
 
 
 class PreviousState(NamedTuple):

@@ -9,6 +9,7 @@ from optax import ScaleByAdamState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, varies
+from gradx.core.ranges import BOUND, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -17,6 +18,8 @@ from gradx.numerics.moving_average import correction_ahead, lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["radam", "scale_by_radam"]
+
+declare_ranges(threshold=BOUND)
 
 
 @factory

@@ -9,7 +9,7 @@ from gradx.core.chain import chain, identity
 from gradx.core.factory import factory
 from gradx.core.foreign import state_of
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check, check_number
+from gradx.core.ranges import DECAY, FINITE, check, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import full_slot
@@ -19,6 +19,10 @@ from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleByRStdDevState", "ScaleByRmsState", "rmsprop", "scale_by_rms", "scale_by_stddev"]
+
+declare_ranges(initial_scale=FINITE)
+declare_ranges("scale_by_rms", decay=DECAY)
+declare_ranges("scale_by_stddev", decay=DECAY)
 
 
 @factory

@@ -5,16 +5,20 @@ from typing import Any
 import jax.numpy as jnp
 from optax import ScaleByRpropState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check
+from gradx.core.ranges import BOUND, FINITE, FRACTION, GROWTH, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import full_slot
 from gradx.transforms.scale import scale
 
 __all__ = ["ScaleByRpropState", "rprop", "scale_by_rprop"]
+
+declare_ranges(eta_minus=FRACTION, eta_plus=GROWTH, min_step_size=FINITE, max_step_size=BOUND)
+declare_squares("step_sizes")  # never below 0 either
 
 
 @factory

@@ -5,12 +5,14 @@ from typing import Any
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check
+from gradx.core.ranges import DECAY, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.transforms.momentum import ema
 from gradx.transforms.scale import scale_by_learning_rate, scale_by_sign
 
 __all__ = ["sign_sgd", "signum"]
+
+declare_ranges("signum", beta=DECAY)
 
 
 @factory

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from optax import ScaleBySM3State
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check
+from gradx.core.ranges import DECAY, FRACTION, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -18,6 +19,10 @@ from gradx.numerics.moving_average import lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleBySM3State", "scale_by_sm3", "sm3"]
+
+declare_ranges("scale_by_sm3", b2=FRACTION)  # 1 sums, as Adagrad does
+declare_ranges("sm3", momentum=DECAY)
+declare_squares("mu", of=ScaleBySM3State)  # `nu` is the momentum there
 
 
 @factory

@@ -7,7 +7,7 @@ from optax import ScaleByAdamState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check_number
+from gradx.core.ranges import FINITE, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import full_slot
@@ -16,6 +16,8 @@ from gradx.numerics.moving_average import lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["scale_by_yogi", "yogi"]
+
+declare_ranges(initial_accumulator_value=FINITE)
 
 
 @factory

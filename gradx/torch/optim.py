@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, at, combined, is_zero
-from gradx.core.ranges import check, check_number
+from gradx.core.ranges import FINITE, check, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.optimizers.adadelta import scale_by_adadelta
 from gradx.optimizers.adafactor import adafactor
@@ -44,6 +44,8 @@ __all__ = [
     "RMSprop",
     "Rprop",
 ]
+
+declare_ranges(lr=FINITE, lr_decay=FINITE)
 
 Betas = tuple[ScalarOrSchedule, ScalarOrSchedule]
 

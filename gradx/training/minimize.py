@@ -12,12 +12,15 @@ from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core.apply import apply_updates
 from gradx.core.foreign import linked, widened
-from gradx.core.ranges import check_number
+from gradx.core.ranges import FINITE, Range, check_number, declare_ranges
 from gradx.core.tree import Tree
 from gradx.engine.leafwise import scalar_dtype
 from gradx.optimizers.lbfgs import lbfgs
 
 __all__ = ["Minimum", "Status", "minimize"]
+
+STEPS = Range(lambda x: 0 <= x < 2**31, "at least 0 and below 2**31")
+declare_ranges(tol=FINITE, max_steps=STEPS)
 
 
 class Status(enum.IntEnum):

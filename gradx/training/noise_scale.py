@@ -7,10 +7,12 @@ import jax.numpy as jnp
 
 from gradx.core.factory import Made, factory
 from gradx.core.foreign import widened
-from gradx.core.ranges import check_number
+from gradx.core.ranges import DECAY, check_number, declare_ranges
 from gradx.core.tree import Tree, norm_of
 
 __all__ = ["GradientNoiseScale", "NoiseScaleState", "gradient_noise_scale"]
+
+declare_ranges("gradient_noise_scale", decay=DECAY)
 
 
 class NoiseScaleState(NamedTuple):

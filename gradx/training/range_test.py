@@ -15,12 +15,15 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from gradx.core.apply import apply_updates
 from gradx.core.foreign import linked
 from gradx.core.hyperparameters import varying
-from gradx.core.ranges import check_number, positive_integer
+from gradx.core.ranges import DECAY, FINITE, POSITIVE, Range, check_number, declare_ranges, positive_integer
 from gradx.core.tree import Tree
 from gradx.numerics.moving_average import lerp
 from gradx.training.rates import of_rate, with_hyperparams
 
 __all__ = ["RangeTest", "lr_range_test"]
+
+DIVERGENCE = Range(lambda x: x > 1, "more than 1")
+declare_ranges(min_lr=POSITIVE, max_lr=FINITE, smoothing=DECAY, divergence=DIVERGENCE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -7,6 +7,7 @@ from optax import EmptyState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import BOUND, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import norm_of
 from gradx.engine.leafwise import leafwise
@@ -15,6 +16,8 @@ from gradx.numerics.device_axes import AxisName, axis_names, check_bound, device
 from gradx.numerics.norms import norm, safe_sqrt, shrink
 
 __all__ = ["adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
+
+declare_ranges(max_delta=BOUND, threshold=BOUND, max_norm=BOUND, clipping=BOUND)
 
 
 @factory

@@ -9,7 +9,7 @@ from optax import EmptyState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, combined, varies
-from gradx.core.ranges import check, check_number, one_of
+from gradx.core.ranges import POSITIVE, check, check_number, declare_ranges, one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.selection.masking import Mask, masked
@@ -17,6 +17,8 @@ from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["descend"]
+
+declare_ranges("descend", max_learning_rate=POSITIVE)
 
 
 @factory

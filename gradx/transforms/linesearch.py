@@ -11,7 +11,16 @@ from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core.factory import factory
 from gradx.core.foreign import linked, widened
-from gradx.core.ranges import check_number, one_of, positive_integer
+from gradx.core.ranges import (
+    BOUND,
+    FINITE,
+    GROWTH,
+    INSIDE,
+    check_number,
+    declare_ranges,
+    one_of,
+    positive_integer,
+)
 from gradx.core.transformation import GradientTransformation
 
 __all__ = [
@@ -20,6 +29,10 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_zoom_linesearch",
 ]
+
+declare_ranges(max_learning_rate=BOUND, tol=FINITE, atol=FINITE, rtol=FINITE)
+declare_ranges(slope_rtol=INSIDE, curv_rtol=INSIDE, approx_dec_rtol=FINITE)
+declare_ranges(increase_factor=GROWTH, decrease_factor=INSIDE, stepsize_precision=FINITE)
 
 
 @factory

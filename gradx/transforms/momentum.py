@@ -6,12 +6,15 @@ from optax import EmaState, TraceState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import DECAY, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.moving_average import lerp
 
 __all__ = ["EmaState", "TraceState", "ema", "trace"]
+
+declare_ranges("ema", decay=DECAY)
 
 
 @factory

@@ -10,7 +10,7 @@ from optax import AddNoiseState
 from gradx.core.factory import factory
 from gradx.core.foreign import widened
 from gradx.core.hyperparameters import ScalarOrSchedule, resolve
-from gradx.core.ranges import check
+from gradx.core.ranges import FINITE, check, declare_ranges
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import flatten
 from gradx.engine.leaf_checks import present
@@ -18,6 +18,8 @@ from gradx.numerics.arrays import increment
 from gradx.numerics.dtypes import real_dtype
 
 __all__ = ["AddNoiseState", "add_noise"]
+
+declare_ranges(eta=FINITE)
 
 
 @factory

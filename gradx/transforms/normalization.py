@@ -5,6 +5,7 @@ from optax import EmptyState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import FINITE, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import norm_of
 from gradx.engine.leafwise import leafwise
@@ -13,6 +14,8 @@ from gradx.numerics.device_axes import AxisName, axis_names, check_bound, device
 from gradx.numerics.norms import norm, resize
 
 __all__ = ["normalize_by_update_norm", "scale_by_param_block_norm", "scale_by_param_block_rms"]
+
+declare_ranges(min_scale=FINITE)
 
 
 @factory

@@ -5,6 +5,7 @@ from optax import EmptyState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import FINITE, declare_ranges
 from gradx.core.reports import report
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
@@ -12,6 +13,8 @@ from gradx.numerics.device_axes import AxisName, axis_names, check_bound
 from gradx.numerics.norms import norms
 
 __all__ = ["scale_by_trust_ratio"]
+
+declare_ranges(min_norm=FINITE, trust_coefficient=FINITE, summed_decay=FINITE)
 
 
 @factory
