@@ -137,7 +137,7 @@ def Adam(
 ) -> GradientTransformation:
     """keras.optimizers.Adam: epsilon joins √nu before its correction, the paper's "epsilon hat"."""
     if amsgrad:
-        direction = scale_by_amsgrad(beta_1, beta_2, epsilon, max_over="raw", eps_hat=True)
+        direction = scale_by_amsgrad(beta_1, beta_2, epsilon, variant="raw", eps_hat=True)
     else:
         direction = scale_by_adam(beta_1, beta_2, epsilon, eps_hat=True)
     tx = chain(direction, scale_by_learning_rate(learning_rate))

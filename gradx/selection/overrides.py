@@ -11,6 +11,7 @@ import optax
 from gradx.core.factory import Call, Made, factory, text
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import check
+from gradx.core.renaming import with_new_names
 from gradx.schedules.base import constant_schedule
 from gradx.schedules.combine import product_schedule
 
@@ -89,6 +90,7 @@ def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, 
             f"{owner}: {text(tx)} was not made by a factory of gradx, so its hyperparameters are not known: "
             "give a transformation in place of a dict, or decorate what made it with gradx.factory"
         )
+    changes = renewed(calls, changes)
     for name in changes:
         found = [text(call.function) for call in calls if name in hyperparameters(call)]
         if not found:
@@ -100,6 +102,15 @@ def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, 
                 "place of a dict"
             )
     return remade(tx, changes)
+
+
+def renewed(calls: list[Call], changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes, each by the new name of its hyperparameter."""
+    known = {name for call in calls for name in hyperparameters(call)}
+    for call in calls:
+        kept = {k: v for k, v in changes.items() if k in known}
+        changes = kept | with_new_names(call.function, {k: v for k, v in changes.items() if k not in known})
+    return changes
 
 
 def remade(value: Any, changes: dict[str, Any]) -> Any:

@@ -135,7 +135,7 @@ def Adam(
 ) -> GradientTransformation:
     """torch.optim.Adam: L2 decay unless decoupled; amsgrad takes the largest `nu` before its correction."""
     direction = (
-        scale_by_amsgrad(*pair("Adam", betas=betas), eps, max_over="raw")
+        scale_by_amsgrad(*pair("Adam", betas=betas), eps, variant="raw")
         if amsgrad
         else scale_by_adam(*pair("Adam", betas=betas), eps)
     )
