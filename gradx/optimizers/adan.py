@@ -89,7 +89,7 @@ def adan(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 5 to 10 times Adam's.
-      b1, b2, b3, eps, eps_root: as in `scale_by_adan`.
+      b1, b2, b3, eps, eps_root: as in `scale_by_adan`; eps_root=1e-8 by default.
       weight_decay: the share of each parameter added to its update, at least 0; 0.02 in the paper.
       mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
     """

@@ -45,7 +45,7 @@ def lamb(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-3 to 1e-2, with a warm-up.
-      b1, b2, eps, eps_root, bias_correction: as in `scale_by_adam`.
+      b1, b2, eps, eps_root, bias_correction: as in `scale_by_adam`; eps=1e-6 by default.
       weight_decay: the share of each parameter added to its update, at least 0; 0.01 in the paper.
       mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
       trust_ratio_mask: which parameters have the ratio (1 for the others), as in `masked`; None leaves it to

@@ -80,7 +80,7 @@ def novograd(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-3 to 1e-2.
-      b1, b2, eps, eps_root: as in `scale_by_novograd`.
+      b1, b2, eps, eps_root: as in `scale_by_novograd`; eps=1e-6 by default.
       weight_decay: the share of each parameter added to its momentum, at least 0; 1e-4 to 1e-3.
     """
     return chain(

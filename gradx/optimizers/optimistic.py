@@ -109,7 +109,7 @@ def optimistic_adam(
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
       optimism: the step size for the change, at least 0; None takes the learning rate.
-      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`; nesterov=True by default.
     """
     optimism = learning_rate if optimism is None else optimism
     check("optimistic_adam", learning_rate=learning_rate, optimism=optimism)
@@ -140,7 +140,7 @@ def optimistic_adam_v2(
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
       alpha, beta: as in `scale_by_optimistic_gradient`.
-      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`; nesterov=True by default.
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
