@@ -5,6 +5,7 @@ Where a default differs on purpose, the docstring names it: "as in `scale_by_ada
 
 import ast
 import inspect
+import pathlib
 import re
 
 import pytest
@@ -56,3 +57,25 @@ def test_a_copied_argument_is_as_its_source(name, argument, source, text):
         assert ours.default != theirs.default
     elif inspect.Parameter.empty not in (ours.default, theirs.default):
         assert ours.default == theirs.default
+
+
+def owners():
+    """Each text that a function of gradx hands to a check as its own name: (file, function, text)."""
+    checks = {"check", "check_number", "check_schedule", "one_of", "positive_integer", "at_least"}
+    for path in sorted(pathlib.Path(gx.__file__).parent.rglob("*.py")):
+        for f in ast.parse(path.read_text()).body:
+            for node in ast.walk(f) if isinstance(f, ast.FunctionDef) else []:
+                found = None
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in checks:
+                    found = node.args[0]
+                elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "owner":
+                    found = node.value
+                if isinstance(found, ast.Constant):
+                    yield path.name, f.name, found.value
+
+
+def test_an_error_names_the_function_that_was_called():
+    """A factory that is renamed, or made by copying another, does not speak in another's name."""
+    found = list(owners())
+    assert len(found) > 70
+    assert [x for x in found if x[1] != x[2]] == [("keras.py", "dressed", "gradx.keras")]

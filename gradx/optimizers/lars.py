@@ -58,12 +58,13 @@ def lars(
         "paper" (which spares nothing by itself) and "mlperf" (the reference of its ResNet); it decays in
         "nvidia" (FusedLARS of apex).
     """
-    check("lars", momentum=momentum, weight_decay=weight_decay)
-    one_of("lars", ("optax", "paper", "mlperf", "nvidia"), variant=variant)
+    owner = "lars"
+    check(owner, momentum=momentum, weight_decay=weight_decay)
+    one_of(owner, ("optax", "paper", "mlperf", "nvidia"), variant=variant)
     summed = variant != "optax"
     if summed and weight_decay_mask is not True:
         raise ValueError(
-            f"lars: variant={variant!r} holds the decay in the ratio, so one mask serves both: "
+            f"{owner}: variant={variant!r} holds the decay in the ratio, so one mask serves both: "
             "give it as trust_ratio_mask and leave weight_decay_mask at True"
         )
     adapts = True if trust_ratio_mask is None else trust_ratio_mask

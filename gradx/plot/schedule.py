@@ -44,11 +44,12 @@ def plot_schedule(
     >>> gradx.plot.plot_schedule(warm, gradx.cosine_decay_schedule(0.1, run.steps), steps=run).get_xlabel()
     'epoch'
     """
+    owner = "plot_schedule"
     count = steps.steps if isinstance(steps, Run) else steps
     epoch = steps.steps_per_epoch if isinstance(steps, Run) else None
-    positive_integer("plot_schedule", steps=count)
-    names = labels_of("plot_schedule", "schedule", schedules, labels)
-    are_schedules("plot_schedule", [s for s in schedules if not isinstance(s, Cycle)])
+    positive_integer(owner, steps=count)
+    names = labels_of(owner, "schedule", schedules, labels)
+    are_schedules(owner, [s for s in schedules if not isinstance(s, Cycle)])
     drawn: list[tuple[Callable, str, bool]] = []  # the schedule, its label, whether it is a momentum
     for schedule, name in zip(schedules, names, strict=True):
         if isinstance(schedule, Cycle):
@@ -57,7 +58,7 @@ def plot_schedule(
         else:
             drawn.append((schedule, name, False))
     for schedule, name, _ in drawn:
-        check_schedule("plot_schedule", name, schedule)
+        check_schedule(owner, name, schedule)
     curves = [values(schedule, count) for schedule, *_ in drawn]
     is_new = ax is None
     ax = new_axes() if ax is None else ax

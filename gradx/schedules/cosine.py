@@ -96,10 +96,11 @@ def cosine_restarts_schedule(
       m_mult: each cycle starts at that many times the value of the one before, at least 0.
       end_value: the value towards which each cycle falls.
     """
-    at_least("cosine_restarts_schedule", 1, decay_steps=decay_steps, t_mult=t_mult)
-    at_least("cosine_restarts_schedule", 0, m_mult=m_mult)
+    owner = "cosine_restarts_schedule"
+    at_least(owner, 1, decay_steps=decay_steps, t_mult=t_mult)
+    at_least(owner, 0, m_mult=m_mult)
     if t_mult != int(t_mult):
-        raise ValueError(f"cosine_restarts_schedule: t_mult must be an integer, got {t_mult}")
+        raise ValueError(f"{owner}: t_mult must be an integer, got {t_mult}")
 
     def value(count):
         if t_mult == 1:

@@ -161,12 +161,13 @@ def cyclic_schedule(
         that gives the height.
       gamma: of "exp_range", more than 0.
     """
+    owner = "cyclic_schedule"
     down = step_size_up if step_size_down is None else step_size_down
-    at_least("cyclic_schedule", 1, step_size_up=step_size_up, step_size_down=down)
+    at_least(owner, 1, step_size_up=step_size_up, step_size_down=down)
     if not callable(mode):
-        one_of("cyclic_schedule", HEIGHTS, mode=mode)
+        one_of(owner, HEIGHTS, mode=mode)
     if not gamma > 0:
-        raise ValueError(f"cyclic_schedule: gamma must be more than 0, got {gamma}")
+        raise ValueError(f"{owner}: gamma must be more than 0, got {gamma}")
     total = step_size_up + down
 
     def value(count):

@@ -120,9 +120,10 @@ def wsd_schedule(
       end_value: the value after the decay.
       shape: of the fall, "linear", "cosine" or "1-sqrt", the best of the three in Hägele et al. 2024.
     """
-    at_least("wsd_schedule", 0, warmup_steps=warmup_steps, stable_steps=stable_steps)
-    at_least("wsd_schedule", 1, decay_steps=decay_steps)
-    one_of("wsd_schedule", SHAPES, shape=shape)
+    owner = "wsd_schedule"
+    at_least(owner, 0, warmup_steps=warmup_steps, stable_steps=stable_steps)
+    at_least(owner, 1, decay_steps=decay_steps)
+    one_of(owner, SHAPES, shape=shape)
 
     def after(count):
         fall = SHAPES[shape](left(count, stable_steps, stable_steps + decay_steps))

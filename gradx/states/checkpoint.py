@@ -62,12 +62,13 @@ def save_checkpoint(
     >>> found.step, found.params["w"].tolist(), int(found.state[0].count)
     (7, [1.0, 1.0], 0)
     """
-    ocp, folder = orbax("save_checkpoint"), pathlib.Path(path).absolute()
+    owner = "save_checkpoint"
+    ocp, folder = orbax(owner), pathlib.Path(path).absolute()
     for name, value, least in [("step", step, 0), ("keep", 1 if keep is None else keep, 1)]:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"save_checkpoint: {name} must be an integer of at least {least}, got {value!r}")
+            raise ValueError(f"{owner}: {name} must be an integer of at least {least}, got {value!r}")
     if of_first(step if step in steps(folder) else None) is not None:
-        raise ValueError(f"save_checkpoint: there is a checkpoint of step {step} in {folder}")
+        raise ValueError(f"{owner}: there is a checkpoint of step {step} in {folder}")
     arrays = {name: array_of(name, x) for name, x in named(params, state, extra).items()}
     written = without_local({name: raw(x) for name, x in arrays.items() if x.size})
     first = jax.process_index() == 0
@@ -127,17 +128,18 @@ def restore_checkpoint(
     FileNotFoundError if there is no checkpoint, ValueError, with the names of what is missing, left over, or
     of another shape or dtype, for a checkpoint of something else.
     """
-    ocp, folder = orbax("restore_checkpoint"), pathlib.Path(path).absolute()
+    owner = "restore_checkpoint"
+    ocp, folder = orbax(owner), pathlib.Path(path).absolute()
     linked("tx of restore_checkpoint", tx)  # raises if it is none
     known = steps(folder)
     which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
     step = max(known, default=None) if step is None else step
     step = of_first(step if step in known else None)
     if step is None:
-        raise FileNotFoundError(f"restore_checkpoint: {which} in {folder}; there are those of {known}")
-    check_seen("restore_checkpoint", folder / str(step))
+        raise FileNotFoundError(f"{owner}: {which} in {folder}; there are those of {known}")
+    check_seen(owner, folder / str(step))
     if not (folder / str(step) / "manifest").exists():
-        raise ValueError(f"restore_checkpoint: {folder / str(step)} was not made by save_checkpoint")
+        raise ValueError(f"{owner}: {folder / str(step)} was not made by save_checkpoint")
     state = abstract_state(tx, params, state_sharding)
     likes = named(params, state, extra)
     asked = manifest_of(likes, params, state)

@@ -100,19 +100,20 @@ def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
     Raises KeyError and ValueError as `get_slot` does, ValueError for another structure or shape, TypeError
     for what the dtype cannot hold.
     """
-    found, chosen = choose("set_slot", state, params, name)
+    owner = "set_slot"
+    found, chosen = choose(owner, state, params, name)
     arrays = [e.array for e in found]
     if found[chosen[0]].i is None:
-        arrays[chosen[0]] = stored(f"set_slot: {name}", value, arrays[chosen[0]])
+        arrays[chosen[0]] = stored(f"{owner}: {name}", value, arrays[chosen[0]])
         return with_arrays(state, arrays)
     values = aligned(flatten(params)[1], value, ("the parameters", f"the value for {name}"))
     at = {found[k].i: k for k in chosen}
     for i, (x, path) in enumerate(zip(values, slash_paths(params), strict=True)):
         if is_missing(x) == (i in at):
             what = "has no value" if i in at else "has a value, and no such slot"
-            raise ValueError(f"set_slot: {name}, at {path}, {what}")
+            raise ValueError(f"{owner}: {name}, at {path}, {what}")
         if i in at:
-            arrays[at[i]] = stored(f"set_slot: {name}, at {path},", x, arrays[at[i]])
+            arrays[at[i]] = stored(f"{owner}: {name}, at {path},", x, arrays[at[i]])
     return with_arrays(state, arrays)
 
 
@@ -147,24 +148,25 @@ def reset(
     >>> [array.tolist() for _, _, array in gradx.slots(state, params)]
     [[1.0, 1.0], [0.0, 0.0]]
     """
+    owner = "reset"
     if where is None and names is None:
-        raise TypeError("reset: say what, by where or names; all of it is tx.init(params)")
-    old, new = (unpacked("reset", tx, s, params) for s in (state, tx.init(params)))
+        raise TypeError(f"{owner}: say what, by where or names; all of it is tx.init(params)")
+    old, new = (unpacked(owner, tx, s, params) for s in (state, tx.init(params)))
     aligned(jax.tree.structure(new), old, ("the state that init makes", "the one given"))  # raises if not
     found, fresh = (entries(s, params, whole=True) for s in (old, new))
     chosen = set(range(len(found)))
     if names is not None:
         wanted = [names] if isinstance(names, str) else names
-        chosen = {k for name in wanted for k in choose("reset", old, params, name)[1]}
+        chosen = {k for name in wanted for k in choose(owner, old, params, name)[1]}
     if where is not None:
         paths, ps = slash_paths(params), flatten(params)[0]
         matches = where if callable(where) else lambda path, p: re.search(where, path)
         kept = {i for i, p in enumerate(ps) if not is_missing(p) and matches(paths[i], p)}
         if not kept:
-            raise ValueError(f"reset: where={where!r} matches none of the parameters {paths}")
+            raise ValueError(f"{owner}: where={where!r} matches none of the parameters {paths}")
         chosen = {k for k in chosen if found[k].i in kept}
     if not chosen:
-        raise ValueError(f"reset: no slot is named {names!r} where {where!r} matches")
+        raise ValueError(f"{owner}: no slot is named {names!r} where {where!r} matches")
     arrays = [(fresh if k in chosen else found)[k].array for k in range(len(found))]
     return repacked(tx, with_arrays(old, arrays), params)
 

@@ -62,14 +62,13 @@ def accumulate_gradients(
     >>> float(value), float(grads)
     (17.5, -7.0)
     """
+    owner = "accumulate_gradients"
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if any(i < 0 or i == 1 for i in positions):
-        raise ValueError(
-            f"accumulate_gradients: argnums must be at least 0 and not 1, the batch, got {argnums}"
-        )
+        raise ValueError(f"{owner}: argnums must be at least 0 and not 1, the batch, got {argnums}")
     graded = jax.value_and_grad(loss_fn, argnums, has_aux)
     mean = accumulator(dtype)
-    axes = axis_names("accumulate_gradients", axis_name)
+    axes = axis_names(owner, axis_name)
 
     def run(params: Any, batches: Any, *args: Any, **kwargs: Any) -> tuple:
         same_length(batches)
@@ -81,7 +80,7 @@ def accumulate_gradients(
                 out, grads = graded(*(given | chosen | {1: batch}).values(), **kwargs)
                 w = jnp.ones_like(before)
                 if weight is not None:
-                    w = scalar("accumulate_gradients", "weight", weight(batch), w.dtype)
+                    w = scalar(owner, "weight", weight(batch), w.dtype)
                 both, shares = added(w, before)
                 _, so_far = mean.update(grads, so_far, **shares)
                 squared = norm_of(widened(jax.tree.leaves(grads))) ** 2 if squared_norms else None
@@ -147,11 +146,12 @@ def micro_batches(batch: Tree, count: int) -> Tree:
     >>> gradx.micro_batches(jnp.arange(6), 2).tolist()
     [[0, 2, 4], [1, 3, 5]]
     """
-    positive_integer("micro_batches", count=count)
-    rows = same_length(batch, "micro_batches")
+    owner = "micro_batches"
+    positive_integer(owner, count=count)
+    rows = same_length(batch, owner)
     if rows % count:
         raise ValueError(
-            f"micro_batches: {rows} rows cannot be divided into {count} micro-batches; pad them to "
+            f"{owner}: {rows} rows cannot be divided into {count} micro-batches; pad them to "
             f"{rows + -rows % count}, with a mask that tells the loss and the weight which are real"
         )
     return jax.tree.map(lambda x: x.reshape(rows // count, count, *x.shape[1:]).swapaxes(0, 1), batch)

@@ -100,12 +100,13 @@ def minimize(
     >>> bool(jnp.allclose(found.x, 3.0)), found.message[:9]
     (True, 'converged')
     """
+    owner = "minimize"
     if not isinstance(args, tuple):
-        raise TypeError(f"minimize: args must be a tuple, got {type(args).__name__}: write (args,)")
-    check_number("minimize", tol=tol, max_steps=max_steps)
+        raise TypeError(f"{owner}: args must be a tuple, got {type(args).__name__}: write (args,)")
+    check_number(owner, tol=tol, max_steps=max_steps)
     x0 = jax.tree.map(as_real, x0)
     if not jax.tree.leaves(x0):
-        raise ValueError("minimize: x0 holds no arrays")
+        raise ValueError(f"{owner}: x0 holds no arrays")
     tx = lbfgs() if tx is None else tx
     return run(fun, tx, x0, args, jnp.asarray(tol, float), jnp.asarray(max_steps, jnp.int32))
 

@@ -47,17 +47,18 @@ def average_gradients(axis_name: AxisName, *, weight: str | None = None) -> Grad
     >>> print(jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())(jnp.zeros(()), x))
     2.0
     """
-    axes = axis_names("average_gradients", axis_name)
+    owner = "average_gradients"
+    axes = axis_names(owner, axis_name)
     if not axes:
-        raise TypeError("average_gradients: axis_name must be the name of an axis, got None")
+        raise TypeError(f"{owner}: axis_name must be the name of an axis, got None")
     if not isinstance(weight, str | None):
-        raise TypeError(f"average_gradients: weight names an argument of update, got {weight!r}")
+        raise TypeError(f"{owner}: weight names an argument of update, got {weight!r}")
     mean = device_mean(axes)
 
     def update(updates, state, params=None, **extra):
-        check_local("average_gradients", updates, axes)
+        check_local(owner, updates, axes)
         dtype = scalar_dtype(dict(enumerate(jax.tree.leaves(updates))))
-        w = argument("average_gradients", weight, extra, dtype) if weight else 1.0
+        w = argument(owner, weight, extra, dtype) if weight else 1.0
         return mean.update(updates, state, weight=w)
 
     return GradientTransformation(mean.init, update)

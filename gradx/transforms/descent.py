@@ -54,14 +54,15 @@ def descend(
 
     Raises ValueError for an unknown mode or order, for L2 with an order, and if the peak is missing.
     """
-    check("descend", learning_rate=learning_rate, weight_decay=weight_decay)
-    one_of("descend", ("decoupled", "l2", "independent", "corrected"), decay_mode=decay_mode)
-    one_of("descend", ("simultaneous", "before", "after"), decay_order=decay_order)
+    owner = "descend"
+    check(owner, learning_rate=learning_rate, weight_decay=weight_decay)
+    one_of(owner, ("decoupled", "l2", "independent", "corrected"), decay_mode=decay_mode)
+    one_of(owner, ("simultaneous", "before", "after"), decay_order=decay_order)
     if max_learning_rate is not None:
-        check_number("descend", max_learning_rate=max_learning_rate)
+        check_number(owner, max_learning_rate=max_learning_rate)
     if decay_mode == "l2":
         if decay_order == "after":
-            raise ValueError("descend: L2 is part of the gradient, and cannot come after the step")
+            raise ValueError(f"{owner}: L2 is part of the gradient, and cannot come after the step")
         return chain(
             add_decayed_weights(weight_decay, mask), direction, scale_by_learning_rate(learning_rate)
         )

@@ -46,17 +46,16 @@ def scale_by_trust_ratio(
     Where ‖p‖ or ‖g‖ is 0 or not finite, the ratio is 1, bounds or not. Norms are taken in float32 or better.
     Raises ValueError if `update` is called without parameters.
     """
+    owner = "scale_by_trust_ratio"
     bounds = (0.0, float("inf")) if phi_bounds is None else phi_bounds
     if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1]:
-        raise ValueError(
-            f"scale_by_trust_ratio: phi_bounds must be (low, high) with 0 <= low <= high, got {phi_bounds}"
-        )
+        raise ValueError(f"{owner}: phi_bounds must be (low, high) with 0 <= low <= high, got {phi_bounds}")
     low, high = bounds
     decayed = summed_decay is not None
-    axes = axis_names("scale_by_trust_ratio", axis_name)
+    axes = axis_names(owner, axis_name)
 
     def rule(g, p, min_norm, trust_coefficient, eps, summed_decay):
-        check_bound("scale_by_trust_ratio", axes)
+        check_bound(owner, axes)
         p_norm, g_norm = (jnp.maximum(x, min_norm) for x in norms(p, g, axes=axes))
         below = g_norm
         if decayed:
