@@ -1,7 +1,8 @@
 """Keras's optimizers by its names, arguments and defaults: a recipe ported gives its numbers.
 
-What Keras does around a rule is left out, and a TypeError if given: `use_ema` and what goes with it,
-`loss_scale_factor`, `gradient_accumulation_steps`, `name`. So are Ftrl, Muon and ScheduleFreeAdamW.
+Arguments for things that Keras does around a rule do not exist here, and raise TypeError: `use_ema` and
+its relatives, `loss_scale_factor`, `gradient_accumulation_steps`, `name`. Ftrl, Muon and
+ScheduleFreeAdamW are missing.
 
 >>> import gradx
 >>> gradx.keras.AdamW(learning_rate=1e-3, weight_decay=0.004, clipnorm=1.0)
@@ -224,7 +225,7 @@ def Lamb(
     kept = left_by_decay(learning_rate, weight_decay)
     tx = chain(
         scale_by_adam(beta_1, beta_2, epsilon),
-        scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves
+        scale_by_trust_ratio(trust_coefficient=kept),  # the norm of the parameters after the decay
         scale_by_learning_rate(learning_rate),
     )
     return dressed(tx, learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm)
@@ -245,9 +246,9 @@ def Adafactor(
 ) -> GradientTransformation:
     """keras.optimizers.Adafactor: every matrix is factored, and the rate is at most 1 / √t.
 
-    That bound holds whatever `relative_step` is, in Keras too.
+    The bound holds for either `relative_step`, in Keras too.
     """
-    kept = left_by_decay(learning_rate, weight_decay)  # and of that the size is taken
+    kept = left_by_decay(learning_rate, weight_decay)  # the size is that of the parameters after the decay
     direction = adafactor(
         learning_rate,
         min_dim_size_to_factor=0,
@@ -263,7 +264,7 @@ def Adafactor(
 
 
 def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
-    """The share of a parameter that is left when it has decayed."""
+    """The share of a parameter that the decay leaves."""
     if weight_decay is None:
         return 1.0
     return combined(lambda rate, decay: 1 - rate * decay, learning_rate, weight_decay)
@@ -277,7 +278,7 @@ def dressed(
     clipvalue: Maybe,
     global_clipnorm: Maybe,
 ) -> GradientTransformation:
-    """What Keras has around each rule: a clip before it, decoupled decay beside it."""
+    """A rule with Keras's surroundings: a clip before it, decoupled decay beside it."""
     clips = {clip_each: clipnorm, clip: clipvalue, clip_by_global_norm: global_clipnorm}
     given: dict[Any, Any] = {f: value for f, value in clips.items() if value is not None}
     if len(given) > 1:

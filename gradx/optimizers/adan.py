@@ -43,7 +43,7 @@ def scale_by_adan(
       eps_root: added under the square root, at least 0; more than 0 to differentiate through the update.
 
     The paper writes 1 - b for each of the three, and starts `m` and `n` at the first gradient; its authors'
-    code starts at 0 and corrects, as here.
+    code starts at 0 and corrects, like this one.
     """
 
     def scalars(t):

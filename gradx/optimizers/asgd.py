@@ -28,12 +28,12 @@ def asgd(
 
         rate = learning_rate / (1 + lambd * learning_rate * count) ** alpha
         u    = -rate * (g + lambd * p)
-        the state's `average` is the mean of the parameters after step t0 + 1, as torch counts
+        the state's `average` is the mean of the parameters after step t0 + 1, in torch's counting
 
     Arguments:
       learning_rate: the first step size, or a schedule of it; 0.01 to 1.
       lambd: the decay of the parameters and of the rate, at least 0.
-      alpha: the power with which the rate falls, at least 0; 0.75 in Bottou's.
+      alpha: the power with which the rate falls, at least 0; 0.75 in Bottou's paper.
       t0: steps before the averaging begins, at least 0; the default of 1e6 is torch's.
     """
     check("asgd", learning_rate=learning_rate, lambd=lambd, alpha=alpha)

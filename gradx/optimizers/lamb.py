@@ -52,8 +52,9 @@ def lamb(
         the variant, True is for all.
       phi_bounds: (low, high) for φ(x) = min(max(x, low), high); None for φ(x) = x.
       variant: whose rule it is. All arrays have the ratio in "paper" (and Optax) and in "nvlamb" (FusedLAMB
-        of apex with use_nvlamb); those of `mask` in "mlperf" (the reference of its BERT); those that decay
-        in "nvidia" (FusedLAMB as it is), so that without weight decay it is Adam.
+        of apex with use_nvlamb); in "mlperf" (the reference of its BERT) the arrays
+        of `mask` have it; in "nvidia" (FusedLAMB as it is) the arrays that decay, so without weight decay
+        it is Adam.
       max_grad_norm: the largest norm of all gradients together, at least 0; None for 1, and for no clipping
         in "paper".
     """

@@ -46,11 +46,11 @@ def lars(
       learning_rate: the step size, or a schedule of it; 0.1 to 30, with a warm-up.
       weight_decay: the share of each parameter added to its gradient, at least 0.
       weight_decay_mask: which parameters decay, as in `masked`, for variant="optax"; `"matrices_only"` spares
-        biases and normalization scales. The others go by `trust_ratio_mask`.
+        biases and normalization scales. In the other variants `trust_ratio_mask` says it.
       trust_coefficient: the share of its norm that an array moves at learning rate 1, at least 0.
       eps: added to the denominator, at least 0; MLPerf's reference has 1e-7.
       trust_ratio_mask: which parameters have the ratio (1 for the others), as in `masked`.
-      momentum: what is kept of the velocity at each step, between 0 and 1.
+      momentum: the share of the velocity that stays at each step, between 0 and 1.
       nesterov: look one step ahead.
       phi_bounds: bounds of ‖p‖ in the ratio, as in `scale_by_trust_ratio`.
       variant: whose rule it is. "optax" has the norm of the sum below; the others have the sum of norms, and

@@ -103,7 +103,7 @@ def scale_by_lbfgs(
         bound = jnp.maximum(cast(min_curvature, weights.dtype) * lengths, jnp.finfo(weights.dtype).tiny)
         keep = (count > 0) & (curvature > bound)
         newest = (count - 1) % memory_size
-        # What is not kept is stored as zeros: a NaN would come back, whatever its weight.
+        # A pair that is not kept is stored as zeros: a NaN would come back, whatever its weight.
         put = lambda memory, x: memory.at[newest].set(jnp.where(keep, x, 0.0).astype(memory.dtype))
         s_memory, y_memory = (
             {i: put(slots[k][i], x[i]) for i in gs} for k, x in zip(MEMORIES, (s, y), strict=True)
@@ -112,7 +112,7 @@ def scale_by_lbfgs(
         order = (count + jnp.arange(memory_size, dtype=count.dtype)) % memory_size  # oldest first
         start = 1.0
         if scale_init_precond:
-            # A branch, as XLA would copy a memory that is read and written outside of one.
+            # A branch, because outside of one XLA would copy a memory that is both read and written.
             from_memory = lambda: newest_scale(gs, y_memory, weights, order)
             start = jax.lax.cond(keep, lambda: curvature / y_squares, from_memory)
         us = two_loops(gs, s_memory, y_memory, weights, order, start)
@@ -132,7 +132,7 @@ def dot(a: dict, b: dict, dtype: Any) -> jax.Array:
 
 
 def newest_scale(gs: dict, y_memory: dict, weights: jax.Array, order: jax.Array) -> jax.Array:
-    """s·y / y·y of the newest pair with a weight; if none has, a first step of at most 1, as Optax has it."""
+    """s·y / y·y of the newest pair that has a weight; without one, Optax's first step of at most 1."""
     kept = weights[order] > 0
     newest = order[order.size - 1 - jnp.argmax(kept[::-1])]
     y = {i: memory[newest] for i, memory in y_memory.items()}

@@ -39,7 +39,7 @@ def scale_by_lion(
     Arguments:
       b1: weight of the mean against the gradient in the update, at least 0 and less than 1.
       b2: decay rate of the mean of the gradients, at least 0 and less than 1; None takes b1, and then
-        the rule is that of `signum`.
+        this is the rule of `signum`.
       mu_dtype: dtype of `mu`; by default the parameter's, at least float32.
       variant: "hard" is the sign; "smooth" is tanh(smooth_beta * x); "refined" keeps |x| < 1 as it is.
       smooth_beta: slope of "smooth".

@@ -64,7 +64,7 @@ def scale_by_nadam(
 
     def rule(g, mu, nu, b1, b2, eps, eps_root, of_mu, of_g, c2):
         mu = lerp(g, mu, b1)
-        # Dozat's algorithm 2 has a further factor b2 in nu, as no implementation of it has.
+        # Dozat's algorithm 2 has a further factor b2 in nu, which no implementation has.
         nu = lerp(abs_sq(g), nu, b2)
         return (of_mu * mu + of_g * g) / (jnp.sqrt(c2 * nu + eps_root) + eps), mu, nu
 

@@ -34,7 +34,7 @@ def scale_by_novograd(
         u  = mu
 
     Arguments:
-      b1: what is kept of the momentum at each step, at least 0 and less than 1.
+      b1: the share of the momentum that stays at each step, at least 0 and less than 1.
       b2: decay rate of the mean of the squared norms, at least 0 and less than 1.
       eps: added to the denominator, at least 0.
       eps_root: added under the square root, at least 0; more than 0 to differentiate through the update.

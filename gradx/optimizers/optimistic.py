@@ -27,7 +27,7 @@ declare_ranges(optimism=FINITE)
 
 
 class PreviousState(NamedTuple):
-    """What the engine keeps, with its count: the state as Optax has it says only whether that is 0."""
+    """The state that the engine keeps, with its count. Optax's state says only whether the count is 0."""
 
     previous_gradient: Any
 
@@ -42,8 +42,8 @@ def scale_by_optimistic_gradient(
         previous_gradient = g
 
     Arguments:
-      alpha: what the gradient is multiplied by, any number.
-      beta: what its change is multiplied by, any number; 0 is no optimism.
+      alpha: the factor of the gradient, any number.
+      beta: the factor of its change, any number; 0 is no optimism.
     """
 
     def scalars(t, alpha, beta):
@@ -101,7 +101,7 @@ def optimistic_adam(
     *,
     nesterov: bool = True,
 ) -> GradientTransformation:
-    """Optimistic Adam, with a step size of its own for the change; new code takes `optimistic_adam_v2`.
+    """Optimistic Adam, with a separate step size for the change; new code takes `optimistic_adam_v2`.
 
         d = scale_by_adam(g)
         u = -(learning_rate * d + optimism * (d - previous d))

@@ -45,7 +45,7 @@ def scale_by_radam(
       threshold: the least ρ at which the denominator is used, at least 4 (where r is 0); inf never
         uses it.
       nesterov: look one step ahead (Dozat 2016).
-      eps_before_correction: √(1 - b2ᵗ) / (√nu + eps) for the denominator, as torch has it.
+      eps_before_correction: u = r * m * √(1 - b2ᵗ) / (√nu + eps), torch's form.
     """
     steady = not varies(b2)
 
@@ -90,7 +90,7 @@ def sample_size(b2: Any, t: Any) -> Any:
     """ρ: how many gradients the average is worth after t steps.
 
     The paper's difference cancels at first: of 2,000, 6 are left, and r is off by a percent in float32.
-    With x = -log b2 and L(z) = coth z - 1/z it is t + L(x/2) - t L(tx/2), which does not; later, where
+    With x = -log b2 and L(z) = coth z - 1/z, the form t + L(x/2) - t L(tx/2) does not cancel. Later, where
     L comes near 1, the difference is the better form.
     """
     log = (lambda b: math.log(b) if b else -math.inf) if isinstance(b2, float) else jnp.log

@@ -124,7 +124,7 @@ def rmsprop(
       learning_rate: the step size, or a schedule of it; 1e-4 to 1e-2.
       decay, eps, initial_scale, eps_in_sqrt, bias_correction: as in `scale_by_rms`.
       centered: divide by the standard deviation, not by the root mean square.
-      momentum: what is kept of the velocity at each step, between 0 and 1; None keeps no velocity.
+      momentum: the share of the velocity that stays at each step, between 0 and 1; None keeps no velocity.
       nesterov: look one step ahead.
       rate_in_velocity: False multiplies the velocity by the learning rate, not the gradient in it;
         the same at a constant rate.

@@ -37,8 +37,8 @@ def scale_by_rprop(
 
     Arguments:
       learning_rate: the first step size of every element, more than 0; of a schedule, its first value.
-      eta_minus: what a step size is multiplied by where the sign turned, between 0 and 1.
-      eta_plus: what it is multiplied by where the sign stayed, at least 1.
+      eta_minus: the factor of a step size where the sign turned, between 0 and 1.
+      eta_plus: the factor of a step size where the sign stayed, at least 1.
       min_step_size, max_step_size: the bounds of a step size, at least 0.
 
     For gradients without noise: the whole data set in each step. Complex parameters raise TypeError.

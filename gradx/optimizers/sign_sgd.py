@@ -42,7 +42,7 @@ def signum(
       accumulator_dtype: dtype of the mean; by default the parameter's, at least float32.
     """
     check("signum", beta=beta)
-    # The sign is that of a sum as well as of a mean, so no zero start is to be undone.
+    # A mean and its sum have the same sign, so the zero start needs no correction.
     return chain(
         ema(beta, debias=False, accumulator_dtype=accumulator_dtype),
         scale_by_sign(),

@@ -69,8 +69,8 @@ def shift_schedule(schedule: Callable[[Any], Any], steps: int) -> Schedule:
 
     Arguments:
       schedule: any function of the step.
-      steps: an integer; 1 starts with the second value, as schedules do that count from 1, and -10
-        holds the first value for 10 steps more.
+      steps: an integer; 1 starts with the second value, for a schedule that counts from 1, and -10
+        holds the first value for 10 more steps.
     """
     are_schedules("shift_schedule", [schedule])
     if steps != int(steps) or not abs(steps) < 2**31:

@@ -47,9 +47,10 @@ def one_cycle_schedule(
       peak_value: the largest learning rate, reached after a share of `pct_start` of the steps.
       transition_steps: steps of the whole, at least 1.
       pct_start: at least 0 and less than 1, and not more than a half in three phases.
-      div_factor, final_div_factor: how many times smaller the first value is, and the last than the first.
+      div_factor: how many times smaller the first value is than the peak.
+      final_div_factor: how many times smaller the last value is than the first.
       momentum: the smallest and the largest momentum.
-      shape: what joins the values, "cosine" or "linear".
+      shape: how the values are joined, "cosine" or "linear".
       three_phase: fall to the first value as fast as it rose, then to the last; the momentum stays.
       inclusive: False reaches the last value at step `transition_steps`, as all schedules here do, and
         the knots are rounded down, as in Optax. True reaches it in the last of the `transition_steps`,

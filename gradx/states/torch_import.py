@@ -1,4 +1,4 @@
-"""What a torch optimizer's `state_dict()` holds, as a state."""
+"""The state of a transformation from a torch optimizer's `state_dict()`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from gradx.states.slots import stored
 
 __all__ = ["import_torch_state"]
 
-# Field of a state -> what it may be called in torch.
+# Field of a state -> its names in torch's optimizers.
 SOURCES = {
     "trace": ("momentum_buffer",),
     "mu": ("exp_avg", "grad_avg"),
@@ -30,8 +30,8 @@ SOURCES = {
     "v_col": ("col_var", "row_var"),
 }
 SUMMED = {"v_row": -1, "v_col": -2}  # the axis that torch keeps, of length 1
-UNUSED = {"v", "v_row", "v_col"}  # of shape (1,) where an array is factored, or is not
-DERIVED = {"step", "eta", "mu"}  # the step, and what follows from it in ASGD
+UNUSED = {"v", "v_row", "v_col"}  # of shape (1,) where the array does not need it
+DERIVED = {"step", "eta", "mu"}  # the step, and the numbers that follow from it in ASGD
 
 
 def import_torch_state(
@@ -45,19 +45,20 @@ def import_torch_state(
 ) -> Any:
     """The state of a transformation from a torch optimizer's `state_dict()`, to go on where torch stopped.
 
-    For what `gradx.torch` has, and whatever has the same slots, such as `gradx.adamw`, behind a clip or not.
+    For the optimizers of `gradx.torch`, and others with the same slots, such as `gradx.adamw`, behind a clip
+    or not.
 
     Arguments:
-      tx: the transformation, with the hyperparameters of torch's.
+      tx: the transformation, with the hyperparameters of torch's optimizer.
       params: the parameters, already carried over.
-      state_dict: of torch's optimizer, not of its model. Torch need not be installed, only to read the file.
+      state_dict: of torch's optimizer, not of its model. Only reading the file needs torch.
       paths: the path of each of torch's parameters, in their order: "dense/kernel"; None for the order of
-        the leaves of `params`. What is not listed starts from `init`.
-      convert: a function of a parameter's path and one of its arrays, to transpose it, say; None for none.
-      step: the steps taken, where torch does not count them, which is in SGD; None for torch's own count.
+        the leaves of `params`. Parameters that are not listed start from `init`.
+      convert: a function of a parameter's path and one of its arrays, for example to transpose it; or None.
+      step: the steps taken, for SGD, where torch does not count them; None for torch's own count.
 
-    Raises ValueError, with the names, for slots that torch's state does not have, or that the transformation
-    has not, for other shapes, and for other numbers of parameters.
+    Raises ValueError, with the names, for slots that only one of the two has, for other shapes, and for
+    another number of parameters.
 
     >>> import gradx, jax.numpy as jnp
     >>> moments = {"step": 3.0, "exp_avg": [0.5, 1.0], "exp_avg_sq": [1.0, 4.0]}
@@ -67,7 +68,7 @@ def import_torch_state(
     >>> int(gradx.get_slot(state, params, "count")), gradx.get_slot(state, params, "nu")["w"].tolist()
     (3, [1.0, 4.0])
     """
-    linked("tx of import_torch_state", tx)  # raises if it is none
+    linked("tx of import_torch_state", tx)  # raises if it is no transformation
     theirs = by_path(state_dict, params, paths, convert)
     fresh = unpacked("import_torch_state", tx, tx.init(params), params)
     found, leaves, wrong = entries(fresh, params, whole=True), [], []
@@ -102,7 +103,7 @@ def by_path(state_dict: Any, params: Tree, paths: Any, convert: Any) -> dict[str
         states = state_dict["state"]
     except (TypeError, KeyError) as e:
         raise TypeError(
-            "import_torch_state: state_dict must be what a torch optimizer's state_dict() gives"
+            "import_torch_state: state_dict must be the result of a torch optimizer's state_dict()"
         ) from e
     known = [
         path for path, p in zip(slash_paths(params), flatten(params)[0], strict=True) if not is_missing(p)
@@ -110,10 +111,10 @@ def by_path(state_dict: Any, params: Tree, paths: Any, convert: Any) -> dict[str
     order = known if paths is None else list(paths)
     unknown = [path for path in order if path not in known]
     if unknown or len(set(order)) != len(order):
-        raise ValueError(f"import_torch_state: paths must each be another of {known}, got {order}")
+        raise ValueError(f"import_torch_state: paths must be different ones of {known}, got {order}")
     if len(order) != len(ids):
         raise ValueError(
-            f"import_torch_state: torch's state is of {len(ids)} parameters, and there are {len(order)} "
+            f"import_torch_state: torch's state has {len(ids)} parameters, and there are {len(order)} "
             f"paths: {order}"
         )
     pairs = [(path, states[i]) for path, i in zip(order, ids, strict=True) if i in states]
@@ -121,17 +122,17 @@ def by_path(state_dict: Any, params: Tree, paths: Any, convert: Any) -> dict[str
 
 
 def arrays_of(path: str, state: Mapping[str, Any], convert: Any) -> dict[str, np.ndarray]:
-    """One parameter's arrays, in NumPy, as `convert` makes them."""
+    """One parameter's arrays, in NumPy, after `convert`."""
     arrays = {name: array_of(x) for name, x in state.items() if x is not None}
     if convert is not None:
         arrays = {name: np.asarray(convert(path, x)) if x.ndim else x for name, x in arrays.items()}
-    if "prev" in arrays:  # Rprop's last gradient, of which its sign is used, and here its last update
+    if "prev" in arrays:  # torch has Rprop's last gradient, and uses its sign; here it is the last update
         arrays["prev"] = np.sign(arrays["prev"]) * arrays["step_size"]
     return arrays
 
 
 def array_of(x: Any) -> np.ndarray:
-    """A tensor, array or number in NumPy, which does not know torch's bfloat16."""
+    """A tensor, array or number in NumPy; bfloat16 becomes float32, which NumPy knows."""
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         x = x.float() if str(x.dtype) == "torch.bfloat16" else x
@@ -139,7 +140,7 @@ def array_of(x: Any) -> np.ndarray:
 
 
 def filled(e: Entry, arrays: dict[str, np.ndarray]) -> tuple[Any, list[str]]:
-    """What torch has for a slot, and under which names; the slot itself where it is not used."""
+    """Torch's array for a slot, and its names in torch; the slot itself where it is not used."""
     names = [name for name in SOURCES.get(e.field, ()) if name in arrays]
     if not names:
         if e.field in UNUSED and e.array.shape == (1,):
@@ -147,7 +148,7 @@ def filled(e: Entry, arrays: dict[str, np.ndarray]) -> tuple[Any, list[str]]:
         raise ValueError(f"{e.field} of {e.path} is not in torch's state, which has {sorted(arrays)}")
     axis = SUMMED.get(e.field)
     shape = e.array.shape if axis is None else np.expand_dims(np.empty(e.array.shape), axis).shape
-    for name in names:  # of a matrix that was transposed, rows are columns
+    for name in names:  # the rows of a transposed matrix are columns
         if arrays[name].shape == shape:
             return arrays[name].reshape(e.array.shape), names
     raise ValueError(

@@ -240,7 +240,7 @@ def Adafactor(
 ) -> GradientTransformation:
     """torch.optim.Adafactor: every matrix is factored, the rate is at most 1 / √t, decay is decoupled.
 
-    `eps` is the floor of the denominator (None for the machine epsilon) and that of the parameters' size.
+    `eps` is a pair of floors: of the denominator (None for the machine epsilon) and of the parameters' size.
     """
     check("Adafactor", lr=lr, weight_decay=weight_decay)
     floor, min_scale = pair("Adafactor", eps=eps)
@@ -266,18 +266,18 @@ def descent(
     maximize: bool,
     decoupled: bool = False,
 ) -> GradientTransformation:
-    """A step along the direction, with decay as torch has it."""
+    """A step along the direction, with torch's decay."""
     mode = "decoupled" if decoupled else "l2"
     return ascending(descend(direction, lr, weight_decay, decay_mode=mode), maximize)
 
 
 def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:
-    """With the sign of the gradients turned, if they are to be climbed."""
+    """`tx`, or with `maximize`, `tx` on gradients of the other sign."""
     return chain(scale(-1.0), tx) if maximize else tx
 
 
 def pair(owner: str, **given: Any) -> tuple[Any, Any]:
-    """The one argument given, if it is a pair: a third number would be taken for what comes next."""
+    """The two values of the one argument given; a third number would be taken for the next argument."""
     ((name, value),) = given.items()
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{owner}: {name} must be a pair, got {value!r}")

@@ -36,25 +36,25 @@ def accumulate_gradients(
         loss, grads = Σ w (loss, grads of a micro-batch) / Σ w
 
     Arguments:
-      loss_fn: a function `(params, batch, *args)` that gives the mean loss of a batch, and with it
-        anything else if `has_aux`.
+      loss_fn: a function `(params, batch, *args)` that gives the mean loss of a batch, or if `has_aux`,
+        a pair of it and anything else.
       argnums: which arguments of it to differentiate by, as in `jax.value_and_grad`; not the batch.
-      has_aux: `loss_fn` gives a pair. What is beside the losses comes stacked, one for each micro-batch.
-      weight: a function of a micro-batch that gives the number of tokens, or rows, that its loss is the mean
-        of, where they differ; at least 0. One of weight 0 adds nothing, not even NaN.
-      dtype: of what is accumulated; None for that of each parameter, but at least float32.
+      has_aux: `loss_fn` gives a pair. The second parts come stacked, one for each micro-batch.
+      weight: a function from a micro-batch to the number of tokens, or rows, that its loss is the mean of,
+        where they differ; at least 0. A micro-batch of weight 0 adds nothing, not even NaN.
+      dtype: the dtype of the sums; None for each parameter's dtype, but at least float32.
       axis_name: the axis of devices that the rows are divided over, or a tuple of axes. Each device adds up
-        what its rows give, and after the last micro-batch all is reduced, once, by the weights. It is that of
-        the `jax.shard_map` or `jax.pmap` around; or of `mesh`, for arrays as jit with NamedSharding has them,
-        which without `axis_name` are reduced for every micro-batch.
-      mesh: of that axis, where there is no `shard_map` or `pmap` around; None for the one of `jax.set_mesh`.
+        the gradients of its rows, and after the last micro-batch the sums are reduced, once, by the weights.
+        The axis belongs to the `jax.shard_map` or `jax.pmap` around; or to `mesh`, for arrays under jit with
+        NamedSharding, which without `axis_name` are reduced for every micro-batch.
+      mesh: the mesh of that axis, where no `shard_map` or `pmap` is around; None for that of `jax.set_mesh`.
         The parameters are then whole on each device of the axis; other axes divide them as before.
-        What is beside the losses, and ‖g‖², comes one for each micro-batch of each device.
+        Second parts, and ‖g‖², come one for each micro-batch of each device.
       squared_norms: give ‖g‖² of each micro-batch too, as a third result, for `gradient_noise_scale`.
 
-    Called as `(params, batches, *args)`, where the first axis of all arrays in `batches` is that of the
+    Call the result as `(params, batches, *args)`, where the first axis of all arrays in `batches` counts the
     micro-batches, as `micro_batches` makes it. It is a `jax.lax.scan`, and belongs into a jitted step. The
-    gradients are in the dtype that they are accumulated in. Raises ValueError where the first axes differ.
+    gradients are in the dtype of the sums. Raises ValueError where the first axes differ.
 
     >>> import gradx, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean((w - x) ** 2)
@@ -108,7 +108,7 @@ def accumulate_gradients(
 def over_mesh(
     on_device: Callable, axes: tuple[str, ...], mesh: Any, has_aux: bool, squared_norms: bool
 ) -> Callable:
-    """A function of parameters and batches on each device's rows, and on all of the parameters."""
+    """`on_device` with the rows divided over a mesh, and the parameters whole on each device."""
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     for axis in axes:
         if axis not in mesh.axis_names:
@@ -123,7 +123,7 @@ def over_mesh(
 
 
 def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
-    """In float32 or better; without those of weight 0, which may be NaN."""
+    """The mean of the losses in float32 or better, without losses of weight 0, which may be NaN."""
     losses = widened(losses)
     weights = weights.astype(losses.dtype)
     whole = jnp.sum(weights)
@@ -133,12 +133,12 @@ def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
 def micro_batches(batch: Tree, count: int) -> Tree:
     """A batch as `count` micro-batches: arrays of shape (n, ...) become (count, n / count, ...).
 
-    Row i goes to micro-batch i mod count, so that each has rows of every device that the batch is divided
-    among, and none has to move.
+    Row i goes to micro-batch i mod count, so each micro-batch has rows of every device that the batch is
+    divided among, and no row has to move.
 
     Arguments:
-      batch: a tree of arrays whose first axis is that of the rows.
-      count: how many, at least 1.
+      batch: a tree of arrays whose first axis counts the rows.
+      count: how many micro-batches, at least 1.
 
     Raises ValueError where the first axes differ or cannot be divided.
 
@@ -152,7 +152,7 @@ def micro_batches(batch: Tree, count: int) -> Tree:
     if rows % count:
         raise ValueError(
             f"{owner}: {rows} rows cannot be divided into {count} micro-batches; pad them to "
-            f"{rows + -rows % count}, with a mask that tells the loss and the weight which are real"
+            f"{rows + -rows % count}, with a mask that tells the loss and the weight which rows are real"
         )
     return jax.tree.map(lambda x: x.reshape(rows // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
 

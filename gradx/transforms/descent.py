@@ -48,8 +48,8 @@ def descend(
       decay_mode: "decoupled" (Loshchilov & Hutter 2019, arXiv:1711.05101), "l2", "independent" of the
         learning rate but for its schedule (Wortsman et al. 2023, arXiv:2309.14322), or "corrected"
         to keep the norm of normalized layers even (Defazio 2025, arXiv:2506.02285).
-      decay_order: "after" decays what the step left; "before", as torch does, and "simultaneous" give
-        the same, as the direction comes from the parameters before decay.
+      decay_order: "after" decays the parameters that the step left. "before", torch's order, and
+        "simultaneous" are the same, because the direction comes from the parameters before decay.
       max_learning_rate: the peak of a schedule, more than 0, for the last two modes; a number is its own.
 
     Raises ValueError for an unknown mode or order, for L2 with an order, and if the peak is missing.
@@ -85,7 +85,7 @@ def descend(
 
 
 def shrink_params(share: ScalarOrSchedule, after: bool) -> GradientTransformation:
-    """Subtract a share of each parameter, or of what the update leaves of it."""
+    """Subtract a share of each parameter: of the old one, or of the updated one."""
 
     def rule(g, p, share):
         return g - share * (p + g if after else p)

@@ -159,7 +159,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
     inner_update = linked(owner, search)
 
     def init(params):
-        holds_arrays = bool(jax.tree.leaves(params))  # optax.tree_map_params comes without
+        holds_arrays = bool(jax.tree.leaves(params))  # optax.tree_map_params gives none
         with jax.numpy_dtype_promotion("standard"):
             state: Any = search.init(widened(params) if holds_arrays else jnp.zeros(()))
         if not holds_arrays and state.grad is not None:
@@ -184,7 +184,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
 
 
 def in_default_precision(value_fn: Callable) -> Callable:
-    """`value_fn` with its value as a Python float's dtype, as which Optax takes it."""
+    """`value_fn` with its value in the dtype of a Python float, the dtype that Optax expects."""
 
     @functools.wraps(value_fn)  # Optax looks for the names of its arguments
     def wrapped(*args: Any, **kwargs: Any) -> jax.Array:

@@ -30,9 +30,9 @@ def normalize_by_update_norm(
     Arguments:
       scale_factor: the norm to give, any number; a negative one turns the updates around.
       eps: added to the norm, at least 0; where all is 0, zeros stay even if it is 0.
-      axis_name: that of the devices which have slices of the parameters, as in `clip_by_global_norm`.
+      axis_name: the axis of the devices that hold slices of the parameters, as in `clip_by_global_norm`.
 
-    What is not finite is not hidden: a NaN makes every update NaN, an inf stays inf. Finite gradients
+    Values that are not finite stay visible: a NaN makes every update NaN, an inf stays inf. Finite gradients
     whose norm overflows (1.8e19) keep their direction, and come out far shorter than `scale_factor`.
     """
     axes = axis_names("normalize_by_update_norm", axis_name)

@@ -38,10 +38,10 @@ def scale_by_trust_ratio(
       trust_coefficient: at least 0; 1 in LAMB, 0.001 in LARS.
       eps: added to the denominator, at least 0.
       phi_bounds: (low, high) for φ(x) = min(max(x, low), high); None for φ(x) = x.
-      summed_decay: the weight decay λ, at least 0, if it is to be added here with the sum of two norms
-        below, as the LARS paper writes it; None takes the norm of the update as it comes, which
-        holds the decay if `add_decayed_weights` stands before.
-      axis_name: that of the devices which have slices of the parameters, as in `clip_by_global_norm`.
+      summed_decay: the weight decay λ, at least 0, to be added here, with the sum of two norms in the
+        denominator, as in the LARS paper. None takes the norm of the update as it comes; it holds the
+        decay if `add_decayed_weights` stands before.
+      axis_name: the axis of the devices that hold slices of the parameters, as in `clip_by_global_norm`.
 
     Where ‖p‖ or ‖g‖ is 0 or not finite, the ratio is 1, bounds or not. Norms are taken in float32 or better.
     Raises ValueError if `update` is called without parameters.
