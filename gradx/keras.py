@@ -1,8 +1,7 @@
 """Keras's optimizers by its names, arguments and defaults: a recipe ported gives its numbers.
 
-Arguments for things that Keras does around a rule do not exist here, and raise TypeError: `use_ema` and
-its relatives, `loss_scale_factor`, `gradient_accumulation_steps`, `name`. Ftrl, Muon and
-ScheduleFreeAdamW are missing.
+Arguments for Keras's additions to a rule raise TypeError: `use_ema` and its relatives, `loss_scale_factor`,
+`gradient_accumulation_steps`, `name`. Ftrl, Muon and ScheduleFreeAdamW are missing.
 
 >>> import gradx
 >>> gradx.keras.AdamW(learning_rate=1e-3, weight_decay=0.004, clipnorm=1.0)

@@ -87,8 +87,8 @@ def plot_trajectory(
     """Draw the paths of transformations on a surface, over its contours; returns Matplotlib's axes.
 
     Contours are at quantiles of the values in the picture, denser at low values: they are at even distances
-    around the minimum of a quadratic, however narrow, and in a curved valley too. A path has some 20 markers, at equal
-    numbers of steps.
+    around the minimum of a quadratic, however narrow, and in a curved valley too. A path has
+    some 20 markers, at equal numbers of steps.
 
     Arguments:
       f: gives a scalar for an array of shape (2,).

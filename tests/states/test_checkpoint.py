@@ -236,7 +236,7 @@ SAVING = [
     (dict(keep=0), ValueError, "keep must be an integer of at least 1, got 0"),
     (dict(step=2), ValueError, "there is a checkpoint of step 2 in "),
     (dict(extra={"name": "run"}), TypeError, "holds arrays and numbers, and extra/name is 'run'"),
-    (dict(extra={"a/b": 1, "a": {"b": 2}}), ValueError, "these stand for two arrays: ['extra/a/b']"),
+    (dict(extra={"a/b": 1, "a": {"b": 2}}), ValueError, "these names stand for two arrays: ['extra/a/b']"),
 ]
 
 

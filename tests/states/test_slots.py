@@ -228,7 +228,7 @@ ERRORS = [
         ValueError,
         "reset: a part of the state is packed",
     ),
-    (lambda s: gx.reset(ADAMW, s, MODEL), TypeError, "all of it is tx.init(params)"),
+    (lambda s: gx.reset(ADAMW, s, MODEL), TypeError, "to start all anew, call tx.init(params)"),
     (lambda s: gx.reset(ADAMW, s, MODEL, "x"), ValueError, "where='x' matches none of the parameters ['dens"),
     (lambda s: gx.reset(ADAMW, s, MODEL, names="x"), KeyError, "reset: no slot is named 'x'; the state has"),
     (
