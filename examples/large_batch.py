@@ -31,7 +31,9 @@ OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # and the middle of the learn
     "SGD": (lambda rate: gx.sgd(rate, momentum=0.9, nesterov=True), 0.1),
     "AdamW": (partial(gx.adamw, weight_decay=0.01, mask=MATRICES), 8e-3),
     "LARS": (
-        partial(gx.lars, trust_coefficient=0.02, weight_decay=5e-4, trust_ratio_mask=MATRICES, rule="mlperf"),
+        partial(
+            gx.lars, trust_coefficient=0.02, weight_decay=5e-4, trust_ratio_mask=MATRICES, variant="mlperf"
+        ),
         1.0,
     ),
     "LAMB": (partial(gx.lamb, weight_decay=0.01, mask=MATRICES, trust_ratio_mask=MATRICES), 3e-2),

@@ -1,7 +1,7 @@
 """Keras's optimizers by its names, arguments and defaults: a recipe ported gives its numbers.
 
-What Keras does around a rule is left out, and a TypeError if given: `use_ema` and what goes with it,
-`loss_scale_factor`, `gradient_accumulation_steps`, `name`. So are Ftrl, Muon and ScheduleFreeAdamW.
+Arguments for Keras's additions to a rule raise TypeError: `use_ema` and its relatives, `loss_scale_factor`,
+`gradient_accumulation_steps`, `name`. Ftrl, Muon and ScheduleFreeAdamW are missing.
 
 >>> import gradx
 >>> gradx.keras.AdamW(learning_rate=1e-3, weight_decay=0.004, clipnorm=1.0)
@@ -225,7 +225,7 @@ def Lamb(
     kept = left_by_decay(learning_rate, weight_decay)
     return chain(
         scale_by_adam(beta_1, beta_2, epsilon),
-        scale_by_trust_ratio(trust_coefficient=kept),  # the norm of what the decay leaves
+        scale_by_trust_ratio(trust_coefficient=kept),  # the norm of the parameters after the decay
         scale_by_learning_rate(learning_rate),
     )
 
@@ -243,8 +243,11 @@ def Adafactor(
     clipvalue: Maybe = None,
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
-    """keras.optimizers.Adafactor: factors each matrix; the rate is at most 1 / √t, always, as in Keras."""
-    kept = left_by_decay(learning_rate, weight_decay)  # and of that the size is taken
+    """keras.optimizers.Adafactor: every matrix is factored, and the rate is at most 1 / √t.
+
+    The bound holds for either `relative_step`, in Keras too.
+    """
+    kept = left_by_decay(learning_rate, weight_decay)  # the size is that of the parameters after the decay
     direction = adafactor(
         learning_rate,
         min_dim_size_to_factor=0,
@@ -260,12 +263,12 @@ def Adafactor(
 
 def adam_rule(rate: Rate, b1: Rate, b2: Rate, eps: Rate, amsgrad: bool) -> GradientTransformation:
     """Adam or AMSGrad; epsilon joins √nu before its correction."""
-    scaled = functools.partial(scale_by_amsgrad, max_over="raw") if amsgrad else scale_by_adam
+    scaled = functools.partial(scale_by_amsgrad, variant="raw") if amsgrad else scale_by_adam
     return chain(scaled(b1, b2, eps, eps_hat=True), scale_by_learning_rate(rate))
 
 
 def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
-    """The share of a parameter that is left when it has decayed."""
+    """The share of a parameter that the decay leaves."""
     if weight_decay is None:
         return 1.0
     return combined(lambda rate, decay: 1 - rate * decay, learning_rate, weight_decay)

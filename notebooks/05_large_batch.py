@@ -48,7 +48,7 @@ by_hand = {"LAMB": norm(p) / norm(d), "LARS": 0.02 * norm(p) / (norm(g) + 5e-4 *
 
 links = {
     "LAMB": gx.lamb(0.1, weight_decay=0.01),
-    "LARS": gx.lars(0.1, weight_decay=5e-4, trust_coefficient=0.02, rule="mlperf"),
+    "LARS": gx.lars(0.1, weight_decay=5e-4, trust_coefficient=0.02, variant="mlperf"),
 }
 for name, tx in links.items():
     tx = gx.measured(tx)
@@ -150,7 +150,7 @@ for name, make, rate in (("LAMB", lamb, 0.03), ("LARS", lars, 0.5)):
 
 # %%
 masked_lamb = partial(lamb, mask="matrices_only", trust_ratio_mask="matrices_only")
-masked_lars = partial(lars, trust_ratio_mask="matrices_only", rule="mlperf")
+masked_lars = partial(lars, trust_ratio_mask="matrices_only", variant="mlperf")
 
 _, axes = plt.subplots(2, figsize=(8.75, 5.0), layout="constrained", sharex=True)
 for ax, name, make, rate in zip(axes, ("LAMB", "LARS"), (masked_lamb, masked_lars), (0.03, 0.5), strict=True):

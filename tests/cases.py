@@ -184,14 +184,14 @@ CASES = [
     ),
     Case(
         gx.lars,
-        dict(learning_rate=1.0, **WD, rule="mlperf", trust_ratio_mask=MASK, phi_bounds=(0.1, 1.0)),
+        dict(learning_rate=1.0, **WD, variant="mlperf", trust_ratio_mask=MASK, phi_bounds=(0.1, 1.0)),
         reference.lars,
         tuned=LARS,
         elementwise=False,
     ),
     Case(
         gx.lars,
-        dict(learning_rate=1.0, **WD, rule="nvidia", trust_ratio_mask=MASK),
+        dict(learning_rate=1.0, **WD, variant="nvidia", trust_ratio_mask=MASK),
         reference.lars,
         tuned=LARS,
         elementwise=False,
@@ -206,7 +206,7 @@ CASES = [
     ),
     Case(  # what clipping does, tests/optimizers/test_large_batch.py has
         gx.lamb,
-        dict(learning_rate=0.1, **WD, mask=MASK, rule="mlperf", max_grad_norm=1e9),
+        dict(learning_rate=0.1, **WD, mask=MASK, variant="mlperf", max_grad_norm=1e9),
         reference.lamb,
         elementwise=False,
     ),
@@ -217,10 +217,10 @@ CASES = [
         reference.amsgrad,
         optax.amsgrad,
     ),
-    Case(gx.amsgrad, dict(learning_rate=0.1, b2=0.9, max_over="raw"), reference.amsgrad),
+    Case(gx.amsgrad, dict(learning_rate=0.1, b2=0.9, variant="raw"), reference.amsgrad),
     Case(
         gx.amsgrad,
-        dict(learning_rate=0.1, b2=0.9, max_over="paper"),
+        dict(learning_rate=0.1, b2=0.9, variant="paper"),
         reference.amsgrad,
         optax.amsgrad,
         optax_kwargs=dict(learning_rate=0.1, b2=0.9, bias_correction_mu=False, bias_correction_nu=False),

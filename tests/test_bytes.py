@@ -144,7 +144,7 @@ OURS_ALONE = [
     (gx.adamw(1e-3, eps_hat=True), 40.5),
     (gx.adamw(1e-3, b1=gx.linear_schedule(0.95, 0.85, 10)), 40.5),
     (gx.nadam(1e-3, momentum_decay=0.004), 44.5),
-    (gx.amsgrad(1e-3, max_over="raw"), 52.5),
+    (gx.amsgrad(1e-3, variant="raw"), 52.5),
     (gx.adabelief(1e-3, nesterov=True), 48.5),
     (gx.lion(1e-3, b2=None), 24.5),
     (

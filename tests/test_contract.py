@@ -30,7 +30,7 @@ LINKS = [
     gx.trace(gx.linear_schedule(0.8, 0.9, 10)),  # a schedule where the state has no count of its own
     gx.ema(0.9),
     gx.scale_by_adam(b1=gx.linear_schedule(0.8, 0.9, 10), mu_dtype=jnp.bfloat16),
-    gx.scale_by_lion(mode="smooth"),
+    gx.scale_by_lion(variant="smooth"),
     gx.scale_by_nadam(b1=gx.linear_schedule(0.8, 0.9, 10), momentum_decay=0.004),
     gx.scale_by_optimistic_gradient(beta=gx.linear_schedule(1.0, 0.0, 10)),
     gx.scale_by_trust_ratio(min_norm=0.1),
@@ -72,7 +72,7 @@ LINKS = [
     gx.chain(gx.packed(gx.trace(0.9, accumulator_dtype=jnp.bfloat16)), gx.packed(gx.lamb(0.1), max_size=4)),
     gx.measured(gx.chain(gx.clip_by_global_norm(1.0), gx.lamb(gx.linear_schedule(0.0, 0.1, 10)))),
     gx.packed(gx.measured(gx.packed(gx.lamb(0.1)), norms=["update"])),
-    gx.lamb(0.1, weight_decay=0.1, rule="nvidia"),  # behind a clip
+    gx.lamb(0.1, weight_decay=0.1, variant="nvidia"),  # behind a clip
     gx.accumulate(gx.adamw(0.1), 2),
     gx.accumulate(gx.chain(gx.clip(1.0), gx.sgd(0.1)), gx.linear_schedule(1.0, 3.0, 3), drop_nonfinite=True),
     gx.accumulate(gx.accumulate(gx.masked(gx.adam(0.1), gx.no_bias_or_norm), 2), 1, dtype=jnp.bfloat16),

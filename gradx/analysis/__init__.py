@@ -1,1 +1,1 @@
-"""What an optimizer is and what a step of it costs."""
+"""Explain an optimizer, and count the cost of its step."""

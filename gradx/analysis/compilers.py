@@ -1,4 +1,4 @@
-"""Where a program is compiled for: this host, or a TPU or GPU that need not be there; what it moves then."""
+"""Compile for this host, or for a TPU or GPU that need not be there; count the bytes that a program moves."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ from jax.experimental.topologies import get_topology_desc
 __all__ = []  # internal: `cost` compiles for them
 
 TPU = "v5e:2x2"
-TPU_ENVIRONMENT = {  # what libtpu would ask the machine that it runs in, when it is loaded
+TPU_ENVIRONMENT = {  # libtpu would ask the machine for these when it is loaded
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -30,7 +30,7 @@ gpu_device_info {
 platform_name: "CUDA"  dnn_version_info { major: 9 minor: 10 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-NO_TUNING = {"xla_gpu_autotune_level": 0}  # which would run kernels on the GPU
+NO_TUNING = {"xla_gpu_autotune_level": 0}  # tuning would run kernels on the GPU
 
 
 def device_of(platform: str | None) -> tuple[Any, dict[str, Any]]:
@@ -56,11 +56,11 @@ def tpu_slice(topology: str) -> list[Any]:
 
 @contextlib.contextmanager
 def missing(platform: str, extra: str, more: str = "") -> Iterator[None]:
-    """Say how to install a compiler that is not there."""
+    """Say how to install a missing compiler."""
     try:
         yield
     except jax.errors.JaxRuntimeError:
-        raise  # it is there, and says what it does not like
+        raise  # the compiler is there, and reports an error
     except RuntimeError as e:
         package = f"'jax[{extra}]=={jax.__version__}'{more}"
         raise ImportError(
@@ -71,7 +71,7 @@ def missing(platform: str, extra: str, more: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Environment variables, as they were before afterwards; those that are set already stay."""
+    """Set environment variables for a while, but for those that are set already."""
     added = {k: v for k, v in variables.items() if k not in os.environ}
     os.environ.update(added)
     try:
@@ -82,7 +82,7 @@ def environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def bytes_moved(compiled: Any, platform: str) -> int:
-    """What a compiled program reads and writes: by the compiler's analysis, or where it has none, by ours."""
+    """The bytes that a compiled program reads and writes, from the compiler, or on GPUs from its HLO text."""
     if platform in ("cuda", "gpu"):
         return sum(moved for _, moved in kernels(compiled.as_text()))
     return round(compiled.cost_analysis()["bytes accessed"])
@@ -97,9 +97,9 @@ ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
 
 
 def kernels(hlo: str) -> list[tuple[str, int]]:
-    """What the entry computation launches, by name, and the bytes that each reads and writes.
+    """The kernels that the entry computation launches, by name, and the bytes that each reads and writes.
 
-    A loop or a conditional counts as one, that moves its operands and results.
+    A loop or a conditional counts as one kernel that moves its operands and results.
     """
     size, found = {}, []
     for line in hlo[hlo.index("\nENTRY ") :].splitlines():
@@ -108,7 +108,7 @@ def kernels(hlo: str) -> list[tuple[str, int]]:
             continue
         name, op = match["name"], match["op"]
         size[name] = sum(array_bytes(*array) for array in ARRAY.findall(match["type"]))
-        if op not in FREE and not op.endswith("-done"):  # whose beginning is counted
+        if op not in FREE and not op.endswith("-done"):  # its start is counted
             operands = re.findall(r"%([\w.\-]+)", match["rest"].partition(")")[0])
             found.append((name, size[name] + sum(size[x] for x in operands)))
     return found

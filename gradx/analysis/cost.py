@@ -1,4 +1,4 @@
-"""What a step of an optimizer costs, from shapes alone: nothing is allocated, and nothing is run."""
+"""The cost of a step of an optimizer, from shapes alone: nothing is allocated, and nothing is run."""
 
 import dataclasses
 import html
@@ -21,12 +21,12 @@ __all__ = ["Cost", "Costs", "cost"]
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What `cost` found; two are equal if they differ in seconds only.
+    """The result of `cost`; two are equal if they differ in seconds only.
 
-    `platform` and `device` are what was compiled for; `parameters` and `leaves` how many there are.
-    `moved_bytes` are read and written by a step, `floor_bytes` are the least that it could (see `cost`),
-    `temporary_bytes` and `state_bytes` are held in it and between steps; `kernels` are launched. The same
-    bytes for each parameter are properties. Tracing, lowering and compiling took the seconds.
+    `platform` and `device` are the target of the compiler; `parameters` and `leaves` are counts.
+    `moved_bytes` are read and written by a step, and `floor_bytes` are the least possible (see `cost`).
+    `temporary_bytes` are held during a step, `state_bytes` between steps; `kernels` are launched. Properties
+    give the same bytes for each parameter. Tracing, lowering and compiling took the seconds.
     """
 
     platform: str
@@ -49,7 +49,7 @@ class Cost:
 
     @property
     def floor_per_parameter(self) -> float:
-        """The least of them, for each parameter."""
+        """The least bytes possible, for each parameter."""
         return self.floor_bytes / self.parameters
 
     @property
@@ -63,7 +63,7 @@ class Cost:
         return self.state_bytes / self.parameters
 
     def asdict(self) -> dict[str, Any]:
-        """All of it by name, as JSON can hold it."""
+        """All values by name, in types that JSON can hold."""
         return {name: getattr(self, name) for name in [f.name for f in dataclasses.fields(self)] + PROPERTIES}
 
     def __str__(self) -> str:
@@ -141,25 +141,25 @@ def cost(
     grads_dtype: Any = None,
     **extra: Any,
 ) -> Cost:
-    """Compile a step of an optimizer and report what it moves, holds, launches, and took to compile.
+    """Compile a step of an optimizer: the bytes that it moves and holds, its kernels, and the compile times.
 
-    The step is that of `gradx.step`, all on one device. The floor is for the step as it is written: each
-    input read once, each output written once, and what a reduction makes wait read once more.
+    The step is the step of `gradx.step`, all on one device. The floor is for the step as it is written: each
+    input is read once, each output is written once, and arrays that wait for a reduction are read once more.
 
     Arguments:
       tx: any transformation of gradx or Optax.
-      params: arrays, or what has their shapes and dtypes, such as `jax.ShapeDtypeStruct`s or what
-        `jax.eval_shape` gives.
-      platform: None for the first device of this host, 'cpu', or what need not be there, only its
-        compiler: 'cuda' for an H100 (`pip install 'gradx[targets]'` has it), 'tpu' for a v5e (likewise).
-      grads_dtype: of the gradients; None for that of each parameter.
-      extra: what `update` must be given besides, such as `value=1.0`; arrays may be abstract.
+      params: arrays, or abstract ones, such as `jax.ShapeDtypeStruct`s or the results of
+        `jax.eval_shape`.
+      platform: None for the first device of this host, or 'cpu', 'cuda' for an H100, 'tpu' for a v5e. The
+        devices need not be there, only their compilers (`pip install 'gradx[targets]'`).
+      grads_dtype: dtype of the gradients; None for each parameter's dtype.
+      extra: further arguments that `update` needs, such as `value=1.0`; arrays may be abstract.
 
     On the CPU and TPU bytes are the compiler's own count, on a GPU each kernel's operands and results. The
     compilers count one turn of a loop. On a TPU compare bytes as ratios only, and not the kernels: both
-    hold prefetches. Seconds are of this call, which may find what an equal one has cached. Raises ValueError
-    for an unknown platform or no parameters, TypeError for what is not a transformation or an array,
-    ImportError, which says what to install, where a compiler is missing.
+    include prefetches. Seconds belong to this call, which may profit from caches. Raises ValueError for an
+    unknown platform or no parameters, TypeError for a `tx` that is not a transformation or a leaf that is not
+    an array, ImportError, with the command to install it, for a missing compiler.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((512, 1024), "float32")}
@@ -169,14 +169,14 @@ def cost(
     """
     take = step_of("tx of cost", tx)
     device, options = device_of(platform)
-    params = placed("params", params, device)
+    params = abstract_on("params", params, device)
     leaves = jax.tree.leaves(params)
     if not any(p.size for p in leaves):
         raise ValueError("cost: params holds no parameters: give arrays, or ShapeDtypeStructs")
-    state = placed("state", jax.eval_shape(tx.init, params), device)
+    state = abstract_on("state", jax.eval_shape(tx.init, params), device)
     grads = jax.tree.map(lambda p: p.update(dtype=grads_dtype or p.dtype), params)
     functions = {k: v for k, v in extra.items() if callable(v)}
-    values = placed("extra", {k: v for k, v in extra.items() if k not in functions}, device)
+    values = abstract_on("extra", {k: v for k, v in extra.items() if k not in functions}, device)
 
     def step(params, state, grads, values):
         return take(grads, state, params, **values, **functions)
@@ -197,19 +197,19 @@ def cost(
     )
 
 
-def placed(name: str, tree: Tree, device: Any) -> Tree:
+def abstract_on(name: str, tree: Tree, device: Any) -> Tree:
     """The shapes and dtypes of a tree, for a device."""
     try:
         shapes = jax.eval_shape(lambda tree: tree, tree)
     except TypeError as e:
-        raise TypeError(f"cost: {name} must hold arrays, or what has a shape and a dtype: {e}") from e
+        raise TypeError(f"cost: {name} must hold arrays, or objects with a shape and a dtype: {e}") from e
     return jax.tree.map(lambda x: x.update(sharding=SingleDeviceSharding(device)), shapes)
 
 
 def compiled_step(
     step: Callable, arguments: tuple, options: dict | None = None
 ) -> tuple[Any, Any, dict[str, float]]:
-    """A step, the first two arguments donated, as a jaxpr and compiled; the seconds that went into it."""
+    """A step with its first two arguments donated, as a jaxpr and compiled, and the seconds that it took."""
     with warnings.catch_warnings():
         # A state that does not keep its dtypes cannot be donated whole: the bytes show that.
         warnings.filterwarnings("ignore", "Some donated buffers were not usable")

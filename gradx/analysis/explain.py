@@ -1,4 +1,4 @@
-"""What happens to each parameter: its group, the links it goes through, and their hyperparameters."""
+"""The group of each parameter, the links that it goes through, and their hyperparameters."""
 
 import html
 from collections.abc import Iterator
@@ -32,13 +32,13 @@ class Row(NamedTuple):
 
 
 class Explanation:
-    """What `explain` found: a table as text, and in a notebook; `rows` holds the same as tuples."""
+    """The result of `explain`: a table as text, and in a notebook; `rows` holds the same as tuples."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
 
     def table(self) -> list[list[str]]:
-        """The cells, headings first; what is as in the line above is left out."""
+        """The cells, headings first; a cell is empty where it would repeat the line above."""
         lines, last = [list(Row._fields)], ""
         for row in self.rows:
             values = ", ".join(f"{k}={shown(v)}" for k, v in row.hyperparameters.items())
@@ -68,10 +68,10 @@ def explain(tx: optax.GradientTransformation, params: Tree) -> Explanation:
 
     Arguments:
       tx: any transformation of gradx or Optax; it must be one for these parameters.
-      params: arrays, or what has their shapes and dtypes, such as `jax.ShapeDtypeStruct`s.
+      params: arrays, or abstract ones, such as `jax.ShapeDtypeStruct`s.
 
-    A masked link is listed for the parameters that it applies to, a wrapper before what it wraps. Shown are
-    numbers, schedules, and what is not at its default; of what no factory of gradx made, the name alone.
+    A masked link is listed for the parameters that it applies to, a wrapper before what it wraps. It shows
+    numbers, schedules, and arguments that differ from their defaults; of foreign links the name alone.
 
     >>> import gradx, jax
     >>> params = jax.eval_shape(lambda: {"kernel": jax.numpy.ones((2, 3)), "bias": jax.numpy.ones(3)})
@@ -88,10 +88,10 @@ def explain(tx: optax.GradientTransformation, params: Tree) -> Explanation:
     try:
         shapes = jax.eval_shape(lambda tree: tree, params)
     except TypeError as e:
-        raise TypeError(f"explain: params must hold arrays, or what has a shape and a dtype: {e}") from e
+        raise TypeError(f"explain: params must hold arrays, or objects with a shape and a dtype: {e}") from e
     jax.eval_shape(tx.init, shapes)  # raises where tx is not for these parameters
     found = {path: (x, []) for path, x in tree_leaves_with_path(shapes)}
-    for path, group, link in applied(tx, shapes):
+    for path, group, link in links_of(tx, shapes):
         found[path][1].append((group, *described(link)))
     rows = []
     for path, (x, links) in found.items():
@@ -100,7 +100,7 @@ def explain(tx: optax.GradientTransformation, params: Tree) -> Explanation:
     return Explanation(rows)
 
 
-def applied(tx: Any, like: Tree, group: str = "") -> Iterator[tuple[tuple, str, Any]]:
+def links_of(tx: Any, like: Tree, group: str = "") -> Iterator[tuple[tuple, str, Any]]:
     """(path, group, link) for each link that a leaf goes through, in order for each leaf."""
     call = getattr(tx, "_call", None)
     inner = list(links_in(list(call.bound.arguments.values()))) if call else []
@@ -108,17 +108,17 @@ def applied(tx: Any, like: Tree, group: str = "") -> Iterator[tuple[tuple, str, 
         for name, part in tx.parts(like).items():
             here = cut(like, part.mask)
             within = " > ".join(str(label) for label in (group, name) if label != "")
-            # A link that masks itself, as add_decayed_weights does: what is inside was made by no factory.
+            # A link that masks itself, such as add_decayed_weights: no factory made the inside.
             if isinstance(part.tx, Made) and part.tx._call is None and all(part.tx is not x for x in inner):
                 yield from ((path, within, tx) for path, _ in tree_leaves_with_path(here))
             else:
-                yield from applied(part.tx, here, within)
+                yield from links_of(part.tx, here, within)
         return
     if call is None or call.function not in (chain, named_chain):
         yield from ((path, group, tx) for path, _ in tree_leaves_with_path(like))
     like = tx.as_layers(like) if isinstance(tx, Stacked) else like
     for link in inner:
-        yield from applied(link, like, group)
+        yield from links_of(link, like, group)
 
 
 def described(link: Any) -> tuple[str, dict[str, Any]]:

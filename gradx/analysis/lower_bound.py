@@ -1,9 +1,9 @@
-"""The least that a program moves, from its jaxpr: what a compiler's result can be held against.
+"""The fewest bytes that a program can move, from its jaxpr, to compare a compiler's result with.
 
-A program is taken as passes over memory. In a pass all that is elementwise is fused: every array is read
-once, and nothing between is stored. What needs the result of a reduction waits for the next pass, where
-arrays are read once more, be they inputs or outputs that an earlier pass wrote. A value between them is
-computed again, or stored where that moves less. Calls are inlined; loops, conditionals and kernels are
+A program is a sequence of passes over memory. A pass fuses all elementwise operations: it reads every array
+once, and stores no value in between. Operations that need the result of a reduction wait for the next pass,
+which reads arrays once more, inputs or outputs of an earlier pass. A value in between is computed again, or
+stored where that moves fewer bytes. Calls are inlined; loops, conditionals and kernels are
 opaque: their operands are read, their results written.
 """
 
@@ -52,7 +52,7 @@ class Graph:
         ops: list[Op] = []
         outputs = self.inlined(jaxpr, inputs, ops)
         first = len(jaxpr.constvars)
-        self.outputs = set(outputs) - set(inputs[first : first + donated])  # handing one back costs nothing
+        self.outputs = set(outputs) - set(inputs[first : first + donated])  # returning one costs nothing
         self.ops = list(needed(ops, self.outputs))[::-1]
 
     def value(self, aval: Any, producer: Op | None = None) -> int:
@@ -63,7 +63,7 @@ class Graph:
         return len(self.bytes) - 1
 
     def inlined(self, jaxpr: Jaxpr, arguments: list[int], ops: list[Op]) -> list[int]:
-        """Add the operations of a jaxpr; the values that it gives."""
+        """Add the operations of a jaxpr; return the values of its outputs."""
         env: dict[Any, int] = dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
         number = lambda x: self.value(x.aval) if isinstance(x, Literal) else env[x]
         for eqn in jaxpr.eqns:
@@ -82,11 +82,11 @@ class Graph:
         return [number(x) for x in jaxpr.outvars]
 
 
-FEW = 4  # numbers that a kernel has at hand, as the words that random bits are salted with
+FEW = 4  # numbers that a kernel holds in registers, such as the words that salt random bits
 
 
 def collects(eqn: Any) -> bool:
-    """Whether a result needs operands as a whole; over scalars and axes of 1 nothing does."""
+    """Whether a result needs whole operands; never over scalars and axes of length 1."""
     name = eqn.primitive.name
     if name in REDUCTIONS:
         return max(eqn.outvars[0].aval.size, FEW) < eqn.invars[0].aval.size
@@ -115,7 +115,7 @@ def starts(graph: Graph) -> list[int]:
 
 
 def late(graph: Graph, begin: list[int]) -> list[int]:
-    """The same, if what collects waits as long as no output has to wait for it.
+    """The pass of each operation, if collecting ones run as late as they can without delaying an output.
 
     So the norm of the parameters is taken where the parameters are read anyway.
     """
@@ -137,7 +137,7 @@ class Passes:
     def __init__(self, graph: Graph, begin: list[int]) -> None:
         self.graph = graph
         self.ready = [0] * len(graph.bytes)  # the pass from which a value can be had
-        self.wanted: dict[int, list[int]] = defaultdict(list)  # what a pass has to compute
+        self.wanted: dict[int, list[int]] = defaultdict(list)  # the values that a pass has to compute
         self.stored = {v for v, producer in enumerate(graph.producers) if producer is None}
         for op, start in zip(graph.ops, begin, strict=True):
             first = start if op.collects else max((self.ready[v] for v in op.operands), default=0)
@@ -151,7 +151,7 @@ class Passes:
                 self.wanted[self.ready[v]].append(v)
 
     def traffic(self) -> int:
-        """What the passes read and write."""
+        """The bytes that the passes read and write."""
         computed = {v for v in self.stored if self.graph.producers[v] is not None}
         total = sum(self.graph.bytes[v] for v in computed | self.graph.outputs)
         earlier: set[int] = set()
@@ -162,9 +162,9 @@ class Passes:
         return total
 
     def run(self, k: int, earlier: set[int]) -> tuple[int, set[int]]:
-        """What pass `k` moves, but for outputs and what it collects; the values that it goes through.
+        """The bytes that pass `k` moves, without outputs and collected results; the values that it visits.
 
-        A value that an `earlier` pass went through is computed again, or was stored then and is read now.
+        A value that an `earlier` pass visited is computed again, or was stored then and is read now.
         """
         size, producers = self.graph.bytes, self.graph.producers
         moved, seen, stack = 0, set(), list(self.wanted[k])
@@ -193,12 +193,12 @@ class Passes:
         return v in self.stored or (v in self.graph.outputs and self.ready[v] < k)
 
     def behind(self, v: int, k: int, seen: set[int]) -> tuple[set[int], list[int]]:
-        """The arrays not yet `seen` in pass `k` that computing a value goes through; the scalars."""
+        """The arrays not yet `seen` in pass `k` that a value is computed from, and the scalars."""
         found, scalars, stack = set(), [], list(operands(self.graph.producers[v]))
         while stack:
             u = stack.pop()
             if self.graph.sizes[u] <= 1:
-                scalars.append(u)  # all leaves share them: followed from each, they would take long
+                scalars.append(u)  # all leaves share them, and following them from each leaf would take long
             elif u not in seen and u not in found:
                 found.add(u)
                 if not self.held(u, k):

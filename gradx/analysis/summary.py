@@ -1,4 +1,4 @@
-"""How many bytes a state takes, and for what, from shapes alone."""
+"""The bytes of a state, slot by slot, from shapes alone."""
 
 import dataclasses
 import html
@@ -33,7 +33,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What `summarize` found: the rows, and how many parameters there are. It prints as a table."""
+    """The result of `summarize`: the rows and the number of parameters. It prints as a table."""
 
     rows: list[Row]
     parameters: int
@@ -45,11 +45,11 @@ class Summary:
 
     @property
     def bytes_per_parameter(self) -> float:
-        """The same for each parameter."""
+        """The bytes of the state for each parameter."""
         return self.bytes / self.parameters
 
     def asdict(self) -> dict[str, Any]:
-        """All of it by name, as JSON can hold it."""
+        """All values by name, in types that JSON can hold."""
         totals = {name: getattr(self, name) for name in ("parameters", "bytes", "bytes_per_parameter")}
         return totals | {"rows": [dataclasses.asdict(row) for row in self.rows]}
 
@@ -72,7 +72,7 @@ class Summary:
     def __str__(self) -> str:
         lines = self.cells()
         width = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        words = len(width) - 3  # what follows is numbers
+        words = len(width) - 3  # the last three columns are numbers
         return "\n".join(
             "  ".join(
                 [*map(str.ljust, line[:words], width), *map(str.rjust, line[words:], width[words:])]
@@ -93,12 +93,12 @@ def summarize(tx: optax.GradientTransformation, params: Tree) -> Summary:
 
     Arguments:
       tx: any transformation of gradx or Optax.
-      params: arrays, or what has their shapes and dtypes, such as `jax.ShapeDtypeStruct`s or what
-        `jax.eval_shape` gives.
+      params: arrays, or abstract ones, such as `jax.ShapeDtypeStruct`s or the results of
+        `jax.eval_shape`.
 
-    Nothing is allocated. A `part` is the name of a group, or of a link of `named_chain`. The slots of
-    `packed` are counted one by one, those of `store` by their arrays, with their format. Raises
-    ValueError for no parameters, TypeError for what is not a transformation.
+    Nothing is allocated. A `part` is the name of a group, or of a link of `named_chain`. Slots under
+    `packed` are counted one by one, slots under `store` by their arrays, with their format. Raises
+    ValueError for no parameters, TypeError for a `tx` that is not a transformation.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")}
@@ -109,7 +109,7 @@ def summarize(tx: optax.GradientTransformation, params: Tree) -> Summary:
     nu     float32        1  4,000,000         4.00
     total                 3  6,000,004         6.00
     """
-    check_transformation("tx of summarize", tx)  # raises if it is none
+    check_transformation("tx of summarize", tx)  # raises if it is no transformation
     parameters = sum(x.size for x in jax.tree.leaves(params))
     if not parameters:
         raise ValueError("summarize: params holds no parameters: give arrays, or ShapeDtypeStructs")

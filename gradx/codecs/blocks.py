@@ -17,7 +17,7 @@ TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 class Blocks(Codec):
-    """A format with blocks; what it is made of is fields of the dataclass."""
+    """A format with blocks. The dataclasses that inherit it have these fields."""
 
     block: int | None
     rounding: Literal["stochastic", "nearest"]
@@ -31,7 +31,7 @@ class Blocks(Codec):
         return self.rounding == "stochastic"
 
     def check_fields(self) -> None:
-        """Raise unless there is a size that a block can have, and shards are a number of them."""
+        """Raise unless `block` is a valid size and `shards` a positive integer."""
         name, block = type(self).__name__, self.block
         if block is not None and (type(block) is not int or block < SMALLEST or (self.even and block % 2)):
             wanted = f"{'even ' if self.even else ''}integer of at least {SMALLEST}"
@@ -40,7 +40,7 @@ class Blocks(Codec):
             raise ValueError(f"{name}: shards must be an integer of at least 1, got {self.shards!r}")
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        """Why an array is left as it is, and the mend; None if it is not. A given block must divide."""
+        """Why the array cannot be stored, and the mend; None if it can. A given block must divide."""
         why = super().check(shape, dtype)
         if why or not shape:
             return why or "it is a scalar: leave it out"
@@ -60,14 +60,14 @@ class Blocks(Codec):
         return None
 
     def block_of(self, length: int) -> int:
-        """The block for a last axis: if none is given, the largest divisor that it can be; 0 if none is."""
+        """The block for a last axis: the one given, or the largest valid divisor, or 0 if there is none."""
         if self.block is not None:
             return self.block
         sizes = range(self.largest_block, SMALLEST - 1, -2 if self.even else -1)
         return next((n for n in sizes if self.part_of(length) % n == 0), 0)
 
     def part_of(self, length: int) -> int:
-        """How much of a last axis one device has: all, if it does not divide, as JAX cannot split it then."""
+        """The length of a last axis on one device: all of it where JAX cannot split it evenly."""
         return length if length % self.shards else length // self.shards
 
 
@@ -84,10 +84,10 @@ def flat(x: jax.Array) -> jax.Array:
 def scales_of(x: jax.Array, least: float) -> jax.Array:
     """The largest |x| of each block; NaN if one is inf or NaN.
 
-    At least so large that the share `least` of it is no subnormal number, which XLA:CPU takes for 0.
+    It is at least so large that the share `least` of it is not subnormal: XLA:CPU takes subnormals for 0.
     """
-    # Both ends at once and in two stages, so that no compiler stores `x` to reduce it: XLA:CPU does for a
-    # plain maximum, and on a TPU blocks are no tiles.
+    # Both ends at once and in two stages, so that no compiler stores `x` to reduce it: XLA:CPU does so for a
+    # plain maximum, and on a TPU blocks are not tiles.
     parts = in_blocks(x, math.gcd(x.shape[-1], 32))
     further = lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1]))
     least_of, most_of = lax.reduce(
@@ -98,5 +98,5 @@ def scales_of(x: jax.Array, least: float) -> jax.Array:
 
 
 def share(size: jax.Array, scales: jax.Array) -> jax.Array:
-    """Of its block's scale: one reciprocal for each block, and no division for each element."""
-    return size * (1 / (scales * 0.25)) * 0.25  # of a quarter, as 1 / 3e38 would be subnormal
+    """`size` as a share of its block's scale: one reciprocal for each block, no division for each element."""
+    return size * (1 / (scales * 0.25)) * 0.25  # of a quarter, because 1 / 3e38 is subnormal

@@ -25,18 +25,18 @@ class Blockwise(Blocks):
     would explode. A block with inf or NaN becomes NaN.
 
     Arguments:
-      bits: 8 or 4, which packs two codes in a byte, and suits few runs.
+      bits: 8 or 4. With 4, a byte holds two codes, precise enough for few runs.
       map: where the magnitudes are. "log2": each about a tenth below the next, over a range of 2^18 (for
         squares 2^28; of 4 bits 2^5 and 2^14). "dynamic": the tree of bitsandbytes (Dettmers et al. 2022,
         arXiv:2110.02861). "companded": that of FlashOptim (arXiv:2602.23349). "linear": equal steps; of the
         root for squares, where lpmm (Li et al. 2023, arXiv:2309.01507) has them of the square.
       block: elements that share a scale, at least 16, which must divide the last axis; None for its largest
-        divisor up to 256 (128 of 4 bits, 32 companded). An array that has none from 16 on is left as it is.
+        divisor up to 256 (128 of 4 bits, 32 companded). An array without such a divisor is left as it is.
       rounding: "stochastic", to one of the two neighbours, the nearer the likelier; or "nearest", with which
-        an average that changes by less than half of the way to the next code stands still, as one of squares
-        with b2=0.999 does: it could fall only as its block's scale falls.
-      shards: how many devices the last axis is split over, by its parameter's sharding: each then has whole
-        blocks of its own, where one on two devices would have them exchange all that they hold.
+        an average that changes by less than half of the way to the next code stands still. Averages of
+        squares with b2=0.999 do: they could fall only with their block's scale.
+      shards: how many devices the last axis is split over, by its parameter's sharding. Each device then has
+        whole blocks; devices that share a block would exchange all their elements.
 
     Scales are float32, always: float16 has too few exponents for squares, and in bfloat16 an average's
     largest element would stand still. Raises ValueError for other arguments.
@@ -67,7 +67,7 @@ class Blockwise(Blocks):
     @property
     def largest_block(self) -> int:
         if self.map == "companded":
-            return 32  # as published: it spans few octaves, and so must a block
+            return 32  # as published: the map spans few octaves, and so must a block
         return 256 if self.bits == 8 else 128
 
     def encode(self, x: jax.Array, positive: bool, bits: jax.Array | None) -> dict[str, jax.Array]:
@@ -92,8 +92,8 @@ class Blockwise(Blocks):
 
 
 def thresholds(bits: jax.Array) -> jax.Array:
-    """What to add before rounding down: anything between 0 and 1."""
-    # Of 11 bits, so that none is so near to 0 or 1 that what was decoded would miss its own code.
+    """Random numbers between 0 and 1, to add before rounding down."""
+    # Of 11 bits, so that none is so near to 0 or 1 that a decoded value would miss its own code.
     return ((bits >> 21).astype(jnp.float32) + 0.5) * 2.0**-11
 
 
@@ -104,6 +104,6 @@ def packed(codes: jax.Array) -> jax.Array:
 
 
 def unpacked(codes: jax.Array, positive: bool) -> jax.Array:
-    """The codes that `packed` was given."""
+    """The inverse of `packed`."""
     codes = jnp.concatenate([codes & 15, codes >> 4], axis=-1)
     return codes if positive else (codes ^ 8).astype(jnp.int8) - 8  # the fourth bit is the sign

@@ -14,7 +14,7 @@ from gradx.numerics.rounding import stochastic_round
 __all__ = ["Float8"]
 
 DTYPES = {"e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2"}
-# What a block's largest element becomes: a power of two, so that it is exact, near the largest of the dtype.
+# The code of a block's largest element: a power of two, so that it is exact, near the dtype's largest number.
 TOP = {"e4m3": 2.0**8, "e5m2": 2.0**15}
 
 
@@ -26,13 +26,13 @@ class Float8(Blocks):
         code  = x / scale, rounded; √(x / scale) where x is an average of squares
 
     A block's largest element is exact, and a square above 0 never becomes 0. A block with inf or NaN becomes
-    NaN. `Blockwise` is as small and more precise: this is for what reads such floats.
+    NaN. `Blockwise` is as small and more precise; this is for hardware and programs that read such floats.
 
     Arguments:
-      format: "e4m3", of steps of 12 % over a range of 2^17; or "e5m2", of 25 % over 2^31.
+      format: "e4m3", with steps of 12 % over a range of 2^17; or "e5m2", with steps of 25 % over 2^31.
       block: elements that share a scale, at least 16, which must divide the last axis; None for its largest
-        divisor up to 256. An array that has none from 16 on is left as it is.
-      rounding, shards: "stochastic" or "nearest", and over how many devices, as in `Blockwise`.
+        divisor up to 256. An array without such a divisor is left as it is.
+      rounding, shards: as in `Blockwise`.
 
     Raises ValueError for other arguments, and RuntimeError where this JAX has no such dtype.
 
@@ -68,7 +68,7 @@ class Float8(Blocks):
         y = share(x, scales)
         y = (jnp.sqrt(y) if positive else y) * top
         if bits is not None:
-            # To 14 bits first, so that what was decoded is met exactly, and finds its own code.
+            # To 14 bits first, so that a decoded value is met exactly, and finds its own code.
             y = lax.reduce_precision(y, exponent_bits=8, mantissa_bits=14)
             codes = stochastic_round(y, self.dtype, in_blocks(bits, block))
         else:

@@ -1,8 +1,8 @@
-"""Maps: which numbers between 0 and 1 the codes of a block stand for.
+"""Maps: the numbers between 0 and 1 that the codes of a block stand for.
 
 A map turns a ratio in (0, 1] into a depth, the distance from the top in [0, 1], and back; codes are equally
-spaced in depth. The depth of 1 is 0, and back exactly 1, so that a block's largest element is exact, and
-encoding what was decoded finds the same scale. All are elementwise arithmetic, without lookups.
+spaced in depth. The depth of 1 is 0, and its ratio exactly 1, so a block's largest element is exact, and
+a decoded block finds the same scale again. All are elementwise arithmetic, without lookups.
 """
 
 import functools
@@ -31,8 +31,8 @@ class Map(NamedTuple):
 def log2(bits: int, positive: bool) -> Map:
     """Each code stands for about a fixed factor: the logarithm, straight between powers of two.
 
-    That is what the bits of a float are, read as an integer. XLA would not copy a true one into each of the
-    kernels that need it, and keep the array in memory instead.
+    The bits of a float, read as an integer, are this logarithm. XLA would keep the result of a true one in
+    memory, and not compute it in each kernel that needs it.
     """
     octaves = OCTAVES[bits][positive]
     unit, one = octaves * 2**23, np.int32(0x3F800000)  # the bits of 1.0
@@ -47,7 +47,7 @@ def log2(bits: int, positive: bool) -> Map:
 
 
 def linear(bits: int, positive: bool) -> Map:
-    """Equal steps; of the root where the slot holds squares."""
+    """Equal steps; for squares, equal steps of the root."""
     n = largest_code(bits, positive)
     if positive:
         return Map(lambda y: 1 - jnp.sqrt(y), lambda d: (1 - d) * (1 - d), n**-2)
@@ -55,7 +55,7 @@ def linear(bits: int, positive: bool) -> Map:
 
 
 def companded(bits: int, positive: bool) -> Map:
-    """FlashOptim's: z = 2y / (1 + y), finer near 0; for squares their root."""
+    """The map of FlashOptim: z = 2y / (1 + y), finer near 0; for squares their root."""
     if positive:
         return linear(bits, positive)
     flipped = lambda x: (1 - x) / (1 + x)  # 1 - z, which is its own inverse
@@ -67,7 +67,7 @@ def dynamic(bits: int, positive: bool) -> Map:
     depths, ratios = corners(bits, positive)
 
     def ratio(d: jax.Array) -> jax.Array:
-        return jnp.where(d == 0, 1.0, broken_line(d, depths, ratios))  # exact, which the sum is not
+        return jnp.where(d == 0, 1.0, broken_line(d, depths, ratios))  # the sum is not exact there
 
     return Map(lambda y: broken_line(y, ratios, depths), ratio, float(ratios[1]))
 
@@ -82,12 +82,12 @@ MAPS: dict[str, Callable[[int, bool], Map]] = {
 
 @functools.cache
 def corners(bits: int, positive: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Between which the dynamic map is straight: depths and ratios, from 0 up."""
+    """Breakpoints of the piecewise-linear dynamic map, as (depths, ratios), with ratios from 0 up."""
     n, values = largest_code(bits, positive), []
     for i in range(bits - 1):
         edges = np.linspace(0.1, 1.0, 2 ** (i + positive) + 1)
         values += list(10.0 ** (i - bits + 2) * (edges[:-1] + edges[1:]) / 2)
-    # With a sign there is one code less than in the paper, where -1 is missing: that next to 0.
+    # With a sign, the code next to 0 is missing here; in the paper -1 is missing.
     ratios = np.array([0.0, *values[-(n - 1) :], 1.0])
     bends = np.abs(np.diff(ratios, 2)) > 1e-6 * ratios[1:-1]
     kept = np.array([True, *bends, True])
@@ -95,7 +95,7 @@ def corners(bits: int, positive: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def broken_line(x: jax.Array, xs: np.ndarray, ys: np.ndarray) -> jax.Array:
-    """Straight between given points, from the smallest `y` up, where it is the most precise."""
+    """Linear interpolation between points, summed from the smallest `y` up, which is the most precise."""
     order = np.argsort(ys)
     xs, ys = xs[order], ys[order]
     y: Any = float(ys[0])
@@ -106,5 +106,5 @@ def broken_line(x: jax.Array, xs: np.ndarray, ys: np.ndarray) -> jax.Array:
 
 
 def largest_code(bits: int, positive: bool) -> int:
-    """127 or 255 of 8 bits: a sign takes one of them."""
+    """127 or 255 for 8 bits: a sign takes one bit."""
     return 2 ** (bits - (not positive)) - 1

@@ -17,12 +17,12 @@ class Rounded(Codec):
     """Store an array in a smaller floating-point dtype; 2 bytes for each element.
 
     Arguments:
-      dtype: "bfloat16"; "float16", which has more digits, but takes numbers beyond 65504 for inf, and holds
-        none but 0 below 6e-8, so a positive one becomes that; or "float32", to leave a slot as it is.
+      dtype: "bfloat16"; "float16", which has more digits, but takes numbers beyond 65504 for inf, and has
+        no number between 0 and 6e-8, so smaller squares become 6e-8; or "float32", to leave a slot as it is.
       rounding: "stochastic", to one of the two neighbours, the nearer the likelier; or "nearest", with which
-        an average that changes by less than half a step, 0.4 % in bfloat16, stands still: one of squares
-        with b2=0.999 does.
-      force: hold averages of squares too, where they stall.
+        an average that changes by less than half a step, 0.4 % in bfloat16, stands still: averages
+        of squares with b2=0.999 do.
+      force: store averages of squares too, though they stall.
 
     Raises ValueError for other arguments.
 

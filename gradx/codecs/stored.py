@@ -14,9 +14,9 @@ class Codec(abc.ABC):
     """A format: how to write a floating-point array in fewer bytes, and how to read it. Plain data.
 
     `encode` and `decode` are functions of one array, made of elementwise operations and reductions along the
-    last axis, so that XLA or one fused kernel runs them together with the rule between them. What was
-    decoded encodes to the same bits again. `positive` says that no element is below 0, as in an average
-    of squares; then one above 0 never decodes to 0, or a rule that divides by it would explode.
+    last axis, so that XLA or one fused kernel runs them together with the rule between them. A
+    decoded array encodes to the same bits again. `positive` says that no element is below 0, as in an average
+    of squares; then an element above 0 never decodes to 0, or a rule that divides by it would explode.
     """
 
     @property
@@ -25,9 +25,9 @@ class Codec(abc.ABC):
         """Whether `encode` needs random bits."""
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        """Why an array is left as it is, as a phrase with its mend; None if it is not.
+        """Why the array cannot be stored, as a phrase with the mend; None if it can.
 
-        Raises ValueError where that can only be a mistake, as with a given block that does not divide.
+        Raises ValueError where this can only be a mistake: a given block does not divide.
         """
         return not_real(dtype)
 
@@ -43,7 +43,7 @@ class Codec(abc.ABC):
         """`x` in float32, or nearly so."""
 
     def __repr__(self) -> str:
-        """The call, without what is at its default."""
+        """The call, without arguments at their defaults."""
         fields: Any = [(f, getattr(self, f.name)) for f in dataclasses.fields(cast(Any, self))]
         shown = [f"{f.name}={value!r}" for f, value in fields if value != f.default]
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -73,15 +73,15 @@ class Stored:
     arrays: dict[str, jax.Array]
     codec: Codec = dataclasses.field(metadata={"static": True})
     positive: bool = dataclasses.field(metadata={"static": True})
-    dtype: Any = dataclasses.field(metadata={"static": True})  # the array's
+    dtype: Any = dataclasses.field(metadata={"static": True})  # of the array
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The array's, as its codes may be packed."""
+        """The shape of the array; packed codes have another."""
         return jax.eval_shape(Stored.decode, self).shape
 
     def decode(self) -> jax.Array:
-        """The array, in the dtype that it would have."""
+        """The array, in its own dtype."""
         return self.codec.decode(self.arrays, self.positive).astype(self.dtype)
 
     def encode(self, x: jax.Array, bits: jax.Array | None = None) -> "Stored":
@@ -101,5 +101,5 @@ def is_stored(x: Any) -> bool:
 
 
 def decode_state(state: Any) -> Any:
-    """A state with all that is stored in smaller formats as ordinary arrays."""
+    """A state with ordinary arrays in place of those in smaller formats."""
     return jax.tree.map(lambda x: x.decode() if is_stored(x) else x, state, is_leaf=is_stored)

@@ -21,6 +21,8 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from gradx.core.renaming import with_new_names
+
 __all__ = ["factory"]
 
 
@@ -138,7 +140,7 @@ def factory(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> T:
-        arguments: Any = owned((args, kwargs))
+        arguments: Any = owned((args, with_new_names(function, kwargs)))
         args, kwargs = arguments
         made = function(*args, **kwargs)
         if not isinstance(made, Made):

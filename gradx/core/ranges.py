@@ -1,8 +1,8 @@
-"""What hyperparameters may be; checked when they are given."""
+"""The values that hyperparameters may have; checked when they are given."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,99 +11,55 @@ from jax.core import Tracer
 
 __all__ = []
 
-_DECAY = (lambda x: 0 <= x < 1, "at least 0 and less than 1")
+
+class Range(NamedTuple):
+    """The values that a hyperparameter may have, and the words for them in an error."""
+
+    contains: Callable[[float], bool]
+    described: str
 
 
-_FRACTION = (lambda x: 0 <= x <= 1, "between 0 and 1")
+DECAY = Range(lambda x: 0 <= x < 1, "at least 0 and less than 1")
+FRACTION = Range(lambda x: 0 <= x <= 1, "between 0 and 1")
+INSIDE = Range(lambda x: 0 < x < 1, "more than 0 and less than 1")
+FINITE = Range(lambda x: 0 <= x < math.inf, "at least 0 and finite")
+POSITIVE = Range(lambda x: 0 < x < math.inf, "more than 0 and finite")
+GROWTH = Range(lambda x: 1 <= x < math.inf, "at least 1 and finite")
+BOUND = Range(lambda x: x >= 0, "at least 0")
+NUMBER = Range(lambda x: not math.isnan(x), "a number, not NaN")
 
 
-_FINITE = (lambda x: 0 <= x < math.inf, "at least 0 and finite")
-
-
-_POSITIVE = (lambda x: 0 < x < math.inf, "more than 0 and finite")
-
-
-_BOUND = (lambda x: x >= 0, "at least 0")
-
-
-_NUMBER = (lambda x: not math.isnan(x), "a number, not NaN")
-
-
-# What a name may be, wherever it is used. One that is not here may be any number but NaN.
-RANGES = {
-    "learning_rate": _FINITE,
-    "b1": _DECAY,
-    "b2": _DECAY,
-    "b3": _DECAY,
-    "momentum": _FRACTION,
-    "decay": _FRACTION,
-    "ema.decay": _DECAY,  # its correction divides by 1 - decayᵗ, as may those of the two below
-    "scale_by_rms.decay": _DECAY,
-    "scale_by_stddev.decay": _DECAY,
-    "rho": _DECAY,
-    "eta_minus": _FRACTION,
-    "eta_plus": (lambda x: 1 <= x < math.inf, "at least 1 and finite"),
-    "min_step_size": _FINITE,
-    "max_step_size": _BOUND,
-    "initial_scale": _FINITE,
-    "lambd": _FINITE,
-    "asgd.alpha": _FINITE,
-    "t0": _BOUND,
-    "average_params.start": _BOUND,
-    "ema_params.start": _BOUND,
-    "ema_params.decay": _DECAY,
-    "gradient_noise_scale.decay": _DECAY,
-    "eps": _FINITE,
-    "eps_root": _FINITE,
-    "weight_decay": _FINITE,
-    "summed_decay": _FINITE,
-    "trust_coefficient": _FINITE,
-    "min_norm": _FINITE,
-    "max_norm": _BOUND,
-    "max_grad_norm": _BOUND,
-    "scale_by_sm3.b2": _FRACTION,  # 1 sums, as Adagrad does
-    "sm3.momentum": _DECAY,
-    "adafactor.momentum": _DECAY,
-    "scale_by_factored_rms.decay_rate": _FINITE,
-    "epsilon": _FINITE,
-    "floor": _FINITE,
-    "min_scale": _FINITE,
-    "clipping": _BOUND,
-    "eta": _FINITE,
-    "max_delta": _BOUND,
-    "threshold": _BOUND,
-    "initial_accumulator_value": _FINITE,
-    "momentum_decay": _FINITE,
-    "optimism": _FINITE,
-    "signum.beta": _DECAY,
-    "slow_step_size": _FRACTION,
-    "max_learning_rate": _BOUND,
-    "descend.max_learning_rate": _POSITIVE,
-    "lr_decay": _FINITE,
-    "scaling": _FINITE,
-    "min_curvature": _DECAY,
-    "tol": _FINITE,
-    "max_steps": (lambda x: 0 <= x < 2**31, "at least 0 and below 2**31"),
-    "lr": _FINITE,
-    "slope_rtol": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
-    "curv_rtol": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
-    "decrease_factor": (lambda x: 0 < x < 1, "more than 0 and less than 1"),
-    "increase_factor": (lambda x: 1 <= x < math.inf, "at least 1 and finite"),
-    "approx_dec_rtol": _FINITE,
-    "stepsize_precision": _FINITE,
-    "atol": _FINITE,
-    "rtol": _FINITE,
-    "min_lr": (lambda x: 0 < x < math.inf, "more than 0 and finite"),
-    "max_lr": _FINITE,
-    "smoothing": _DECAY,
-    "divergence": (lambda x: x > 1, "more than 1"),
-    "sigmas": _POSITIVE,
-    "max_consecutive_errors": _BOUND,
-    "init_scale": _POSITIVE,
-    "dynamic_loss_scale.min_scale": _POSITIVE,
-    "max_scale": _POSITIVE,
-    "dynamic_loss_scale.factor": (lambda x: 1 < x < math.inf, "more than 1 and finite"),
+# The names that all optimizers share. `declare_ranges` adds the others, in the file of each rule.
+RANGES: dict[str, Range] = {
+    "learning_rate": FINITE,
+    "b1": DECAY,
+    "b2": DECAY,
+    "b3": DECAY,
+    "momentum": FRACTION,
+    "decay": FRACTION,
+    "eps": FINITE,
+    "eps_root": FINITE,
+    "weight_decay": FINITE,
 }
+
+
+def declare_ranges(owner: str = "", /, **ranges: Range) -> None:
+    """Say which values hyperparameters may have: in the factory `owner`, or else wherever the names stand.
+
+    A factory's own range goes before the range of the name. A name without either may be any number but NaN.
+    """
+    for name, declared in ranges.items():
+        key = f"{owner}.{name}" if owner else name
+        if RANGES.setdefault(key, declared) != declared:
+            raise ValueError(
+                f"the range of {key} is declared twice, as {RANGES[key].described!r} and "
+                f"{declared.described!r}: name the factory that differs"
+            )
+
+
+def range_of(owner: str, name: str) -> Range:
+    """The range of a hyperparameter of a factory."""
+    return RANGES.get(f"{owner}.{name}", RANGES.get(name, NUMBER))
 
 
 def check(owner: str, **given: Any) -> None:
@@ -123,9 +79,9 @@ def check(owner: str, **given: Any) -> None:
             raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
         if isinstance(value, Tracer):
             continue  # its value is not known yet
-        is_valid, described = RANGES.get(f"{owner}.{name}", RANGES.get(name, _NUMBER))
-        if not is_valid(float(value)):
-            raise ValueError(f"{owner}: {name} must be {described}, got {float(value):g}")
+        valid = range_of(owner, name)
+        if not valid.contains(float(value)):
+            raise ValueError(f"{owner}: {name} must be {valid.described}, got {float(value):g}")
 
 
 def check_schedule(owner: str, name: str, schedule: Callable) -> None:

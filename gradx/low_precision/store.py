@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.extend.core import Var
 
+from gradx.codecs.exact import is_exact
 from gradx.codecs.rounded import Rounded
 from gradx.codecs.squares import is_positive
 from gradx.codecs.stored import Codec, Stored, is_stored
@@ -102,11 +103,11 @@ def store(
         places = [k for k, x in enumerate(leaves) if not isinstance(x, StoreState)]
         without = [() if isinstance(x, StoreState) else x for x in leaves]
         found = entries(treedef.unflatten(without), params)
-        exact = set() if named else copied(tx.init, params)
+        copies = set() if named else copied(tx.init, params)
         theirs, layers, out = selected(params), axes_here(params), {}
         for k, e, (name, codec) in zip(places, found, assigned(codecs, found), strict=True):
-            is_exact = k in exact or (not named and e.field in SUBTRACTED.get(e.owner, ()))
-            if codec is not None and e.i in theirs and not is_exact:
+            is_left = k in copies or (not named and is_exact(e.owner, e.field))
+            if codec is not None and e.i in theirs and not is_left:
                 positive = is_positive(e.owner, e.field)
                 what, ndim = f"store: {name} of {e.path}", e.array.ndim - len(layers.get(e.i, ()))
                 if is_held(what, codec, e.array, ndim, positive, min_size, named):
@@ -142,10 +143,6 @@ def store(
         return likes.unflatten(leaves) if likes.num_leaves == len(leaves) else state
 
     return wrapper(tx, init, observe)
-
-
-# Slots from which the next are subtracted: the difference would be that of two roundings.
-SUBTRACTED = {"ScaleByLBFGS": {"params", "updates"}}
 
 
 def every(path: str, array: Any) -> bool:

@@ -25,7 +25,7 @@ def scale_by_belief(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """Divide the mean gradient by the root mean square of what it did not foresee.
+    """Divide the mean gradient by the root mean square of the deviations from it.
 
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * (g - mu)² + eps_root
@@ -35,11 +35,11 @@ def scale_by_belief(
       b1: as in `scale_by_adam`.
       b2: decay rate of the mean of the squared deviations, at least 0 and less than 1.
       eps: added to the denominator, at least 0.
-      eps_root: added to `nu` at every step, where it sums up to eps_root / (1 - b2); at least 0.
+      eps_root: added to `nu` at every step, at least 0; it sums up to eps_root / (1 - b2).
       nesterov: look one step ahead (Dozat 2016).
 
-    Both defaults are made for float32 and 0 in float16, whose least number is 6e-8: where a 16-bit
-    `nu` is wanted, raise eps to 1e-8 and eps_root to 1e-12, or a parameter without gradient divides 0 by 0.
+    Both defaults are made for float32. In float16 they are 0, because its least number is 6e-8: for a 16-bit
+    `nu`, raise eps to 1e-8 and eps_root to 1e-12, or a parameter without gradient divides 0 by 0.
     """
 
     def scalars(b1, c1):

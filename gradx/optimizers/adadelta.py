@@ -3,9 +3,11 @@
 import jax.numpy as jnp
 from optax import ScaleByAdaDeltaState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import DECAY, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -16,6 +18,9 @@ from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["ScaleByAdaDeltaState", "adadelta", "scale_by_adadelta"]
+
+declare_ranges(rho=DECAY)
+declare_squares("e_g", "e_x")
 
 
 @factory

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from optax import FactoredState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, value_at
-from gradx.core.ranges import check, one_of
+from gradx.core.ranges import DECAY, FINITE, check, declare_ranges, one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -25,12 +26,17 @@ from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
 
+declare_ranges(epsilon=FINITE, floor=FINITE)
+declare_ranges("scale_by_factored_rms", decay_rate=FINITE)
+declare_ranges("adafactor", momentum=DECAY)
+declare_squares("v_row", "v_col", "v", of=FactoredState)
+
 
 zero_squares = zero_slot(real=True)
 
 
 def unused(p: jax.Array) -> jax.Array:
-    """What stands in Optax's state for a slot that an array does not need."""
+    """Optax's stand-in for a slot that an array does not need: one zero."""
     return zero_squares(jnp.zeros(1, p.dtype))
 
 
@@ -76,7 +82,7 @@ def scale_by_factored_rms(
     floored = floor is not None
 
     def axes(x: jax.Array) -> tuple[int, int] | None:
-        """The axis of the rows and the axis of the columns; None for what is not factored."""
+        """The axis of the rows and the axis of the columns; None for an array that is not factored."""
         if not factored or x.ndim < 2 or not x.size:
             return None
         by_length = sorted(range(x.ndim), key=x.shape.__getitem__)
@@ -100,8 +106,8 @@ def scale_by_factored_rms(
             v = lerp(abs_sq(g) + epsilon, v, b)
             return g * jax.lax.rsqrt(jnp.maximum(v, least * least) if floored else v), v_row, v_col, v
         row, column = pair
-        # The squares of two means, or squares with epsilon added to each, are kept as an array by XLA:CPU,
-        # which costs 8 bytes a parameter; so they are squared twice, and epsilon is added to the means.
+        # XLA:CPU keeps squares that two means share, or squares plus epsilon, as an array of 8 bytes a
+        # parameter. So g is squared twice, and epsilon is added to the means.
         v_row = lerp(jnp.mean(abs_sq(g), axis=column) + epsilon, v_row, b)
         v_col = lerp(jnp.mean(abs_sq(jax.lax.optimization_barrier(g)), axis=row) + epsilon, v_col, b)
         rows, columns = jnp.expand_dims(v_row, column), jnp.expand_dims(v_col, row)
@@ -154,7 +160,7 @@ def adafactor(
       learning_rate: the share of its size that an array moves in a step, or a schedule of it; 1e-3 to 1e-1.
         None for 1.
       min_dim_size_to_factor, decay_rate, factored, floor, factored_axes: as in `scale_by_factored_rms`.
-      decay_offset: `step_offset` there.
+      decay_offset: the `step_offset` of `scale_by_factored_rms`.
       multiply_by_parameter_scale: False makes the learning rate absolute.
       clipping_threshold: the largest root mean square of an array's direction, at least 0; None for any.
       momentum: decay rate of the mean of the updates, at least 0 and less than 1; None for none.
@@ -167,7 +173,7 @@ def adafactor(
       relative_step: bound the learning rate by 1 / √t, as the paper does.
       min_scale: the size of a parameter counts as at least this, at least 0.
 
-    Raises ValueError if `update` is called without parameters, though only if the size or decay is asked for.
+    Raises ValueError if `update` is called without parameters, where the size or the decay needs them.
     """
     check("adafactor", momentum=0.0 if momentum is None else momentum)
     if learning_rate is not None:  # also under the cap, which hides it from the link

@@ -3,10 +3,11 @@
 import jax.numpy as jnp
 from optax import ScaleByRssState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check_number
+from gradx.core.ranges import FINITE, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import full_slot
@@ -14,6 +15,9 @@ from gradx.numerics.arrays import abs_sq
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleByRssState", "adagrad", "scale_by_rss"]
+
+declare_ranges(initial_accumulator_value=FINITE)
+declare_squares("sum_of_squares")
 
 
 @factory

@@ -47,8 +47,8 @@ def scale_by_adam(
       mu_dtype: dtype of `mu`; by default the parameter's, at least float32.
       nesterov: look one step ahead (Dozat 2016).
       bias_correction: False leaves out both denominators 1 - bᵗ.
-      eps_hat: add eps to √nu before its correction, as the end of the paper's section 2 and Keras do;
-        a smaller eps in the first steps, which shows where gradients are not much larger than it.
+      eps_hat: add eps to √nu before its correction, as Keras and the end of the paper's section 2
+        do. It makes eps smaller in the first steps, which matters where gradients are about as small as eps.
     """
 
     def scalars(b1, eps, eps_root, c1=1.0, c2=1.0):
@@ -59,7 +59,7 @@ def scale_by_adam(
     def rule(g, mu, nu, b1, b2, eps, eps_root, c1_next, c1=1.0, c2=1.0):
         mu = lerp(g, mu, b1)
         nu = lerp(abs_sq(g), nu, b2)
-        # Dozat's algorithm 2 has a further factor b2 in nu, as no implementation of it has.
+        # Dozat's algorithm 2 has a further factor b2 in nu, which no implementation has.
         ahead = lerp(c1 * g, c1_next * mu, b1) if nesterov else c1 * mu
         return ahead / (jnp.sqrt(c2 * nu + eps_root) + eps), mu, nu
 

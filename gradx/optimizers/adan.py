@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from optax import ScaleByAdanState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
@@ -16,6 +17,8 @@ from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["ScaleByAdanState", "adan", "scale_by_adan"]
+
+declare_squares("n", of=ScaleByAdanState)
 
 
 @factory
@@ -40,7 +43,7 @@ def scale_by_adan(
       eps_root: added under the square root, at least 0; more than 0 to differentiate through the update.
 
     The paper writes 1 - b for each of the three, and starts `m` and `n` at the first gradient; its authors'
-    code starts at 0 and corrects, as here.
+    code starts at 0 and corrects, like this one.
     """
 
     def scalars(t):
@@ -86,7 +89,7 @@ def adan(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 5 to 10 times Adam's.
-      b1, b2, b3, eps, eps_root: as in `scale_by_adan`.
+      b1, b2, b3, eps, eps_root: as in `scale_by_adan`; eps_root=1e-8 by default.
       weight_decay: the share of each parameter added to its update, at least 0; 0.02 in the paper.
       mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
     """

@@ -5,10 +5,12 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from optax import ScaleByAmsgradState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import one_of
+from gradx.core.renaming import renamed_arguments
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -18,8 +20,11 @@ from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleByAmsgradState", "amsgrad", "scale_by_amsgrad"]
 
+declare_squares("nu_max")
+
 
 @factory
+@renamed_arguments(max_over="variant")
 def scale_by_amsgrad(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
@@ -29,34 +34,34 @@ def scale_by_amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
-    max_over: Literal["corrected", "raw", "paper"] = "corrected",
+    variant: Literal["corrected", "raw", "paper"] = "corrected",
     eps_hat: bool = False,
 ) -> GradientTransformation:
     """Adam with a denominator that never falls.
 
         mu     = b1 * mu + (1 - b1) * g
         nu     = b2 * nu + (1 - b2) * g²
-        nu_max = max(nu_max, nu / (1 - b2ᵗ))         or, with max_over="raw",  max(nu_max, nu)
+        nu_max = max(nu_max, nu / (1 - b2ᵗ))         or, with variant="raw",  max(nu_max, nu)
         u      = mu / (1 - b1ᵗ) / (√(nu_max + eps_root) + eps)
-        with max_over="raw":  nu_max / (1 - b2ᵗ) in place of nu_max in u
+        with variant="raw":  nu_max / (1 - b2ᵗ) in place of nu_max in u
 
     Arguments:
       b1, b2, eps, eps_root, mu_dtype: as in `scale_by_adam`.
       bias_correction_mu, bias_correction_nu: False leaves out 1 - b1ᵗ or 1 - b2ᵗ.
-      max_over: what the maximum is of. "corrected" is as above; "raw" is PyTorch's rule, where the
+      variant: whose maximum it is. "corrected" is as above; "raw" is PyTorch's rule, where the
         first gradients weigh less; "paper" corrects nothing, whatever the other two arguments are.
       eps_hat: as in `scale_by_adam`, for "raw"; Keras's rule.
 
     A first gradient that is large counts in full under "corrected", and for ever.
     """
-    one_of("scale_by_amsgrad", ("corrected", "raw", "paper"), max_over=max_over)
+    one_of("scale_by_amsgrad", ("corrected", "raw", "paper"), variant=variant)
     corrections = {}
-    if max_over != "paper":
+    if variant != "paper":
         corrections |= {"c1": "b1"} if bias_correction_mu else {}
         corrections |= {"c2": "b2"} if bias_correction_nu else {}
-    is_raw = max_over == "raw"
+    is_raw = variant == "raw"
     if eps_hat and not is_raw:
-        raise ValueError("scale_by_amsgrad: eps_hat goes with max_over='raw', where nu is corrected last")
+        raise ValueError("scale_by_amsgrad: eps_hat goes with variant='raw', where nu is corrected last")
 
     def scalars(eps, eps_root, c2=1.0):
         return {"eps": jnp.sqrt(c2) * eps, "eps_root": c2 * eps_root} if eps_hat else {}
@@ -82,6 +87,7 @@ def scale_by_amsgrad(
 
 
 @factory
+@renamed_arguments(max_over="variant")
 def amsgrad(
     learning_rate: ScalarOrSchedule,
     b1: ScalarOrSchedule = 0.9,
@@ -92,7 +98,7 @@ def amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
-    max_over: Literal["corrected", "raw", "paper"] = "corrected",
+    variant: Literal["corrected", "raw", "paper"] = "corrected",
 ) -> GradientTransformation:
     """AMSGrad: Adam whose steps do not grow again after rare large gradients.
 
@@ -101,11 +107,11 @@ def amsgrad(
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
       b1, b2, eps, eps_root, mu_dtype: as in `scale_by_adam`.
-      bias_correction_mu, bias_correction_nu, max_over: as in `scale_by_amsgrad`.
+      bias_correction_mu, bias_correction_nu, variant: as in `scale_by_amsgrad`.
     """
     return chain(
         scale_by_amsgrad(
-            b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu, max_over=max_over
+            b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu, variant=variant
         ),
         scale_by_learning_rate(learning_rate),
     )

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 from optax import ScaleByLBFGSState
 
+from gradx.codecs.exact import declare_exact
 from gradx.core.chain import chain, identity
 from gradx.core.factory import factory
 from gradx.core.foreign import widened
 from gradx.core.hyperparameters import ScalarOrSchedule, as_scalar
-from gradx.core.ranges import check_number, positive_integer
+from gradx.core.ranges import DECAY, check_number, declare_ranges, positive_integer
 from gradx.core.reports import Reports
 from gradx.core.transformation import HINT, GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten
@@ -23,6 +24,9 @@ from gradx.transforms.linesearch import scale_by_zoom_linesearch
 from gradx.transforms.scale import scale, scale_by_learning_rate
 
 __all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
+
+declare_ranges(min_curvature=DECAY)
+declare_exact("params", "updates", of=ScaleByLBFGSState)
 
 OWNER = "scale_by_lbfgs"
 ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
@@ -98,7 +102,7 @@ def scale_by_lbfgs(
         bound = jnp.maximum(as_scalar(min_curvature, weights.dtype) * lengths, jnp.finfo(weights.dtype).tiny)
         keep = (count > 0) & (curvature > bound)
         newest = (count - 1) % memory_size
-        # What is not kept is stored as zeros: a NaN would come back, whatever its weight.
+        # A pair that is not kept is stored as zeros: a NaN would come back, whatever its weight.
         put = lambda memory, x: memory.at[newest].set(jnp.where(keep, x, 0.0).astype(memory.dtype))
         s_memory, y_memory = (
             {i: put(slots[k][i], x[i]) for i in gs} for k, x in zip(MEMORIES, (s, y), strict=True)
@@ -107,7 +111,7 @@ def scale_by_lbfgs(
         order = (count + jnp.arange(memory_size, dtype=count.dtype)) % memory_size  # oldest first
         start = 1.0
         if scale_init_precond:
-            # A branch, as XLA would copy a memory that is read and written outside of one.
+            # A branch, because outside of one XLA would copy a memory that is both read and written.
             from_memory = lambda: newest_scale(gs, y_memory, weights, order)
             start = jax.lax.cond(keep, lambda: curvature / y_squares, from_memory)
         us = two_loops(gs, s_memory, y_memory, weights, order, start)
@@ -127,7 +131,7 @@ def dot(a: dict, b: dict, dtype: Any) -> jax.Array:
 
 
 def newest_scale(gs: dict, y_memory: dict, weights: jax.Array, order: jax.Array) -> jax.Array:
-    """s·y / y·y of the newest pair with a weight; if none has, a first step of at most 1, as Optax has it."""
+    """s·y / y·y of the newest pair that has a weight; without one, Optax's first step of at most 1."""
     kept = weights[order] > 0
     newest = order[order.size - 1 - jnp.argmax(kept[::-1])]
     y = {i: memory[newest] for i, memory in y_memory.items()}

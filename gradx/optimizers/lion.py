@@ -9,6 +9,7 @@ from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import one_of
+from gradx.core.renaming import renamed_arguments
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -21,12 +22,13 @@ __all__ = ["ScaleByLionState", "lion", "scale_by_lion"]
 
 
 @factory
+@renamed_arguments(mode="variant")
 def scale_by_lion(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule | None = 0.99,
     mu_dtype: Any = None,
     *,
-    mode: Literal["hard", "smooth", "refined"] = "hard",
+    variant: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: ScalarOrSchedule = 1.0,
 ) -> GradientTransformation:
     """Keep only the sign of the mean gradient.
@@ -37,20 +39,20 @@ def scale_by_lion(
     Arguments:
       b1: weight of the mean against the gradient in the update, at least 0 and less than 1.
       b2: decay rate of the mean of the gradients, at least 0 and less than 1; None takes b1, and then
-        the rule is that of `signum`.
+        this is the rule of `signum`.
       mu_dtype: dtype of `mu`; by default the parameter's, at least float32.
-      mode: "hard" is the sign; "smooth" is tanh(smooth_beta * x); "refined" keeps |x| < 1 as it is.
-      smooth_beta: slope of the smooth mode.
+      variant: "hard" is the sign; "smooth" is tanh(smooth_beta * x); "refined" keeps |x| < 1 as it is.
+      smooth_beta: slope of "smooth".
     """
-    one_of("scale_by_lion", ("hard", "smooth", "refined"), mode=mode)
+    one_of("scale_by_lion", ("hard", "smooth", "refined"), variant=variant)
     b2 = b1 if b2 is None else b2
 
     def rule(g, mu, b1, b2, smooth_beta):
         x = lerp(g, mu, b1)
-        if mode == "smooth":
+        if variant == "smooth":
             u = jnp.tanh(smooth_beta * x)
         else:
-            u = jnp.where(jnp.abs(x) < 1, x, jnp.sign(x)) if mode == "refined" else jnp.sign(x)
+            u = jnp.where(jnp.abs(x) < 1, x, jnp.sign(x)) if variant == "refined" else jnp.sign(x)
         return u, lerp(g, mu, b2)
 
     return leafwise(

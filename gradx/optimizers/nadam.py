@@ -9,7 +9,7 @@ from optax import ScaleByAdamState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, resolve
-from gradx.core.ranges import check
+from gradx.core.ranges import FINITE, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -21,6 +21,8 @@ from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["nadam", "nadamw", "scale_by_nadam"]
+
+declare_ranges(momentum_decay=FINITE)
 
 
 @factory
@@ -62,7 +64,7 @@ def scale_by_nadam(
 
     def rule(g, mu, nu, b1, b2, eps, eps_root, of_mu, of_g, c2):
         mu = lerp(g, mu, b1)
-        # Dozat's algorithm 2 has a further factor b2 in nu, as no implementation of it has.
+        # Dozat's algorithm 2 has a further factor b2 in nu, which no implementation has.
         nu = lerp(abs_sq(g), nu, b2)
         return (of_mu * mu + of_g * g) / (jnp.sqrt(c2 * nu + eps_root) + eps), mu, nu
 

@@ -34,7 +34,7 @@ def scale_by_novograd(
         u  = mu
 
     Arguments:
-      b1: what is kept of the momentum at each step, at least 0 and less than 1.
+      b1: the share of the momentum that stays at each step, at least 0 and less than 1.
       b2: decay rate of the mean of the squared norms, at least 0 and less than 1.
       eps: added to the denominator, at least 0.
       eps_root: added under the square root, at least 0; more than 0 to differentiate through the update.
@@ -80,7 +80,7 @@ def novograd(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-3 to 1e-2.
-      b1, b2, eps, eps_root: as in `scale_by_novograd`.
+      b1, b2, eps, eps_root: as in `scale_by_novograd`; eps=1e-6 by default.
       weight_decay: the share of each parameter added to its momentum, at least 0; 1e-4 to 1e-3.
     """
     return chain(

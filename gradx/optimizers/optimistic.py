@@ -9,7 +9,7 @@ from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.foreign import state_of
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check
+from gradx.core.ranges import FINITE, check, declare_ranges
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.engine.leafwise import leafwise
 from gradx.engine.state_layout import ScheduledState
@@ -23,9 +23,11 @@ __all__ = [
     "scale_by_optimistic_gradient",
 ]
 
+declare_ranges(optimism=FINITE)
+
 
 class PreviousState(NamedTuple):
-    """What the engine keeps, with its count: the state as Optax has it says only whether that is 0."""
+    """The state that the engine keeps, with its count. Optax's state says only whether the count is 0."""
 
     previous_gradient: Any
 
@@ -40,8 +42,8 @@ def scale_by_optimistic_gradient(
         previous_gradient = g
 
     Arguments:
-      alpha: what the gradient is multiplied by, any number.
-      beta: what its change is multiplied by, any number; 0 is no optimism.
+      alpha: the factor of the gradient, any number.
+      beta: the factor of its change, any number; 0 is no optimism.
     """
 
     def scalars(t, alpha, beta):
@@ -99,7 +101,7 @@ def optimistic_adam(
     *,
     nesterov: bool = True,
 ) -> GradientTransformation:
-    """Optimistic Adam, with a step size of its own for the change; new code takes `optimistic_adam_v2`.
+    """Optimistic Adam, with a separate step size for the change; new code takes `optimistic_adam_v2`.
 
         d = scale_by_adam(g)
         u = -(learning_rate * d + optimism * (d - previous d))
@@ -107,7 +109,7 @@ def optimistic_adam(
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
       optimism: the step size for the change, at least 0; None takes the learning rate.
-      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`; nesterov=True by default.
     """
     optimism = learning_rate if optimism is None else optimism
     check("optimistic_adam", learning_rate=learning_rate, optimism=optimism)
@@ -138,7 +140,7 @@ def optimistic_adam_v2(
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-4 to 3e-3.
       alpha, beta: as in `scale_by_optimistic_gradient`.
-      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`; nesterov=True by default.
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),

@@ -8,13 +8,15 @@ from optax import EmptyState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check, one_of
+from gradx.core.ranges import BOUND, FINITE, check, declare_ranges, one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import norm_of
 from gradx.engine.leafwise import leafwise
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["polyak_sgd", "scale_by_polyak"]
+
+declare_ranges(max_learning_rate=BOUND, scaling=FINITE)
 
 
 @factory

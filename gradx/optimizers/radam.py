@@ -9,6 +9,7 @@ from optax import ScaleByAdamState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, varies
+from gradx.core.ranges import BOUND, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -17,6 +18,8 @@ from gradx.numerics.moving_average import correction_ahead, lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["radam", "scale_by_radam"]
+
+declare_ranges(threshold=BOUND)
 
 
 @factory
@@ -42,7 +45,7 @@ def scale_by_radam(
       threshold: the least ρ at which the denominator is used, at least 4 (where r is 0); inf never
         uses it.
       nesterov: look one step ahead (Dozat 2016).
-      eps_before_correction: √(1 - b2ᵗ) / (√nu + eps) for the denominator, as torch has it.
+      eps_before_correction: u = r * m * √(1 - b2ᵗ) / (√nu + eps), torch's form.
     """
     steady = not varies(b2)
 
@@ -87,7 +90,7 @@ def sample_size(b2: Any, t: Any) -> Any:
     """ρ: how many gradients the average is worth after t steps.
 
     The paper's difference cancels at first: of 2,000, 6 are left, and r is off by a percent in float32.
-    With x = -log b2 and L(z) = coth z - 1/z it is t + L(x/2) - t L(tx/2), which does not; later, where
+    With x = -log b2 and L(z) = coth z - 1/z, the form t + L(x/2) - t L(tx/2) does not cancel. Later, where
     L comes near 1, the difference is the better form.
     """
     log = (lambda b: math.log(b) if b else -math.inf) if isinstance(b2, float) else jnp.log

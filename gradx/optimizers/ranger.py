@@ -33,7 +33,7 @@ def ranger(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-3 to 1e-2.
-      b1, b2, eps: as in `scale_by_adam`.
+      b1, b2, eps: as in `scale_by_adam`; b1=0.95 and eps=1e-5 by default.
       weight_decay: the share of each parameter added to its update, at least 0.
       mask: which parameters decay, as in `masked`; `"matrices_only"` spares biases and normalization scales.
       sync_period, slow_step_size: as in `lookahead`.

@@ -9,7 +9,7 @@ from gradx.core.chain import chain, identity
 from gradx.core.factory import factory
 from gradx.core.foreign import state_of
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check, check_number
+from gradx.core.ranges import DECAY, FINITE, check, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import full_slot
@@ -19,6 +19,10 @@ from gradx.transforms.momentum import trace
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleByRStdDevState", "ScaleByRmsState", "rmsprop", "scale_by_rms", "scale_by_stddev"]
+
+declare_ranges(initial_scale=FINITE)
+declare_ranges("scale_by_rms", decay=DECAY)
+declare_ranges("scale_by_stddev", decay=DECAY)
 
 
 @factory
@@ -120,7 +124,7 @@ def rmsprop(
       learning_rate: the step size, or a schedule of it; 1e-4 to 1e-2.
       decay, eps, initial_scale, eps_in_sqrt, bias_correction: as in `scale_by_rms`.
       centered: divide by the standard deviation, not by the root mean square.
-      momentum: what is kept of the velocity at each step, between 0 and 1; None keeps no velocity.
+      momentum: the share of the velocity that stays at each step, between 0 and 1; None keeps no velocity.
       nesterov: look one step ahead.
       rate_in_velocity: False multiplies the velocity by the learning rate, not the gradient in it;
         the same at a constant rate.

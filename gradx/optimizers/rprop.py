@@ -5,16 +5,20 @@ from typing import Any
 import jax.numpy as jnp
 from optax import ScaleByRpropState
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check
+from gradx.core.ranges import BOUND, FINITE, FRACTION, GROWTH, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import full_slot
 from gradx.transforms.scale import scale
 
 __all__ = ["ScaleByRpropState", "rprop", "scale_by_rprop"]
+
+declare_ranges(eta_minus=FRACTION, eta_plus=GROWTH, min_step_size=FINITE, max_step_size=BOUND)
+declare_squares("step_sizes")  # never below 0 either
 
 
 @factory
@@ -33,8 +37,8 @@ def scale_by_rprop(
 
     Arguments:
       learning_rate: the first step size of every element, more than 0; of a schedule, its first value.
-      eta_minus: what a step size is multiplied by where the sign turned, between 0 and 1.
-      eta_plus: what it is multiplied by where the sign stayed, at least 1.
+      eta_minus: the factor of a step size where the sign turned, between 0 and 1.
+      eta_plus: the factor of a step size where the sign stayed, at least 1.
       min_step_size, max_step_size: the bounds of a step size, at least 0.
 
     For gradients without noise: the whole data set in each step. Complex parameters raise TypeError.

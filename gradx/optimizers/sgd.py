@@ -30,7 +30,7 @@ def sgd(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 0.01 to 1.
-      momentum: what is kept of the velocity at each step, between 0 and 1; None keeps no velocity.
+      momentum: the share of the velocity that stays at each step, between 0 and 1; None keeps no velocity.
       nesterov: look one step ahead.
       accumulator_dtype: dtype of the velocity; by default the parameter's, at least float32.
       rate_in_velocity: multiply the gradient by the learning rate, not the velocity: the same at a

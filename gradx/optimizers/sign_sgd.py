@@ -5,12 +5,14 @@ from typing import Any
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check
+from gradx.core.ranges import DECAY, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.transforms.momentum import ema
 from gradx.transforms.scale import scale_by_learning_rate, scale_by_sign
 
 __all__ = ["sign_sgd", "signum"]
+
+declare_ranges("signum", beta=DECAY)
 
 
 @factory
@@ -40,7 +42,7 @@ def signum(
       accumulator_dtype: dtype of the mean; by default the parameter's, at least float32.
     """
     check("signum", beta=beta)
-    # The sign is that of a sum as well as of a mean, so no zero start is to be undone.
+    # A mean and its sum have the same sign, so the zero start needs no correction.
     return chain(
         ema(beta, debias=False, accumulator_dtype=accumulator_dtype),
         scale_by_sign(),

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from optax import ScaleBySM3State
 
+from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check
+from gradx.core.ranges import DECAY, FRACTION, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -18,6 +19,10 @@ from gradx.numerics.moving_average import lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleBySM3State", "scale_by_sm3", "sm3"]
+
+declare_ranges("scale_by_sm3", b2=FRACTION)  # 1 sums, as Adagrad does
+declare_ranges("sm3", momentum=DECAY)
+declare_squares("mu", of=ScaleBySM3State)  # `nu` is the momentum there
 
 
 @factory
@@ -33,7 +38,8 @@ def scale_by_sm3(
 
     Arguments:
       b1: decay rate of the momentum `nu`, at least 0 and less than 1.
-      b2: what is kept of the sums, between 0 and 1; below 1 they become means: b2 * min(mu) + (1 - b2) * g².
+      b2: the share of the sums that stays, between 0 and 1; below 1 they become means:
+        b2 * min(mu) + (1 - b2) * g².
       eps: added under the square root, at least 0.
 
     `mu` is a list with a vector for each axis of the array; vectors and scalars keep every element's own sum.
@@ -43,7 +49,7 @@ def scale_by_sm3(
         return {"fresh": jnp.where(b2 == 1.0, 1.0, 1.0 - b2)}
 
     def rule(g, mu, nu, b1, b2, eps, fresh):
-        mu = jax.tree.leaves(mu)  # a list, of which Flax NNX makes a State
+        mu = jax.tree.leaves(mu)  # a list, which Flax NNX turns into a State
 
         def total(g, mu):
             least = functools.reduce(jnp.minimum, [along(axis, x, g.ndim) for axis, x in enumerate(mu)])
@@ -54,10 +60,10 @@ def scale_by_sm3(
         nu = lerp(u, nu, b1)
         most = []
         for axis in range(len(mu)):
-            # Summed anew for each use, each behind one barrier more: what is used twice, XLA:CPU keeps as an
-            # array, at 12 bytes a parameter.
+            # Summed anew for each use, each behind one barrier more: XLA:CPU keeps a value that is used twice
+            # as an array, at 12 bytes a parameter.
             g, mu = jax.lax.optimization_barrier((g, mu))
-            # The sums are at least 0, which is then the maximum over no elements too.
+            # The sums are at least 0, so 0 is the maximum over no elements too.
             most.append(jnp.max(total(g, mu), axis=other_axes(axis, g.ndim), initial=0.0))
         return nu, most, nu
 

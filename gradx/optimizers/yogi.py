@@ -7,7 +7,7 @@ from optax import ScaleByAdamState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import check_number
+from gradx.core.ranges import FINITE, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import full_slot
@@ -16,6 +16,8 @@ from gradx.numerics.moving_average import lerp
 from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["scale_by_yogi", "yogi"]
+
+declare_ranges(initial_accumulator_value=FINITE)
 
 
 @factory
@@ -35,7 +37,7 @@ def scale_by_yogi(
     Arguments:
       b1: as in `scale_by_adam`.
       b2: 1 minus the share of g² by which `nu` moves, at least 0 and less than 1.
-      eps: added to the denominator, at least 0; larger than Adam's, as `nu` is slow to grow.
+      eps: added to the denominator, at least 0; larger than Adam's, because `nu` is slow to grow.
       eps_root: as in `scale_by_adam`.
       initial_accumulator_value: where `mu` and `nu` start, at least 0; a number, not a schedule.
     """

@@ -1,6 +1,6 @@
-"""Pictures: schedules, paths on a surface, what a run did, the learning rate range test.
+"""Pictures: schedules, paths on a surface, the history of a run, the learning rate range test.
 
-Needs Matplotlib: `import gradx.plot`. Lines differ in style and marker, to be told apart in grey too.
+Needs Matplotlib: `import gradx.plot`. Lines differ in style and marker, so they differ in grey too.
 """
 
 from gradx.plot.history import *

@@ -1,4 +1,4 @@
-"""What all pictures share: Matplotlib, axes, styles that differ in grey, legends beside the data."""
+"""The common parts of all pictures: Matplotlib, axes, styles that differ in grey, legends beside the data."""
 
 import textwrap
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ MOST = 1000  # columns of pixels, about, in a picture
 
 
 def style(i: int, points: int) -> dict[str, Any]:
-    """How line `i`, of so many points, is drawn: no two of 28 have both line and marker in common."""
+    """The style of line `i`: no two of 28 share both line and marker."""
     every = max(1, points // 12)
     own = {"color": COLORS[i % 7], "linestyle": LINES[i % 4], "marker": MARKERS[i % 7]}
     return own | {"markevery": (i * every // 5 % every, every), "markersize": 4, "linewidth": 1.4}
@@ -34,7 +34,7 @@ def new_axes(width: float = 7, height: float = 4) -> Axes:
 
 
 def labels_of(owner: str, kind: str, drawn: Sequence[Any], labels: Sequence[str] | None) -> list[str]:
-    """The labels that were given, one for each of what is drawn; else the calls or names."""
+    """The given labels, one for each object that is drawn; else their calls or names."""
     if not drawn:
         raise ValueError(f"{owner}: give at least one {kind}")
     if labels is not None:
@@ -49,9 +49,9 @@ def labels_of(owner: str, kind: str, drawn: Sequence[Any], labels: Sequence[str]
 
 
 def legend(ax: Axes, lines: Sequence[Any], *, above: bool = False, grow: bool = False) -> None:
-    """Outside of the axes, where it covers nothing: below the label of x, or above; long labels in lines.
+    """Draw a legend outside of the axes: below the label of x, or above; long labels are wrapped.
 
-    `grow` makes the figure higher by what it takes.
+    `grow` makes the figure higher by the height of the legend.
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
@@ -70,7 +70,7 @@ def legend(ax: Axes, lines: Sequence[Any], *, above: bool = False, grow: bool = 
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each of many stretches its first, least, greatest and last point: drawn, they look as all do."""
+    """The first, least, greatest and last point of each of many stretches: they look like all points."""
     if len(x) <= 2 * MOST:
         return x, y
     stretches = np.array_split(np.arange(len(x)), MOST // 2)

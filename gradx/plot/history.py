@@ -1,4 +1,4 @@
-"""What a run did: loss, learning rate, norms, trust ratios."""
+"""The history of a run: loss, learning rate, norms, trust ratios."""
 
 import csv
 import os
@@ -14,7 +14,7 @@ from gradx.plot.canvas import MOST, Axes, legend, plt, style, thinned
 
 __all__ = ["plot_history"]
 
-# What belongs to a panel; a name that fits two, as a parameter named "loss" may, belongs to the later one.
+# The names of each panel. A name that fits two, such as a parameter named "loss", belongs to the later one.
 PANELS = {
     "loss": r"(.*/)?(\w+_)?loss",
     "learning rate": r"(.*/)?learning_rate(_\d+)?",
@@ -25,19 +25,20 @@ FEW = 6  # trust ratios that are drawn as lines
 
 
 def plot_history(history: Any, *, axes: Any = None) -> np.ndarray:
-    """Draw what a run did over its steps: loss, learning rate, norms and trust ratios, a panel for each.
+    """Draw the history of a run: loss, learning rate, norms and trust ratios, a panel for each.
 
-    What `metrics` reads of a state, with losses added. Drawn is what is named as there, `learning_rate`,
-    `gradient_norm`, `trust_ratio/<path>`, also in a group, and what ends in `loss`. More than 6 trust ratios
-    are a heat map, its scale as far below 1 as above; of more than 1000 steps it has every k-th.
+    A history has the numbers that `metrics` reads of a state, and losses. It draws
+    `learning_rate`, `gradient_norm`, `trust_ratio/<path>`, also in a group, and names that end in `loss`.
+    More than 6 trust ratios become a heat map with 1 in the middle of its scale; of more than 1000 steps it
+    has every k-th.
 
     Arguments:
       history: a list of dicts of scalars, one for each step; a dict of arrays, one element a step, as a scan
-        stacks them; or the path of a file that `CSVWriter` wrote. What is named `step` is x, else 0, 1, ...
-      axes: as many as there are panels; those of a new figure if not given.
+        stacks them; or the path of a file that `CSVWriter` wrote. A column `step` is x, else 0, 1, ...
+      axes: one for each panel; a new figure if not given.
 
-    Returns an array of Matplotlib's axes, one for each panel. Raises ValueError, with the names that were
-    found, for a history of fewer than two steps, of names that come and go, or of nothing that is drawn.
+    Returns an array of Matplotlib's axes, one for each panel. Raises ValueError, with the names
+    found, for a history of fewer than two steps, with names that come and go, or with no name that is drawn.
 
     >>> import gradx.plot
     >>> history = [{"loss": 1 / (1 + i), "learning_rate": 0.1} for i in range(10)]
@@ -80,7 +81,7 @@ def table(history: Any) -> Mapping[str, Any]:
     for i, row in enumerate(history):
         if row.keys() != names:
             raise ValueError(
-                f"plot_history: the names of entry {i} are not those of the first; missing: "
+                f"plot_history: the names of entry {i} differ from the first entry; missing: "
                 f"{sorted(names - row.keys())}, new: {sorted(row.keys() - names)}"
             )
     rows = jax.device_get([list(row.values()) for row in history])
@@ -96,14 +97,14 @@ def sorted_into_panels(found: Mapping[str, Any]) -> dict[str, list[str]]:
             panels[fits[-1]].append(name)
     if not any(panels.values()):
         raise ValueError(
-            "plot_history: nothing that is drawn is in the history: loss, learning_rate, ..._norm or "
+            "plot_history: the history has no name that is drawn, such as loss, learning_rate, ..._norm or "
             f"trust_ratio/...; found: {sorted(found)}"
         )
     return {panel: names for panel, names in panels.items() if names}
 
 
 def checked(found: Mapping[str, Any], names: list[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The steps, and what is drawn over them, all of one length."""
+    """The steps, and the columns to draw over them, all of one length."""
     drawn = {name: column(name, found[name]) for name in names}
     count = len(drawn[names[0]])
     x = column("step", found["step"]) if "step" in found else np.arange(count)
@@ -137,12 +138,12 @@ def new_panels(kinds: list[str], panels: dict[str, list[str]]) -> np.ndarray:
 
 
 def layer(name: str) -> str:
-    """`trust_ratio/<path>` without what the panel says anyway."""
+    """`<path>` from `trust_ratio/<path>`: the panel says the rest."""
     return re.sub(r"trust_ratio(_\d+)?/", "", name)
 
 
 def lines(ax: Axes, panel: str, x: np.ndarray, columns: dict[str, np.ndarray], *, grow: bool) -> None:
-    """A line for each; norms and trust ratios by their logarithms."""
+    """Draw a line for each column; norms and trust ratios on a log scale."""
     drawn = []
     for i, (name, y) in enumerate(columns.items()):
         x_drawn, y_drawn = thinned(x, y)

@@ -1,4 +1,4 @@
-"""What the learning rate range test found."""
+"""The result of the learning rate range test."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["plot_range_test"]
 
 
 def plot_range_test(found: Any, ax: Axes | None = None) -> Axes:
-    """Draw the losses of a range test against the rate, with what is suggested; returns Matplotlib's axes.
+    """Draw the losses of a range test against the rate, with the suggestions; returns Matplotlib's axes.
 
     Arguments:
       found: a `RangeTest`, as `lr_range_test` returns it.
@@ -26,7 +26,7 @@ def plot_range_test(found: Any, ax: Axes | None = None) -> Axes:
         own = {"marker": marker, "ms": 8, "ls": "", "color": "white", "markeredgecolor": "black"}
         ax.plot([rate], [height], label=f"{name}: {rate:.2g}", **own)
     low, high = found.losses.min(), smoothed[: np.argmin(smoothed) + 1].max()
-    if high > low:  # what is beyond would leave nothing to be seen of the rest
+    if high > low:  # the losses beyond would flatten the rest
         ax.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low))
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss", title="learning rate range test")
     ax.grid(alpha=0.3)

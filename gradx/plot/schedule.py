@@ -25,18 +25,19 @@ def plot_schedule(
 ) -> Axes:
     """Draw schedules over the steps, or epochs, of a run; returns Matplotlib's axes.
 
-    A value is held until the next step, as it is in training. Of a long run each stretch of steps is drawn
-    by its first, least, greatest and last value: no peak and no jump is lost.
+    A value is held until the next step, as in training. In a long run each stretch of steps is drawn by its
+    first, least, greatest and last value: no peak and no jump is lost.
 
     Arguments:
-      schedules: one or more functions of the step. Of a `Cycle` the momentum is drawn too, against an axis of
-        its own on the right.
-      steps: how many, at least 1; or a `Run`, and then x is in epochs if it knows how long they are.
-      labels: a name for each schedule; if not given the calls that made them, and of a `Cycle` what is drawn.
-      ylabel: what they are schedules of.
-      ax: the axes to draw into, beside what is there; new ones if not given.
+      schedules: one or more functions of the step. The momentum of a `Cycle` is drawn too, against a second
+        axis on the right.
+      steps: how many, at least 1; or a `Run`, and then x is in epochs if the run has `steps_per_epoch`.
+      labels: a name for each schedule; by default its call, and for a `Cycle` the two hyperparameters.
+      ylabel: the hyperparameter that the schedules are for.
+      ax: the axes to add the lines to; new ones if not given.
 
-    Raises ValueError and TypeError for what is not a schedule, and for as many labels as there are not.
+    Raises ValueError or TypeError for an argument that is not a schedule, and ValueError if the number of
+    labels differs from the number of schedules.
 
     >>> import gradx, gradx.plot
     >>> run = gradx.Run(epochs=90, steps_per_epoch=100)
@@ -44,20 +45,21 @@ def plot_schedule(
     >>> gradx.plot.plot_schedule(warm, gradx.cosine_decay_schedule(0.1, run.steps), steps=run).get_xlabel()
     'epoch'
     """
+    owner = "plot_schedule"
     count = steps.steps if isinstance(steps, Run) else steps
     epoch = steps.steps_per_epoch if isinstance(steps, Run) else None
-    positive_integer("plot_schedule", steps=count)
-    names = labels_of("plot_schedule", "schedule", schedules, labels)
-    are_schedules("plot_schedule", [s for s in schedules if not isinstance(s, Cycle)])
+    positive_integer(owner, steps=count)
+    names = labels_of(owner, "schedule", schedules, labels)
+    are_schedules(owner, [s for s in schedules if not isinstance(s, Cycle)])
     drawn: list[tuple[Callable, str, bool]] = []  # the schedule, its label, whether it is a momentum
     for schedule, name in zip(schedules, names, strict=True):
         if isinstance(schedule, Cycle):
-            of = f"{name}: " if labels else ""  # its call would be there twice
+            of = f"{name}: " if labels else ""  # its call would appear twice
             drawn += [(schedule[0], f"{of}{ylabel}", False), (schedule[1], f"{of}momentum", True)]
         else:
             drawn.append((schedule, name, False))
     for schedule, name, _ in drawn:
-        check_schedule("plot_schedule", name, schedule)
+        check_schedule(owner, name, schedule)
     curves = [values(schedule, count) for schedule, *_ in drawn]
     is_new = ax is None
     ax = new_axes() if ax is None else ax

@@ -62,9 +62,9 @@ def point(owner: str, name: str, given: Any) -> jax.Array:
 
 
 def checked_start(owner: str, f: Callable, start: Any) -> jax.Array:
-    """The start, if it is a point of which `f` gives a scalar."""
+    """The start as an array; raises unless `f` gives a scalar there."""
     xy = point(owner, "start", start)
-    wanted = f"{owner}: f must give a scalar for one array of shape (2,), as lambda xy: xy[0]**2 + xy[1]**2"
+    wanted = f"{owner}: f must give a scalar for one array of shape (2,), like lambda xy: xy[0]**2 + xy[1]**2"
     try:
         out = jax.eval_shape(f, xy)
     except (TypeError, ValueError) as e:
@@ -86,22 +86,23 @@ def plot_trajectory(
 ) -> Axes:
     """Draw the paths of transformations on a surface, over its contours; returns Matplotlib's axes.
 
-    Contours are at quantiles of the values in the picture, more of them below: at even distances around the
-    minimum of a quadratic, however narrow, and in a curved valley too. A path has some 20 markers, at equal
-    numbers of steps.
+    Contours are at quantiles of the values in the picture, denser at low values: they are at even distances
+    around the minimum of a quadratic, however narrow, and in a curved valley too. A path has
+    some 20 markers, at equal numbers of steps.
 
     Arguments:
       f: gives a scalar for an array of shape (2,).
       transformations: one or more optimizers, each as `trajectory` takes it.
       start: the first point, of shape (2,).
       steps: at least 1.
-      labels: a name for each; the calls that made them if not given.
+      labels: a name for each; their calls if not given.
       minimum: a point to mark, of shape (2,).
-      bounds: of the picture, ((x0, x1), (y0, y1)). If not given, it holds the paths, less of them where f is
-        further above the start than that is above the least value found.
+      bounds: the bounds of the picture, ((x0, x1), (y0, y1)). By default it holds the paths, without points
+        that are further above the start than the start is above the least value found.
       ax: the axes to draw into; new ones if not given.
 
-    Raises ValueError and TypeError as `trajectory` does, and for as many labels as there are not.
+    Raises ValueError and TypeError as `trajectory` does, and ValueError if the number of labels differs from
+    the number of transformations.
     """
     owner = "plot_trajectory"
     positive_integer(owner, steps=steps)

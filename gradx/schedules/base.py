@@ -1,8 +1,8 @@
-"""What a schedule is, and the arithmetic of steps that all of them share.
+"""The class of schedules, and the arithmetic of steps that all of them share.
 
-A schedule is a function from the step, 0 first, to a value. Any of them (or any function of yours
-from a step to a number) may stand where a hyperparameter stands. Each subtracts its start as an
-integer, so that a late start costs no precision.
+A schedule is a function from the step, 0 first, to a value. A schedule, or any other
+function from a step to a number, may stand for a hyperparameter. Each schedule subtracts its start as an
+integer, so a late start costs no precision.
 """
 
 import math
@@ -35,12 +35,12 @@ def constant_schedule(value: float) -> Schedule:
 
 
 def fraction(count: Any, steps: int) -> jax.Array:
-    """How much of `steps` is over, from 0 to 1."""
+    """The share of `steps` that is over, from 0 to 1."""
     return jnp.asarray(jnp.clip(count, 0, steps), float) / steps
 
 
 def left(count: Any, begin: float, end: float) -> jax.Array | float:
-    """How much of the way from step `begin` to step `end`, whole or not, is left: from 1 to 0."""
+    """The share of the way from step `begin` to `end`, whole numbers or not, that is left: from 1 to 0."""
     if end <= begin:
         return 0.0
     last = math.ceil(end)
@@ -48,7 +48,7 @@ def left(count: Any, begin: float, end: float) -> jax.Array | float:
     return jnp.clip((steps - (last - end)) / (end - begin), 0.0, 1.0)
 
 
-# From 1 to 0, as a function of what is left of the way; written so that nothing cancels near the end.
+# From 1 to 0, as functions of the share that is left; written so that nothing cancels near the end.
 SHAPES: dict[str, Callable[[Any], Any]] = {
     "linear": lambda left: left,
     "cosine": lambda left: jnp.sin(0.5 * jnp.pi * left) ** 2,  # (1 + cos(π (1 - left))) / 2

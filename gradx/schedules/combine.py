@@ -19,17 +19,17 @@ def join_schedules(schedules: Sequence[Callable[[Any], Any]], boundaries: Sequen
       schedules: one or more functions of the step.
       boundaries: the step at which each but the first begins, in ascending order.
     """
+    owner = "join_schedules"
     schedules, boundaries = list(schedules), list(boundaries)
-    are_schedules("join_schedules", schedules)
+    are_schedules(owner, schedules)
     if not schedules:
-        raise ValueError("join_schedules: give at least one schedule")
+        raise ValueError(f"{owner}: give at least one schedule")
     if len(boundaries) != len(schedules) - 1:
         raise ValueError(
-            f"join_schedules: {len(schedules)} schedules need {len(schedules) - 1} boundaries, "
-            f"got {boundaries}"
+            f"{owner}: {len(schedules)} schedules need {len(schedules) - 1} boundaries, got {boundaries}"
         )
     if boundaries != sorted(boundaries):
-        raise ValueError(f"join_schedules: boundaries must ascend, got {boundaries}")
+        raise ValueError(f"{owner}: boundaries must ascend, got {boundaries}")
 
     def value(count):
         value = schedules[0](count)
@@ -69,8 +69,8 @@ def shift_schedule(schedule: Callable[[Any], Any], steps: int) -> Schedule:
 
     Arguments:
       schedule: any function of the step.
-      steps: an integer; 1 starts with the second value, as schedules do that count from 1, and -10
-        holds the first value for 10 steps more.
+      steps: an integer; 1 starts with the second value, for a schedule that counts from 1, and -10
+        holds the first value for 10 more steps.
     """
     are_schedules("shift_schedule", [schedule])
     if steps != int(steps) or not abs(steps) < 2**31:

@@ -30,7 +30,7 @@ def cosine_decay_schedule(
       init_value: the value at step 0.
       decay_steps: steps to the end, at least 1.
       alpha: the last value, as a share of the first.
-      exponent: of the cosine.
+      exponent: the power of the cosine.
     """
     at_least("cosine_decay_schedule", 1, decay_steps=decay_steps)
 
@@ -55,7 +55,7 @@ def warmup_cosine_decay_schedule(
     Arguments:
       warmup_steps: steps of the rise, at least 0.
       decay_steps: steps of the whole, warm-up included (as in Optax); more than `warmup_steps`.
-      exponent: of the cosine.
+      exponent: the power of the cosine.
     """
     at_least("warmup_cosine_decay_schedule", warmup_steps + 1, decay_steps=decay_steps)
     alpha = 0.0 if peak_value == 0 else end_value / peak_value
@@ -92,14 +92,15 @@ def cosine_restarts_schedule(
     Arguments:
       init_value: the value at step 0.
       decay_steps: steps of the first cycle, at least 1; the paper's T_0.
-      t_mult: each cycle is that many times as long as the one before, an integer of at least 1.
-      m_mult: each cycle starts at that many times the value of the one before, at least 0.
+      t_mult: how many times as long each cycle is as the one before, an integer of at least 1.
+      m_mult: how many times as high each cycle starts as the one before, at least 0.
       end_value: the value towards which each cycle falls.
     """
-    at_least("cosine_restarts_schedule", 1, decay_steps=decay_steps, t_mult=t_mult)
-    at_least("cosine_restarts_schedule", 0, m_mult=m_mult)
+    owner = "cosine_restarts_schedule"
+    at_least(owner, 1, decay_steps=decay_steps, t_mult=t_mult)
+    at_least(owner, 0, m_mult=m_mult)
     if t_mult != int(t_mult):
-        raise ValueError(f"cosine_restarts_schedule: t_mult must be an integer, got {t_mult}")
+        raise ValueError(f"{owner}: t_mult must be an integer, got {t_mult}")
 
     def value(count):
         if t_mult == 1:

@@ -47,9 +47,10 @@ def one_cycle_schedule(
       peak_value: the largest learning rate, reached after a share of `pct_start` of the steps.
       transition_steps: steps of the whole, at least 1.
       pct_start: at least 0 and less than 1, and not more than a half in three phases.
-      div_factor, final_div_factor: how many times smaller the first value is, and the last than the first.
+      div_factor: how many times smaller the first value is than the peak.
+      final_div_factor: how many times smaller the last value is than the first.
       momentum: the smallest and the largest momentum.
-      shape: what joins the values, "cosine" or "linear".
+      shape: how the values are joined, "cosine" or "linear".
       three_phase: fall to the first value as fast as it rose, then to the last; the momentum stays.
       inclusive: False reaches the last value at step `transition_steps`, as all schedules here do, and
         the knots are rounded down, as in Optax. True reaches it in the last of the `transition_steps`,
@@ -161,12 +162,13 @@ def cyclic_schedule(
         that gives the height.
       gamma: of "exp_range", more than 0.
     """
+    owner = "cyclic_schedule"
     down = step_size_up if step_size_down is None else step_size_down
-    at_least("cyclic_schedule", 1, step_size_up=step_size_up, step_size_down=down)
+    at_least(owner, 1, step_size_up=step_size_up, step_size_down=down)
     if not callable(mode):
-        one_of("cyclic_schedule", HEIGHTS, mode=mode)
+        one_of(owner, HEIGHTS, mode=mode)
     if not gamma > 0:
-        raise ValueError(f"cyclic_schedule: gamma must be more than 0, got {gamma}")
+        raise ValueError(f"{owner}: gamma must be more than 0, got {gamma}")
     total = step_size_up + down
 
     def value(count):

@@ -72,10 +72,11 @@ def exponential_decay(
       staircase: round the exponent down.
       end_value: the value is never past this; None for no bound.
     """
-    at_least("exponential_decay", 1, transition_steps=transition_steps)
-    at_least("exponential_decay", 0, transition_begin=transition_begin)
+    owner = "exponential_decay"
+    at_least(owner, 1, transition_steps=transition_steps)
+    at_least(owner, 0, transition_begin=transition_begin)
     if not decay_rate > 0:
-        raise ValueError(f"exponential_decay: decay_rate must be more than 0, got {decay_rate}")
+        raise ValueError(f"{owner}: decay_rate must be more than 0, got {decay_rate}")
 
     def value(count):
         value = init_value * decay_rate ** periods(count - transition_begin, transition_steps, staircase)

@@ -71,10 +71,11 @@ def knots_schedule(knots: dict[float, float], shape: str = "linear") -> Schedule
       knots: step -> value, one or more; a step is at least 0 and need not be whole.
       shape: what joins them, "linear" or "cosine" (half a wave between two knots).
     """
-    one_of("knots_schedule", ("linear", "cosine"), shape=shape)
+    owner = "knots_schedule"
+    one_of(owner, ("linear", "cosine"), shape=shape)
     if not knots:
-        raise ValueError("knots_schedule: give the value of at least one step")
-    at_least("knots_schedule", 0, **{f"the step {step}": step for step in knots})
+        raise ValueError(f"{owner}: give the value of at least one step")
+    at_least(owner, 0, **{f"the step {step}": step for step in knots})
     steps = sorted(knots)
 
     def value(count):

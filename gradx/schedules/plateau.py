@@ -97,21 +97,21 @@ def reduce_on_plateau(
                    value > best + least     for mode "max"
         least    = threshold * |best|  or  threshold
 
-    It stands for any number under `inject_hyperparams`, and each step is told its value:
-    `update(updates, state, params, value=loss)`. The reduction takes effect at the step after the one
-    whose value caused it, as with torch's ReduceLROnPlateau. A value of NaN is no improvement.
+    It stands for any number under `inject_hyperparams`; `update` needs the watched value at each step:
+    `update(updates, state, params, value=loss)`. A value takes effect at the next step, as with
+    torch's ReduceLROnPlateau. A value of NaN is no improvement.
 
     Arguments:
-      init_value: a number, or a schedule of what is to be reduced.
+      init_value: the number to reduce, or a schedule of it.
       factor: more than 0 and less than 1.
-      patience: evaluations without improvement that are borne, at least 0.
+      patience: how many evaluations without improvement are allowed, at least 0.
       mode: "min" if less is better, "max" if more is.
       threshold: the least improvement that counts, at least 0.
       threshold_mode: "rel", a share of the best, less than 1, or "abs".
       cooldown: evaluations after a reduction that count as neither good nor bad, at least 0.
       min_value: no reduction goes below, at least 0.
       eps: a reduction by this or less is left out, at least 0.
-      accumulation_size: steps in an evaluation, at least 1; their mean is what is compared.
+      accumulation_size: steps in an evaluation, at least 1; it compares their mean.
 
     >>> import gradx, jax.numpy as jnp
     >>> tx = gradx.inject_hyperparams(gradx.sgd)(gradx.reduce_on_plateau(1.0, factor=0.5, patience=0))

@@ -1,4 +1,4 @@
-"""How long a run is, and how large its batches: lengths and learning rates that follow from them."""
+"""The length of a run and the size of its batches; schedule lengths and learning rates that follow."""
 
 import dataclasses
 import operator
@@ -14,10 +14,10 @@ __all__ = ["Run", "scale_learning_rate"]
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Run:
-    """The length of a run, to give the lengths of schedules in epochs, or as shares of it.
+    """The length of a run, from which the lengths of schedules follow, in epochs or as shares of the run.
 
     Arguments:
-      epochs: passes through the data, more than 0, not necessarily whole; or else `steps`.
+      epochs: passes through the data, more than 0, whole or not; or give `steps` instead.
       steps_per_epoch: updates in an epoch, an integer of at least 1; without it only `steps` and
         `fraction` are known.
       steps: updates in the whole run, an integer of at least 1.
@@ -44,7 +44,7 @@ class Run:
         object.__setattr__(self, "steps", whole("Run: the number of steps", steps))
 
     def epochs(self, epochs: float) -> int:
-        """The steps in so many epochs, to the nearest step."""
+        """The number of steps in some epochs, to the nearest step."""
         if self.steps_per_epoch is None:
             raise TypeError("Run: epochs have a length only with steps_per_epoch")
         if not 0 <= epochs < float("inf"):
@@ -80,8 +80,8 @@ def scale_learning_rate(
         k = batch_size / base_batch_size
 
     Arguments:
-      learning_rate: what is right for `base_batch_size`; a number, or a schedule, which gives a schedule.
-      batch_size: examples in a step, on all devices together and over all accumulated parts; at least 1.
+      learning_rate: the right one for `base_batch_size`; a number, or a schedule, which gives a schedule.
+      batch_size: examples in a step, over all devices and all accumulated micro-batches; at least 1.
       base_batch_size: at least 1.
       rule: "linear", for SGD (Goyal et al. 2017, arXiv:1706.02677), with a warm-up; or "sqrt"
         (Krizhevsky 2014, arXiv:1404.5997), which keeps the variance of a step, often used with Adam.

@@ -1,4 +1,4 @@
-"""A rise along a line, and what comes after it."""
+"""A rise along a line, and the schedules that follow it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -73,16 +73,16 @@ def inverse_sqrt_schedule(
 
         peak_value * √(timescale / (timescale + count - warmup_steps))    after the warm-up
 
-    With `timescale` None that is the Transformer's peak_value * √(warmup_steps / count), for
-    peak_value = 1 / √(width * warmup_steps), and with init_value = peak_value that of T5
-    (arXiv:1910.10683). A timescale of its own is from Zhai et al. 2022 (arXiv:2106.04560).
+    With `timescale` None and peak_value = 1 / √(width * warmup_steps) this is the Transformer's schedule,
+    peak_value * √(warmup_steps / count); with init_value = peak_value it is T5's (arXiv:1910.10683).
+    Zhai et al. 2022 (arXiv:2106.04560) have a timescale.
 
     Arguments:
       init_value: the value at step 0.
       peak_value: the value at step `warmup_steps`.
       warmup_steps: steps of the rise, at least 0.
-      timescale: three times that many steps after the warm-up the value is halved; more than 0;
-        None for `warmup_steps`.
+      timescale: a third of the steps after the warm-up in which the value halves, more than 0; None for
+        `warmup_steps`.
     """
     at_least("inverse_sqrt_schedule", 0, warmup_steps=warmup_steps)
     scale = warmup_steps if timescale is None else timescale
@@ -118,11 +118,12 @@ def wsd_schedule(
       peak_value: the value at step `warmup_steps` and in the `stable_steps` after it.
       warmup_steps, stable_steps, decay_steps: the length of each part, at least 0, 0 and 1.
       end_value: the value after the decay.
-      shape: of the fall, "linear", "cosine" or "1-sqrt", the best of the three in Hägele et al. 2024.
+      shape: how it falls: "linear", "cosine" or "1-sqrt", the best of the three in Hägele et al. 2024.
     """
-    at_least("wsd_schedule", 0, warmup_steps=warmup_steps, stable_steps=stable_steps)
-    at_least("wsd_schedule", 1, decay_steps=decay_steps)
-    one_of("wsd_schedule", SHAPES, shape=shape)
+    owner = "wsd_schedule"
+    at_least(owner, 0, warmup_steps=warmup_steps, stable_steps=stable_steps)
+    at_least(owner, 1, decay_steps=decay_steps)
+    one_of(owner, SHAPES, shape=shape)
 
     def after(count):
         fall = SHAPES[shape](left(count, stable_steps, stable_steps + decay_steps))

@@ -11,6 +11,7 @@ import optax
 from gradx.core.factory import Call, Made, factory, text
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import check
+from gradx.core.renaming import with_new_names
 from gradx.schedules.base import constant_schedule
 from gradx.schedules.combine import product_schedule
 
@@ -89,6 +90,7 @@ def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, 
             f"{owner}: {text(tx)} was not made by a factory of gradx, so its hyperparameters are not known: "
             "give a transformation in place of a dict, or decorate what made it with gradx.factory"
         )
+    changes = renewed(calls, changes)
     for name in changes:
         found = [text(call.function) for call in calls if name in hyperparameters(call)]
         if not found:
@@ -99,19 +101,28 @@ def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, 
                 f"{owner}: {name!r} is an argument of {' and of '.join(found)}: give a transformation in "
                 "place of a dict"
             )
-    return remade(tx, changes)
+    return with_changes(tx, changes)
 
 
-def remade(value: Any, changes: dict[str, Any]) -> Any:
+def renewed(calls: list[Call], changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes, each by the new name of its hyperparameter."""
+    known = {name for call in calls for name in hyperparameters(call)}
+    for call in calls:
+        kept = {k: v for k, v in changes.items() if k in known}
+        changes = kept | with_new_names(call.function, {k: v for k, v in changes.items() if k not in known})
+    return changes
+
+
+def with_changes(value: Any, changes: dict[str, Any]) -> Any:
     """An argument with the calls in it made again, other hyperparameters in place of those named."""
     if type(value) in (list, tuple):
-        return type(value)(remade(x, changes) for x in value)
+        return type(value)(with_changes(x, changes) for x in value)
     if type(value) is dict:
-        return {k: remade(x, changes) for k, x in value.items()}
+        return {k: with_changes(x, changes) for k, x in value.items()}
     call = getattr(value, "_call", None)
     if call is None or not isinstance(value, optax.GradientTransformation):
         return value
-    arguments = OrderedDict((k, remade(x, changes)) for k, x in call.bound.arguments.items())
+    arguments = OrderedDict((k, with_changes(x, changes)) for k, x in call.bound.arguments.items())
     for name in changes.keys() & hyperparameters(call).keys():
         new, old = changes[name], arguments[name]
         what = f"the {name} of {text(call.function)}"

@@ -1,1 +1,1 @@
-"""Look into states, keep them, carry them over."""
+"""Look into states, keep them on disk, and carry them over to other transformations."""

@@ -20,7 +20,7 @@ __all__ = ["Checkpoint", "latest_checkpoint", "restore_checkpoint", "save_checkp
 
 
 class Checkpoint(NamedTuple):
-    """What `restore_checkpoint` found: the step, the parameters, the state, and what else was saved."""
+    """The result of `restore_checkpoint`: the step, the parameters, the state, and the extra values."""
 
     step: int
     params: Any
@@ -37,22 +37,22 @@ def save_checkpoint(
     extra: Any = None,
     keep: int | None = None,
 ) -> None:
-    """Write parameters and state of a step to a folder of its own, `path/step`, whole or not at all.
+    """Write parameters and state of a step to a new folder, `path/step`, whole or not at all.
 
-    A run that is killed here leaves the checkpoints before, and nothing that counts as one. Arrays go by
-    name, as in `slots`, with their dtypes, 16-bit ones and random keys too. Of several processes all call it;
-    each writes its parts of global arrays, and the first what each has for itself, which must be equal.
+    A run that is killed here leaves the earlier checkpoints, and no broken one. Arrays are saved by name, as
+    in `slots`, with their dtypes, 16-bit ones and random keys too. Where there are several processes, all
+    call it: each writes its parts of global arrays, the first the local arrays, which must be equal.
 
     Arguments:
-      path: a folder for the checkpoints of one run, on a disk that all processes share; made if not there.
-      step: at least 0; ValueError if there is one of this step already.
+      path: a folder for the checkpoints of one run, on a disk that all processes share; made if missing.
+      step: at least 0; ValueError if the step has a checkpoint already.
       params: the parameters.
       state: of any transformation.
-      extra: any pytree of arrays and numbers besides, such as a random key or the place in the data.
-      keep: how many checkpoints to keep, at least 1; None for all. Those of the lowest steps go.
+      extra: any other pytree of arrays and numbers, such as a random key or the place in the data.
+      keep: how many checkpoints to keep, at least 1; None for all. The lowest steps are deleted.
 
-    Needs Orbax: `pip install 'gradx[checkpoint]'`. Raises TypeError for what is no array or number,
-    ValueError for a folder that is not shared, and for values that differ between processes.
+    Needs Orbax: `pip install 'gradx[checkpoint]'`. Raises TypeError for leaves that are no arrays or
+    numbers, ValueError for a folder that is not shared, and for values that differ between processes.
 
     >>> import gradx, jax.numpy as jnp, tempfile
     >>> params, tx = {"w": jnp.ones(2)}, gradx.adam(1e-3)
@@ -62,12 +62,13 @@ def save_checkpoint(
     >>> found.step, found.params["w"].tolist(), int(found.state[0].count)
     (7, [1.0, 1.0], 0)
     """
-    ocp, folder = orbax("save_checkpoint"), pathlib.Path(path).absolute()
+    owner = "save_checkpoint"
+    ocp, folder = orbax(owner), pathlib.Path(path).absolute()
     for name, value, least in [("step", step, 0), ("keep", 1 if keep is None else keep, 1)]:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"save_checkpoint: {name} must be an integer of at least {least}, got {value!r}")
+            raise ValueError(f"{owner}: {name} must be an integer of at least {least}, got {value!r}")
     if of_first(step if step in steps(folder) else None) is not None:
-        raise ValueError(f"save_checkpoint: there is a checkpoint of step {step} in {folder}")
+        raise ValueError(f"{owner}: there is a checkpoint of step {step} in {folder}")
     arrays = {name: array_of(name, x) for name, x in named(params, state, extra).items()}
     written = without_local({name: raw(x) for name, x in arrays.items() if x.size})
     first = jax.process_index() == 0
@@ -91,7 +92,7 @@ def save_checkpoint(
 def latest_checkpoint(path: str | pathlib.Path) -> int | None:
     """The highest step that has a checkpoint in a folder; None if there is none.
 
-    Of several processes all call it, and are told what the first one finds.
+    Where there are several processes, all call it, and all get the answer of the first.
 
     Arguments:
       path: as in `save_checkpoint`.
@@ -111,33 +112,34 @@ def restore_checkpoint(
     """Read what `save_checkpoint` wrote, for a transformation that has the same slots.
 
     Links without a state, such as clips, may come and go; for another chain, restore with the old one and
-    then `migrate`. There may be other processes and devices than those that saved; all processes call it.
+    then `migrate`. Processes and devices may be others than at the time of saving; all processes call it.
 
     Arguments:
       path: as in `save_checkpoint`.
       tx: the transformation of the state.
-      params: parameters like those saved, which say the structure, dtypes and shardings, and with `tx.init`
-        those of the state; arrays, or `jax.ShapeDtypeStruct`s with their shardings.
-      extra: a pytree like the one saved; None leaves it out.
-      step: which one; None for the latest.
-      state_sharding: a tree like the state of where its arrays go, as from the function of this name; None
-        for where `tx.init` puts them.
+      params: parameters like the saved ones, as arrays, or `jax.ShapeDtypeStruct`s with their shardings. They
+        say the structure, dtypes and shardings, and with `tx.init` also those of the state.
+      extra: a pytree like the saved one; None leaves it out.
+      step: the step to restore; None for the latest.
+      state_sharding: a tree of shardings for the arrays of the state, from the function of this name; None
+        for the shardings that `tx.init` gives.
 
     Every array is new and may be donated. Needs Orbax: `pip install 'gradx[checkpoint]'`. Raises
-    FileNotFoundError if there is no checkpoint, ValueError, with the names of what is missing, left over, or
-    of another shape or dtype, for a checkpoint of something else.
+    FileNotFoundError if there is no checkpoint, and ValueError for a checkpoint of something else, with the
+    names of the arrays that are missing, left over, or of another shape or dtype.
     """
-    ocp, folder = orbax("restore_checkpoint"), pathlib.Path(path).absolute()
-    check_transformation("tx of restore_checkpoint", tx)  # raises if it is none
+    owner = "restore_checkpoint"
+    ocp, folder = orbax(owner), pathlib.Path(path).absolute()
+    check_transformation("tx of restore_checkpoint", tx)  # raises if it is no transformation
     known = steps(folder)
     which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
     step = max(known, default=None) if step is None else step
     step = of_first(step if step in known else None)
     if step is None:
-        raise FileNotFoundError(f"restore_checkpoint: {which} in {folder}; there are those of {known}")
-    check_seen("restore_checkpoint", folder / str(step))
+        raise FileNotFoundError(f"{owner}: {which} in {folder}; there are checkpoints of {known}")
+    check_seen(owner, folder / str(step))
     if not (folder / str(step) / "manifest").exists():
-        raise ValueError(f"restore_checkpoint: {folder / str(step)} was not made by save_checkpoint")
+        raise ValueError(f"{owner}: {folder / str(step)} was not made by save_checkpoint")
     state = abstract_state(tx, params, state_sharding)
     likes = named(params, state, extra)
     asked = manifest_of(likes, params, state)
@@ -159,13 +161,13 @@ def orbax(owner: str) -> ModuleType:
 
 
 def steps(folder: pathlib.Path) -> list[int]:
-    """Those that are complete, in order: Orbax renames a folder last, when all is in it."""
+    """The steps of complete checkpoints, in order: Orbax renames a folder last, when all is in it."""
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name))
 
 
 def tidy(folder: pathlib.Path) -> None:
-    """Remove what kills have left."""
+    """Remove the unfinished folders of runs that were killed."""
     for left in folder.iterdir():
         if left.name.endswith(DELETED) or re.match(r"\d+\.orbax-checkpoint-tmp", left.name):
             shutil.rmtree(left)
@@ -181,19 +183,19 @@ def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
     if len(out) < len(pairs):
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"a checkpoint goes by names, and these stand for two arrays: {twice}")
+        raise ValueError(f"a checkpoint saves arrays by name, and these names stand for two arrays: {twice}")
     return out
 
 
 def of_state(params: Tree, state: Any) -> list[tuple[str, Entry]]:
-    """What a state holds, by name."""
+    """The arrays of a state, by name."""
     found = entries(state, params)
     tail = lambda e: "" if e.path is None else f"/{e.path}"
     return [(f"state/{name}{tail(e)}", e) for name, e in zip(full_names(found), found, strict=True)]
 
 
 def manifest_of(arrays: dict[str, Any], params: Tree, state: Any) -> dict[str, str]:
-    """What each array is: its dtype and shape, and the codec without which its bits mean nothing."""
+    """The dtype and shape of each array, and the codec without which its bits mean nothing."""
     codecs = {name: f" of {e.codec!r}" for name, e in of_state(params, state) if e.codec is not None}
     return {name: described(array_of(name, x)) + codecs.get(name, "") for name, x in arrays.items()}
 
@@ -201,7 +203,7 @@ def manifest_of(arrays: dict[str, Any], params: Tree, state: Any) -> dict[str, s
 def read(
     ocp: Any, folder: pathlib.Path, likes: dict[str, Any], asked: dict[str, str], with_extra: bool
 ) -> dict[str, Any]:
-    """The arrays of a checkpoint that has all that is asked for, and nothing else."""
+    """The arrays of a checkpoint that has exactly the arrays asked for."""
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restore = lambda **args: checkpointer.restore(folder, args=ocp.args.Composite(**args))
         manifest = restore(manifest=ocp.args.JsonRestore())["manifest"]
@@ -219,7 +221,7 @@ def read(
 
 
 def array_of(name: str, x: Any) -> Any:
-    """An array; a number as one of NumPy's."""
+    """An array; a number as a NumPy scalar."""
     if isinstance(x, bool | int | float | complex | np.generic):
         return np.asarray(x)
     if not hasattr(x, "dtype") or not hasattr(x, "shape") or x.dtype == object:
@@ -244,5 +246,5 @@ def check(what: str, saved: dict[str, str], asked: dict[str, str]) -> None:
         lists = "; ".join(f"{word}: {', '.join(names)}" for word, names in wrong.items() if names)
         raise ValueError(
             f"{what} was saved for other parameters or another transformation. {lists}. Restore it with the "
-            "transformation that it was saved with, and take migrate for another"
+            "transformation that it was saved with, then use migrate for another"
         )

@@ -1,4 +1,4 @@
-"""What each array of a state is: which field of which link, of which parameter."""
+"""Which field of which link, and which parameter, each array of a state belongs to."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from gradx.core.tree import PART_KEYS, MaskedNode, Tree, flatten, is_missing, sl
 from gradx.wrappers.complex_parts import ComplexParts
 from gradx.wrappers.packing import Packed, PackedState, pack_state, unpack_state
 
-__all__ = []  # internal: what `slots`, `migrate` and the checkpoints go by
+__all__ = []  # internal: `slots`, `migrate` and the checkpoints use it
 
 # Fields that hold numbers by name, whatever names the parameters have.
 NUMBERS = {"hyperparams", "hyperparams_states"}
@@ -38,11 +38,11 @@ class Entry(NamedTuple):
 
 
 def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
-    """What a state holds, in the order of its leaves.
+    """The arrays of a state, in the order of its leaves.
 
-    Where a part of it has the structure of the parameters, its arrays are theirs, whatever their shapes. What
-    is there for one parameter may be a container of arrays, as in SM3. A stored slot is its arrays, such as
-    its codes and scales; or, if `whole`, one entry, whose array is the `Stored`.
+    Where a part of it has the structure of the parameters, its arrays belong to them, whatever their shapes.
+    A parameter may have a container of arrays there, as in SM3. A stored slot gives an entry for each of its
+    arrays, such as codes and scales; or, if `whole`, one entry, whose array is the `Stored`.
     """
     paths = slash_paths(params)
     found: list[Entry] = []
@@ -80,16 +80,16 @@ def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
 
 
 def is_name(key: Any) -> bool:
-    """Whether a key is the name of a group or link: one of a dict, and no position."""
+    """Whether a key is the name of a group or link: a string in a dict, not a position."""
     return isinstance(getattr(key, "key", None), str)
 
 
 def pieces_of(node: Any, params: Tree) -> list | None:
-    """What `node` holds for each parameter, if it has the structure of the parameters; else None."""
+    """The subtree of `node` for each parameter, if it has the structure of the parameters; else None."""
     if is_leaf(params):  # one bare array, whose structure every leaf has
         is_float = jnp.issubdtype(getattr(node, "dtype", bool), jnp.inexact)
         return [node] if is_float and bool(node.shape) == bool(params.shape) else None
-    pieces = beside(node, params)
+    pieces = subtrees_at(node, params)
     here = [x for x in pieces or [] if not is_absent(x)]
     return pieces if here and all(map(is_piece, here)) else None
 
@@ -99,7 +99,7 @@ def is_absent(x: Any) -> bool:
     return is_missing(x) or (isinstance(x, ComplexParts) and not jax.tree.leaves(x))
 
 
-def beside(node: Any, params: Tree) -> list | None:
+def subtrees_at(node: Any, params: Tree) -> list | None:
     """The subtrees of `node` at the parameters; where a whole branch is masked out, MaskedNode."""
     if is_missing(node):
         return [MaskedNode()] * len(flatten(params)[0])
@@ -108,12 +108,12 @@ def beside(node: Any, params: Tree) -> list | None:
     (ours, structure), (theirs, other) = one_level(params), one_level(node)
     if structure != other:
         return None
-    below = [beside(x, p) for x, p in zip(theirs, ours, strict=True)]
+    below = [subtrees_at(x, p) for x, p in zip(theirs, ours, strict=True)]
     return None if any(x is None for x in below) else [x for pieces in below for x in pieces or []]
 
 
 def one_level(node: Any) -> tuple[list, Any]:
-    """What is directly below a node, and what kind of node it is."""
+    """The children of a node, and its structure one level deep."""
     return jax.tree.flatten(node, is_leaf=lambda x: x is not node)
 
 
@@ -131,12 +131,12 @@ def is_piece(x: Any) -> bool:
 
 
 def with_arrays(state: Any, arrays: list) -> Any:
-    """A state with other arrays in place of its own, in their order; stored slots as wholes."""
+    """A state with other arrays in place of its own, in their order; a stored slot counts as one."""
     return jax.tree.unflatten(jax.tree.structure(state, is_leaf=is_stored), arrays)
 
 
 def full_names(found: list[Entry]) -> list[str]:
-    """A name for each that is the same whatever other links there are: part, owner and field."""
+    """A name for each entry, from part, owner and field; it does not depend on the other links."""
     return numbered(found, ["/".join(filter(None, (e.part, e.owner, e.field))) for e in found])
 
 
@@ -153,7 +153,7 @@ def short_names(found: list[Entry]) -> list[str]:
 
 
 def clashing(found: list[Entry], names: list[str]) -> set[str]:
-    """The names that stand for two arrays of one parameter, or of none."""
+    """The names that two arrays of one parameter share, or two that belong to none."""
     seen = defaultdict(int)
     for e, name in zip(found, names, strict=True):
         seen[name, e.i] += 1
@@ -161,7 +161,7 @@ def clashing(found: list[Entry], names: list[str]) -> set[str]:
 
 
 def numbered(found: list[Entry], names: list[str]) -> list[str]:
-    """`names`, with [0], [1], … after those that are still the same."""
+    """`names`, with [0], [1], … after names that are still equal."""
     links = {name: {} for name in clashing(found, names)}
     for e, name in zip(found, names, strict=True):
         if name in links:
@@ -173,21 +173,21 @@ def numbered(found: list[Entry], names: list[str]) -> list[str]:
 
 
 def unpacked(owner: str, tx: Any, state: Any, params: Tree) -> Any:
-    """The ordinary state, where `tx` is `packed`; an error where it only holds one that is."""
+    """The ordinary state, where `tx` is `packed`; an error where a packed one lies deeper."""
     return check_unpacked(owner, unpack_state(tx, state, params) if isinstance(tx, Packed) else state)
 
 
 def repacked(tx: Any, state: Any, params: Tree) -> Any:
-    """The state of `tx` again."""
+    """The state of `tx`, packed again where `tx` is `packed`."""
     return pack_state(tx, state, params) if isinstance(tx, Packed) else state
 
 
 def check_unpacked(owner: str, state: Any) -> Any:
-    """The state, if none in it is packed."""
+    """The state; raises if a part of it is packed."""
     is_packed = lambda x: isinstance(x, PackedState)
     if any(map(is_packed, jax.tree.leaves(state, is_leaf=is_packed))):
         raise ValueError(
-            f"{owner}: there is a packed state, whose buffers each hold slots of many parameters: put packed "
-            "around the whole transformation, and take unpack_state(tx, state, params)"
+            f"{owner}: a part of the state is packed, and its buffers hold slots of many parameters: put "
+            "packed around the whole transformation, and call unpack_state(tx, state, params)"
         )
     return state

@@ -21,17 +21,17 @@ __all__ = ["eval_params"]
 def eval_params(state: Any, params: Tree, *, which: str | None = None) -> Tree:
     """The parameters to evaluate with: their average, if the state holds one, else the parameters.
 
-    Found wherever it is in the state: that of `average_params`, `ema_params` and `asgd`, the slow parameters
-    of `lookahead`, the average of `optax.contrib.schedule_free`. It comes in the dtypes of the parameters; a
-    parameter that has none, as in another group, stands for itself. Without any, `params` is returned.
+    It finds averages anywhere in the state: of `average_params`, `ema_params` and `asgd`, the slow parameters
+    of `lookahead`, the average of `optax.contrib.schedule_free`. They come in the dtypes of the parameters. A
+    parameter without an average, as in another group, stands for itself; without any, `params` is returned.
 
     Arguments:
       state: of any transformation, Optax's too, or a part of one.
       params: the parameters after the last update.
-      which: where a parameter has two averages, a part of the path of one, as in the error that says so.
+      which: where a parameter has two averages, a part of the path of one; the error lists the paths.
 
     Raises ValueError for two averages of one parameter, for a `which` that names none, for an average of
-    other parameters, and for one that `packed` has hidden.
+    other parameters, and for an average inside of `packed`.
 
     >>> import gradx, jax.numpy as jnp
     >>> tx = gradx.chain(gradx.sgd(1.0), gradx.average_params())
@@ -47,7 +47,7 @@ def eval_params(state: Any, params: Tree, *, which: str | None = None) -> Tree:
     if which is not None:
         chosen = [x for x in found if which in x.path]
         if not chosen:
-            raise ValueError(f"eval_params: no average is at a path with {which!r} in it; {listed(found)}")
+            raise ValueError(f"eval_params: no average is at a path with {which!r} in it; {paths_of(found)}")
         found = chosen
     if not found:
         return params
@@ -60,7 +60,7 @@ def eval_params(state: Any, params: Tree, *, which: str | None = None) -> Tree:
             if path in averaged:
                 raise ValueError(
                     f"eval_params: the parameter at {path or 'the root'} has two averages: pick one with "
-                    f"which={average.path!r}, or a part of it that no other has; {listed(found)}"
+                    f"which={average.path!r}, or a part of it that no other has; {paths_of(found)}"
                 )
             out[path] = x.astype(given[path].dtype)
             averaged.add(path)
@@ -68,13 +68,13 @@ def eval_params(state: Any, params: Tree, *, which: str | None = None) -> Tree:
 
 
 class Average(NamedTuple):
-    """A state that holds an average, and where in the whole state that is."""
+    """A state that holds an average, and its path in the whole state."""
 
     path: str
     state: Any
 
     def by_path(self, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The average of each parameter that has one. By paths, as Flax NNX has other classes in a state."""
+        """The average of each parameter that has one, by path: Flax NNX changes the classes in a state."""
         slot = decode_state(getattr(self.state, FIELDS[type(self.state)]))
         leaves = {keystr(path): x for path, x in tree_flatten_with_path(slot, is_leaf=is_missing)[0]}
         slot = {path: x for path, x in leaves.items() if not is_missing(x)}
@@ -96,12 +96,12 @@ class Average(NamedTuple):
         return slot
 
 
-# What a state that holds an average calls it; Optax's has another sequence, from which it follows.
+# The field of each state that holds the average; Optax's `z` is a sequence that the average follows from.
 FIELDS = {AverageParamsState: "average", LookaheadState: "slow_params", ScheduleFreeState: "z"}
 
 
 def averages(state: Any, path: str = "") -> list[Average]:
-    """The averages in a state, also those inside of one that holds an average itself."""
+    """The averages in a state, also inside of a state that holds an average itself."""
     is_inner = lambda x: x is not state and isinstance(x, (PackedState, *FIELDS))
     found = [Average(f"{path}.{FIELDS[type(state)]}", state)] if type(state) in FIELDS else []
     for keys, node in tree_flatten_with_path(state, is_leaf=is_inner)[0]:
@@ -120,5 +120,5 @@ def is_below(path: str, top: str) -> bool:
     return path.startswith(top) and path[len(top) :].startswith((".", "["))
 
 
-def listed(found: list[Average]) -> str:
+def paths_of(found: list[Average]) -> str:
     return f"the state has {', '.join(x.path for x in found) or 'none'}"

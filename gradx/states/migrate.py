@@ -1,4 +1,4 @@
-"""The state of one transformation for another: what both have goes over."""
+"""Carry the state of one transformation over to another."""
 
 import dataclasses
 from collections import defaultdict
@@ -19,9 +19,9 @@ __all__ = ["Migration", "migrate"]
 
 @dataclasses.dataclass(frozen=True)
 class Migration:
-    """What `migrate` did: the new state, and the (name, path) of what was kept, made new and dropped.
+    """The result of `migrate`: the new state, and the (name, path) of arrays kept, made new and dropped.
 
-    `kept` and `new` have the names of the new state, `dropped` those of the old. It prints as a list.
+    `kept` and `new` have names of the new state, `dropped` has names of the old one. It prints as a list.
     """
 
     state: Any
@@ -48,22 +48,22 @@ def migrate(
     new_tx: optax.GradientTransformation,
     params: Tree,
 ) -> Migration:
-    """The state for another transformation, with what the old one has: to change the chain in a run.
+    """The state of another transformation, filled from the old one: to change the chain during a run.
 
-    A slot is kept where the new state has one of its name for the same parameter, in whatever chain, group
-    or wrapper; where there are several, by the class of the link's state. The rest is from `init`. A step
-    count that has none to follow goes on from the largest, so that schedules do, unless all slots beside it
-    start anew.
+    A slot is kept where the new state has a slot of that name for the same parameter, in any chain, group or
+    wrapper; where there are several, by the class of the link's state. The rest comes from `init`. A step
+    count without a counterpart takes the largest old count, so that schedules go on, unless all slots of its
+    link start anew.
 
     Arguments:
       old_state: a state of `old_tx`.
-      old_tx, new_tx: any transformations, of Optax too; `packed` around the whole of one is seen through.
+      old_tx, new_tx: any transformations, of Optax too; `packed` may be around the whole of either.
       params: the parameters as they are now, for both.
 
-    Arrays are kept as they are, not copied, in the dtype that the new state has, or in the format if `store`
-    holds it: a run may go on with 8 bits, and back. One of another shape is dropped. Injected
-    hyperparameters are kept too: `set_hyperparams` sets others. Raises ValueError if `old_state` is not one
-    of `old_tx`, or for `packed` within a chain.
+    Arrays are not copied; they are cast to the dtype of the new state, or to its format under `store`: a run
+    may go on with 8 bits, and back. An array of another shape is dropped. Injected hyperparameters are kept
+    too: `set_hyperparams` sets others. Raises ValueError if `old_state` is not a state of `old_tx`, or for
+    `packed` within a chain.
 
     >>> import gradx, jax.numpy as jnp
     >>> params = {"w": jnp.ones(2)}
@@ -77,13 +77,13 @@ def migrate(
     >>> state = moved.state
     """
     for name, tx in [("old_tx", old_tx), ("new_tx", new_tx)]:
-        check_transformation(f"{name} of migrate", tx)  # raises if it is none
+        check_transformation(f"{name} of migrate", tx)  # raises if it is no transformation
     shape = jax.tree.structure(jax.eval_shape(old_tx.init, params))
     aligned(shape, old_state, ("the state that old_tx makes", "old_state"))
     fresh = unpacked("migrate", new_tx, new_tx.init(params), params)
     ordinary = unpacked("migrate", old_tx, old_state, params)
     old, new = (entries(state, params, whole=True) for state in (ordinary, fresh))
-    sources = matched(old, new)
+    sources = sources_of(old, new)
     leaves = [e.array for e in new]
     for k, j in sources.items():
         leaves[k] = converted(old[j].array, leaves[k])
@@ -99,8 +99,8 @@ def migrate(
     )
 
 
-def matched(old: list[Entry], new: list[Entry]) -> dict[int, int]:
-    """Which old array each new one takes: the one most alike by name, where there is no doubt which."""
+def sources_of(old: list[Entry], new: list[Entry]) -> dict[int, int]:
+    """The old array that each new one takes: the closest by name, where it is unambiguous."""
     sources: dict[int, int] = {}
     for alike in (
         lambda e: (e.part, e.owner, e.field, e.i),
@@ -121,14 +121,14 @@ def matched(old: list[Entry], new: list[Entry]) -> dict[int, int]:
 
 
 def fits(old: Any, new: Any) -> bool:
-    """Whether an array can stand in the place of another."""
+    """Whether an array can take the place of another."""
     if old.dtype != new.dtype and jnp.issubdtype(new.dtype, jax.dtypes.extended):
         return False
     return old.shape == new.shape and (old.dtype == new.dtype or can_hold(new.dtype, old.dtype))
 
 
 def converted(x: Any, like: Any) -> Any:
-    """An array in the dtype or format of another; the same one where it has that already."""
+    """An array in the dtype or format of another; the same object where it already has it."""
     if jax.tree.structure(x) == jax.tree.structure(like) and is_stored(x):
         return x
     x = x.decode() if is_stored(x) else x
@@ -138,7 +138,7 @@ def converted(x: Any, like: Any) -> Any:
 
 
 def going_on(old: list[Entry], new: list[Entry], sources: dict[int, int], leaves: list) -> list[int]:
-    """Let step counts that are new go on from the old one; which they are."""
+    """Start new step counts at the old count; return their positions."""
     steps = [e.array for e in old if is_count(e)]
     if not steps:
         return []
@@ -146,13 +146,13 @@ def going_on(old: list[Entry], new: list[Entry], sources: dict[int, int], leaves
     found = []
     for k, e in enumerate(new):
         if is_count(e) and k not in sources:
-            beside = [j for j, x in enumerate(new) if x.i is not None and x.link[: len(e.link)] == e.link]
-            if not beside or any(j in sources for j in beside):
+            neighbours = [j for j, x in enumerate(new) if x.i is not None and x.link[: len(e.link)] == e.link]
+            if not neighbours or any(j in sources for j in neighbours):
                 leaves[k] = jnp.full_like(leaves[k], step)
                 found.append(k)
     return found
 
 
 def is_count(e: Entry) -> bool:
-    """Whether this is how many steps a link has taken."""
+    """Whether an entry is the step count of a link."""
     return e.field == "count" and e.i is None and jnp.issubdtype(e.array.dtype, jnp.integer)

@@ -1,4 +1,4 @@
-"""What the processes that write or read one checkpoint must agree on."""
+"""Agreement among the processes that write or read one checkpoint."""
 
 import pathlib
 import zlib
@@ -12,7 +12,7 @@ __all__ = []  # internal: of checkpoints
 
 
 def of_first(step: int | None) -> int | None:
-    """What the first process found: on a shared disk the others may see it later, and would not meet."""
+    """The step that the first process found. On a shared disk others may see it later, and would disagree."""
     if jax.process_count() == 1:
         return step
     high_low = divmod(0 if step is None else step + 1, 2**32)  # JAX has no integers of more bits
@@ -21,7 +21,7 @@ def of_first(step: int | None) -> int | None:
 
 
 def without_local(arrays: dict[str, Any]) -> dict[str, Any]:
-    """What each process has for itself as NumPy's arrays, for the first to write; all must have the same."""
+    """Arrays with each process's local ones in NumPy, for the first to write; all must have the same."""
     if jax.process_count() == 1:
         return arrays
     local = {name: np.asarray(x) for name, x in arrays.items() if is_local(x)}
@@ -30,19 +30,19 @@ def without_local(arrays: dict[str, Any]) -> dict[str, Any]:
     differ = [name for name, same in zip(local, np.all(found == found[0], axis=0), strict=True) if not same]
     if differ:
         raise ValueError(
-            f"save_checkpoint: the processes have different values of {', '.join(differ)}, and one is saved: "
-            "make them equal, or a global array that has a part for each process"
+            f"save_checkpoint: the processes have different values of {', '.join(differ)}, and only one is "
+            "saved: make them equal, or a global array that has a part for each process"
         )
     return arrays | local
 
 
 def is_local(x: Any) -> bool:
-    """Whether an array, or one of such a sharding, is one process's own, where there are several."""
+    """Whether an array (or its sharding) is local to one process, where there are several."""
     return jax.process_count() > 1 and getattr(getattr(x, "sharding", None), "is_fully_addressable", True)
 
 
 def check_shared(folder: pathlib.Path, name: str) -> None:
-    """Raise unless all processes see what the first one makes: Orbax would wait for it without end."""
+    """Raise unless all processes see a folder that the first one makes: Orbax would wait for ever."""
     if jax.process_count() == 1:
         return
     mark = folder / name

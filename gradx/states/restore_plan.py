@@ -1,4 +1,4 @@
-"""What is to be read: shapes, dtypes, and where each array goes."""
+"""The arrays to read: shapes, dtypes, and where each goes."""
 
 import contextlib
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = []  # internal: of checkpoints
 def abstract_state(tx: Any, params: Tree, sharding: Any = None) -> Any:
     """The shapes, dtypes and shardings that `init` gives; for abstract parameters, their shardings."""
     if sharding is not None:
-        return placed(jax.eval_shape(tx.init, params), sharding)
+        return with_shardings(jax.eval_shape(tx.init, params), sharding)
     ps = flatten(params)[0]
     is_abstract = any(isinstance(p, jax.ShapeDtypeStruct) for p in ps)
     state, shapes = jax.eval_shape(tx.init, params) if is_abstract else tx.init(params), []
@@ -27,12 +27,12 @@ def abstract_state(tx: Any, params: Tree, sharding: Any = None) -> Any:
     return jax.tree.unflatten(jax.tree.structure(state), shapes)
 
 
-def placed(state: Any, sharding: Any) -> Any:
-    """A state that has a sharding for each array."""
+def with_shardings(state: Any, sharding: Any) -> Any:
+    """An abstract state with a sharding for each array."""
     if jax.tree.structure(state) != jax.tree.structure(sharding):
         raise ValueError(
-            "restore_checkpoint: state_sharding is not like the state of tx: give gradx.state_sharding(tx, "
-            "params, params_sharding)"
+            "restore_checkpoint: state_sharding has another structure than the state of tx: give "
+            "gradx.state_sharding(tx, params, params_sharding)"
         )
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, sharding)
 
@@ -45,7 +45,7 @@ def follows(e: Entry, p: Any) -> bool:
 
 
 def placement(x: Any) -> Any:
-    """Where an array must be; None if it goes along with the others, as a fresh step count does."""
+    """The sharding that an array must have; None if any will do, as for a fresh step count."""
     return getattr(x, "sharding", None) if getattr(x, "committed", True) else None
 
 
@@ -58,7 +58,7 @@ def empty(like: Any) -> Any:
 
 
 def like_given(x: Any, like: Any) -> Any:
-    """What was read as what it is like: a number, a random key, an array of NumPy's or of JAX's."""
+    """A restored array as the type of another: a number, a random key, an array of NumPy or of JAX."""
     if isinstance(like, bool | int | float | complex):
         return type(like)(x)
     if isinstance(like, np.ndarray | np.generic):
@@ -66,7 +66,7 @@ def like_given(x: Any, like: Any) -> Any:
     x = jnp.array(x, device=placement(like)) if isinstance(x, np.ndarray) else x
     if not is_key(like):
         return x
-    kinds = []  # what is abstract says its kind in a trace only
+    kinds = []  # an abstract key tells its kind in a trace only
     jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
     return jax.random.wrap_key_data(x, impl=kinds[0])
 
@@ -76,5 +76,5 @@ def is_key(x: Any) -> bool:
 
 
 def raw(x: Any) -> Any:
-    """What is written: of a random key, its bits."""
+    """The array to write: for a random key, its bits."""
     return jax.random.key_data(x) if is_key(x) else x

@@ -1,4 +1,4 @@
-"""Where the state of an optimizer is, from where the parameters are."""
+"""The sharding of an optimizer's state, from the sharding of the parameters."""
 
 import contextlib
 from itertools import combinations
@@ -25,25 +25,25 @@ def state_sharding(
     zero_axis: str | None = None,
     memory_kind: str | None = None,
 ) -> Any:
-    """The sharding of each array of a state, from that of the parameters; a tree like `tx.init(params)`.
+    """The sharding of each array of a state, a tree like `tx.init(params)`, from the parameters' shardings.
 
-    What has the shape of its parameter is split as that is, what has some of its axes along those, such as
-    Adafactor's means of rows; step counts and the like are whole on every device.
+    An array of its parameter's shape is split like the parameter; an array with some of its axes, such as
+    Adafactor's means of rows, is split along those. Step counts and the like are whole on every device.
 
     Arguments:
       tx: any transformation of gradx or Optax.
       params: the parameters, or their shapes as `jax.ShapeDtypeStruct`.
-      params_sharding: a `NamedSharding` for each parameter, or for a branch of them; of one mesh.
+      params_sharding: a `NamedSharding` for each parameter, or for a branch of them; all on one mesh.
       zero_axis: an axis of the mesh that the state is split over as well (ZeRO-1, Rajbhandari et al. 2020,
-        arXiv:1910.02054), while the parameters stay as they are: along the first axis of a parameter that
-        divides, one that is not split yet if there is any. A parameter without one keeps its state whole.
-      memory_kind: the memory that holds what belongs to a parameter: "pinned_host", that of the host, from
-        which `step` moves it to the device and back; None for that of the device.
+        arXiv:1910.02054), while the parameters stay as they are: along a parameter's first axis that divides,
+        preferring axes that are not split yet. A parameter without such an axis keeps its state whole.
+      memory_kind: the memory of the arrays that belong to parameters. "pinned_host" is the host's, from which
+        `step` moves them to the device and back; None is the device's.
 
     `jax.jit(tx.init, out_shardings=...)` with it makes each device's part only, and `step` keeps it. Raises
-    TypeError for what is not a `NamedSharding`; ValueError for one that does not fit its parameter, for
-    several meshes, for a `zero_axis` that is not in the mesh or would split nothing, and for memory that the
-    devices do not have.
+    TypeError for another type than `NamedSharding`; ValueError for a sharding that does not fit its
+    parameter, for several meshes, for a `zero_axis` that is not in the mesh or would split nothing, and for
+    memory that the devices do not have.
 
     >>> import gradx, jax
     >>> from jax.sharding import NamedSharding, PartitionSpec
@@ -81,7 +81,7 @@ def shardings(params: Tree, params_sharding: Tree) -> list[NamedSharding]:
     try:
         places: list = jax.tree.leaves(jax.tree.broadcast(params_sharding, params))
     except ValueError as e:
-        raise ValueError(f"state_sharding: params_sharding is no tree like the parameters: {e}") from e
+        raise ValueError(f"state_sharding: params_sharding is not a tree like the parameters: {e}") from e
     if not places:
         raise ValueError("state_sharding: there are no parameters")
     for (path, p), place in zip(tree_leaves_with_path(params), places, strict=True):
@@ -99,7 +99,7 @@ def shardings(params: Tree, params_sharding: Tree) -> list[NamedSharding]:
 
 
 def split(shapes: Tree, specs: list, mesh: Any, axis: str) -> list[PartitionSpec]:
-    """The partitions of the parameters if they were split over one more axis of the mesh."""
+    """The partitions of the parameters, split over one more axis of the mesh."""
     if axis not in mesh.shape:
         raise ValueError(
             f"state_sharding: zero_axis={axis!r} is not an axis of the mesh, which has {list(mesh.shape)}"
@@ -109,7 +109,7 @@ def split(shapes: Tree, specs: list, mesh: Any, axis: str) -> list[PartitionSpec
 
 
 def divided(spec: PartitionSpec, shape: tuple, sizes: Any, axis: str) -> PartitionSpec:
-    """A partition over one more axis: where it divides, and first where nothing is split yet."""
+    """A partition over one more mesh axis: along an axis that divides, preferring one not split yet."""
     parts = [names(part) for part in padded(spec, shape)]
     if not any(axis in part for part in parts):
         for k in sorted(range(len(shape)), key=lambda k: bool(parts[k])):
@@ -120,16 +120,16 @@ def divided(spec: PartitionSpec, shape: tuple, sizes: Any, axis: str) -> Partiti
 
 
 def partition(tx: Any, found: list[Entry], shapes: Tree, specs: list, mesh: Any) -> list[PartitionSpec]:
-    """The partition of each array of a state, for parameters of these partitions."""
+    """The partition of each array of a state, from the partitions of the parameters."""
     here = [i for i, p in enumerate(flatten(shapes)[0]) if not is_missing(p)]
     own = dict(zip(here, zip(jax.tree.leaves(shapes), specs, strict=True), strict=True))
     parts = []
     for e, part in zip(found, typed(tx, shapes, specs, mesh) or [()] * len(found), strict=True):
         if e.i is None:  # a count, a buffer of `packed`
             part = ()
-        elif not any(part):  # whole, or made from a shape alone, by others
+        elif not any(part):  # whole, or made from a shape alone by foreign code
             p, spec = own[e.i]
-            part = matched(e.array.shape, p.shape, padded(spec, p.shape), mesh.shape)
+            part = partition_like(e.array.shape, p.shape, padded(spec, p.shape), mesh.shape)
         while part and part[-1] is None:
             part = part[:-1]
         parts.append(PartitionSpec(*part))
@@ -137,19 +137,19 @@ def partition(tx: Any, found: list[Entry], shapes: Tree, specs: list, mesh: Any)
 
 
 def typed(tx: Any, shapes: Tree, specs: list, mesh: Any) -> list[tuple] | None:
-    """What JAX finds with the mesh as part of the types; None where `init` cannot be typed so."""
+    """The partitions that JAX infers with the mesh in the types; None where `init` cannot be typed so."""
     mesh = mesh.abstract_mesh.update(axis_types=(AxisType.Explicit,) * len(mesh.axis_names))
     leaves, treedef = jax.tree.flatten(shapes)
     params = [p.update(sharding=NamedSharding(mesh, spec)) for p, spec in zip(leaves, specs, strict=True)]
-    # It ran without the types. With them, whatever is not clear raises: a reshape, what others wrote.
+    # `init` ran without such types. With them, ambiguous operations raise: a reshape, foreign code.
     with contextlib.suppress(Exception), jax.sharding.use_abstract_mesh(mesh):
         state = jax.eval_shape(tx.init, treedef.unflatten(params))
         return [() if x.sharding is None else tuple(x.sharding.spec) for x in jax.tree.leaves(state)]
     return None
 
 
-def matched(shape: tuple, whole: tuple, parts: tuple, sizes: Any) -> tuple:
-    """The part of a parameter's partition for an array with some of its axes, or blocks of them, or more."""
+def partition_like(shape: tuple, whole: tuple, parts: tuple, sizes: Any) -> tuple:
+    """The partition of an array that has some axes of its parameter, or blocks of them, or more axes."""
     more = len(shape) - len(whole)
     if more >= 0 and shape[more:] == whole:
         return (None,) * more + parts

@@ -26,7 +26,7 @@ __all__ = ["Slot", "get_slot", "reset", "set_slot", "slots"]
 
 
 class Slot(NamedTuple):
-    """An array of a state: the slot's name, the parameter's path (None if it is of none), the array."""
+    """An array of a state: the slot's name, the parameter's path (None if it belongs to none), the array."""
 
     name: str
     path: str | None
@@ -34,19 +34,19 @@ class Slot(NamedTuple):
 
 
 def slots(state: Any, params: Tree, *, scalars: bool = False) -> list[Slot]:
-    """What a state holds for each parameter, by name and by the parameter's path; any state, Optax's too.
+    """The arrays of a state, by name and by the parameter's path; any state, Optax's too.
 
     A slot is a part of the state with the structure of the parameters, whatever the shapes; groups and masks
-    may leave parameters out. Its name is its field, such as "mu", in whatever link, group or wrapper it is.
-    Only where a parameter has two arrays of one name, the group or link and the class of the link's state
-    come before it, or a number after it: "fast/trace", "Trace/trace", "trace[0]". What `store` holds in
-    another format is listed by its arrays, "nu/codes" and "nu/scales"; elsewhere its name is "nu".
+    may leave parameters out. Its name is its field, such as "mu", in any link, group or wrapper. Only
+    where a parameter has two arrays of one name, the group or link and the class of the link's state come
+    before it, or a number after it: "fast/trace", "Trace/trace", "trace[0]". A slot in another format, by
+    `store`, is listed by its arrays, "nu/codes" and "nu/scales"; elsewhere its name is "nu".
 
     Arguments:
-      state: the state of any transformation for these parameters; for that of `packed`, ValueError: take
+      state: the state of any transformation for these parameters; ValueError for a state of `packed`: call
         `unpack_state` first.
       params: the parameters, or their shapes as `jax.ShapeDtypeStruct`.
-      scalars: list what is not of a parameter too, such as step counts, with None for a path.
+      scalars: list arrays that belong to no parameter too, such as step counts, with None for a path.
 
     >>> import gradx, jax.numpy as jnp
     >>> params = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
@@ -64,13 +64,13 @@ def slots(state: Any, params: Tree, *, scalars: bool = False) -> list[Slot]:
 
 
 def get_slot(state: Any, params: Tree, name: str) -> Any:
-    """A slot by its name, as a tree like the parameters; what is of no parameter, such as a count, as it is.
+    """A slot by its name, as a tree like the parameters; or an array of no parameter, such as a count.
 
-    Where a parameter has no such array, there is a `MaskedNode`. What is stored in another format is decoded.
+    Where a parameter has no such array, there is a `MaskedNode`. A slot in another format is decoded.
 
     Arguments:
       state, params: as in `slots`.
-      name: as `slots(state, params, scalars=True)` has it; its end will do, where that says which.
+      name: a name of `slots(state, params, scalars=True)`; an unambiguous suffix is enough.
 
     Raises KeyError, with the names that exist, for an unknown name, and ValueError for an ambiguous one.
 
@@ -94,25 +94,26 @@ def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
 
     Arguments:
       state, params, name: as in `get_slot`.
-      value: a tree like what `get_slot` returns, with the same shapes. It is copied, into the dtype that
-        is there, or into the format, by the nearest rounding.
+      value: a tree like the one that `get_slot` returns, with the same shapes. It is copied, and cast to the
+        dtype of the slot, or rounded to the nearest value of its format.
 
     Raises KeyError and ValueError as `get_slot` does, ValueError for another structure or shape, TypeError
-    for what the dtype cannot hold.
+    for a value that the dtype cannot hold.
     """
-    found, chosen = choose("set_slot", state, params, name)
+    owner = "set_slot"
+    found, chosen = choose(owner, state, params, name)
     arrays = [e.array for e in found]
     if found[chosen[0]].i is None:
-        arrays[chosen[0]] = stored(f"set_slot: {name}", value, arrays[chosen[0]])
+        arrays[chosen[0]] = stored(f"{owner}: {name}", value, arrays[chosen[0]])
         return with_arrays(state, arrays)
     values = aligned(flatten(params)[1], value, ("the parameters", f"the value for {name}"))
     at = {found[k].i: k for k in chosen}
     for i, (x, path) in enumerate(zip(values, slash_paths(params), strict=True)):
         if is_missing(x) == (i in at):
             what = "has no value" if i in at else "has a value, and no such slot"
-            raise ValueError(f"set_slot: {name}, at {path}, {what}")
+            raise ValueError(f"{owner}: {name}, at {path}, {what}")
         if i in at:
-            arrays[at[i]] = stored(f"set_slot: {name}, at {path},", x, arrays[at[i]])
+            arrays[at[i]] = stored(f"{owner}: {name}, at {path},", x, arrays[at[i]])
     return with_arrays(state, arrays)
 
 
@@ -124,18 +125,18 @@ def reset(
     *,
     names: str | Iterable[str] | None = None,
 ) -> Any:
-    """`state` with some slots back to what `init` makes for these parameters.
+    """`state` with some slots as `init` makes them for these parameters.
 
-    Step counts go on unless they are named, so that schedules do; then the averages that start anew are not
-    corrected for it, and name "count" too where they should be.
+    Step counts go on unless they are named, so schedules go on too. Averages that start anew then lack their
+    bias correction; name "count" too where they need it.
 
     Arguments:
       tx: the transformation of the state.
-      state: its state; that of `packed` will do.
+      state: its state; a state of `packed` is fine.
       params: the parameters as they are now.
-      where: which parameters: a regular expression that is searched for in the path, "dense/kernel", or a
-        function from path and parameter to True; None for all.
-      names: which slots, as in `get_slot`; None for all. What is of no parameter is chosen by name only.
+      where: which parameters: a regular expression to search for in the path, such as "dense/kernel", or a
+        function of path and parameter that returns True for them; None for all.
+      names: which slots, as in `get_slot`; None for all. Arrays of no parameter are chosen by name only.
 
     Raises KeyError and ValueError as `get_slot` does, ValueError if nothing is chosen.
 
@@ -147,30 +148,31 @@ def reset(
     >>> [array.tolist() for _, _, array in gradx.slots(state, params)]
     [[1.0, 1.0], [0.0, 0.0]]
     """
+    owner = "reset"
     if where is None and names is None:
-        raise TypeError("reset: say what, by where or names; all of it is tx.init(params)")
-    old, new = (unpacked("reset", tx, s, params) for s in (state, tx.init(params)))
+        raise TypeError(f"{owner}: give where or names; to start all anew, call tx.init(params)")
+    old, new = (unpacked(owner, tx, s, params) for s in (state, tx.init(params)))
     aligned(jax.tree.structure(new), old, ("the state that init makes", "the one given"))  # raises if not
     found, fresh = (entries(s, params, whole=True) for s in (old, new))
     chosen = set(range(len(found)))
     if names is not None:
         wanted = [names] if isinstance(names, str) else names
-        chosen = {k for name in wanted for k in choose("reset", old, params, name)[1]}
+        chosen = {k for name in wanted for k in choose(owner, old, params, name)[1]}
     if where is not None:
         paths, ps = slash_paths(params), flatten(params)[0]
         matches = where if callable(where) else lambda path, p: re.search(where, path)
         kept = {i for i, p in enumerate(ps) if not is_missing(p) and matches(paths[i], p)}
         if not kept:
-            raise ValueError(f"reset: where={where!r} matches none of the parameters {paths}")
+            raise ValueError(f"{owner}: where={where!r} matches none of the parameters {paths}")
         chosen = {k for k in chosen if found[k].i in kept}
     if not chosen:
-        raise ValueError(f"reset: no slot is named {names!r} where {where!r} matches")
+        raise ValueError(f"{owner}: no slot is named {names!r} where {where!r} matches")
     arrays = [(fresh if k in chosen else found)[k].array for k in range(len(found))]
     return repacked(tx, with_arrays(old, arrays), params)
 
 
 def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry], list[int]]:
-    """What a state holds, and the positions of what has a name."""
+    """The entries of a state, and the positions of those with a name."""
     found = entries(check_unpacked(owner, state), params, whole=True)
     names = short_names(found)
     full = full_name(owner, names, name)
@@ -178,7 +180,7 @@ def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry]
 
 
 def full_name(owner: str, names: list[str], name: str) -> str:
-    """The one of some names that `name` is, or is the end of."""
+    """The one name that equals `name`, or ends in it."""
     known = list(dict.fromkeys(names))
     ends = lambda x: x.endswith(f"/{name}") or re.fullmatch(rf"(.*/)?{re.escape(name)}\[\d+\]", x)
     candidates = [name] if name in known else [x for x in known if ends(x)]
@@ -190,10 +192,10 @@ def full_name(owner: str, names: list[str], name: str) -> str:
 
 
 def stored(place: str, value: Any, old: Any) -> Any:
-    """A copy of a value, for the place of an array: of its shape, in its dtype or format, on its devices."""
+    """A copy of a value to replace an array: of its shape, in its dtype or format, on its devices."""
     if is_stored(old):
         new = old.encode(stored(place, value, old.decode()))
-        return jax.tree.map(placed, new, old)
+        return jax.tree.map(on_devices_of, new, old)
     is_key = jnp.issubdtype(old.dtype, jax.dtypes.extended)
     dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
     if dtype != old.dtype and (is_key or not can_hold(old.dtype, dtype)):
@@ -201,16 +203,16 @@ def stored(place: str, value: Any, old: Any) -> Any:
     if jnp.shape(value) != old.shape:
         raise ValueError(f"{place} has shape {old.shape}, and was given {jnp.shape(value)}")
     new = jnp.copy(value) if is_key else jnp.array(value, old.dtype)
-    return placed(new, old)
+    return on_devices_of(new, old)
 
 
-def placed(new: Any, old: Any) -> Any:
-    """An array on the devices of another."""
+def on_devices_of(new: Any, old: Any) -> Any:
+    """An array, moved to the devices of another."""
     traced = isinstance(old, Tracer) or isinstance(new, Tracer)
     return new if traced or not isinstance(old, jax.Array) else jax.device_put(new, old.sharding)
 
 
 def can_hold(dtype: Any, given: Any) -> bool:
-    """Whether numbers may be cast: integers to floats, and not back; real ones to complex, and not back."""
+    """Whether a cast keeps the kind: integers may become floats, and real numbers complex, but not back."""
     is_key = jnp.issubdtype(given, jax.dtypes.extended)
     return not is_key and np.can_cast(given, dtype, "same_kind")

@@ -1,4 +1,4 @@
-"""What a torch optimizer's `state_dict()` holds, as a state."""
+"""The state of a transformation from a torch optimizer's `state_dict()`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from gradx.states.torch_names import Placed, is_turned, placed
 
 __all__ = ["import_torch_state"]
 
-# Field of a state -> what it may be called in torch.
+# Field of a state -> its names in torch's optimizers.
 SOURCES = {
     "trace": ("momentum_buffer",),
     "mu": ("exp_avg", "grad_avg"),
@@ -31,8 +31,8 @@ SOURCES = {
     "v_col": ("col_var", "row_var"),
 }
 SUMMED = {"v_row": -1, "v_col": -2}  # the axis that torch keeps, of length 1
-UNUSED = {"v", "v_row", "v_col"}  # of shape (1,) where an array is factored, or is not
-DERIVED = {"step", "eta", "mu"}  # the step, and what follows from it in ASGD
+UNUSED = {"v", "v_row", "v_col"}  # of shape (1,) where the array does not need it
+DERIVED = {"step", "eta", "mu"}  # the step, and the numbers that follow from it in ASGD
 
 
 def import_torch_state(
@@ -46,10 +46,11 @@ def import_torch_state(
 ) -> Any:
     """The state of a transformation from a torch optimizer's `state_dict()`, to go on where torch stopped.
 
-    For what `gradx.torch` has, and whatever has the same slots, such as `gradx.adamw`, behind a clip or not.
+    For the optimizers of `gradx.torch`, and others with the same slots, such as `gradx.adamw`, behind a clip
+    or not.
 
     Arguments:
-      tx: the transformation, with the hyperparameters of torch's.
+      tx: the transformation, with the hyperparameters of torch's optimizer.
       params: the parameters, already carried over.
       state_dict: of torch's optimizer, not of its model. Torch need not be installed, only to read the file.
       paths: where torch's parameters are, if their names do not say it: a list of paths such as
@@ -117,7 +118,7 @@ def sections(state_dict: Any) -> tuple[list, dict]:
         return groups, dict(state_dict["state"])
     except (TypeError, KeyError) as e:
         raise TypeError(
-            "import_torch_state: state_dict must be what a torch optimizer's state_dict() gives"
+            "import_torch_state: state_dict must be the result of a torch optimizer's state_dict()"
         ) from e
 
 
@@ -142,11 +143,11 @@ def turned(where: Placed, theirs: dict[str, dict[str, np.ndarray]]) -> list[str]
 
 
 def arrays_of(path: str, state: Mapping[str, Any], convert: Any) -> dict[str, np.ndarray]:
-    """One parameter's arrays, in NumPy, as `convert` makes them."""
+    """One parameter's arrays, in NumPy, after `convert`."""
     arrays = {name: array_of(x) for name, x in state.items() if x is not None}
     if convert is not None:
         arrays = {name: np.asarray(convert(path, x)) if x.ndim else x for name, x in arrays.items()}
-    if "prev" in arrays:  # Rprop's last gradient, of which its sign is used, and here its last update
+    if "prev" in arrays:  # torch has Rprop's last gradient, and uses its sign; here it is the last update
         arrays["prev"] = signed(arrays["step_size"], arrays["prev"])
     return arrays
 
@@ -159,7 +160,7 @@ def signed(size: Any, like: Any) -> Any:
 
 
 def array_of(x: Any) -> np.ndarray:
-    """A tensor, array or number in NumPy, which does not know torch's bfloat16."""
+    """A tensor, array or number in NumPy; bfloat16 becomes float32, which NumPy knows."""
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         x = x.float() if str(x.dtype) == "torch.bfloat16" else x
@@ -167,7 +168,7 @@ def array_of(x: Any) -> np.ndarray:
 
 
 def filled(e: Entry, arrays: dict[str, np.ndarray]) -> tuple[Any, list[str]]:
-    """What torch has for a slot, and under which names; the slot itself where it is not used."""
+    """Torch's array for a slot, and its names in torch; the slot itself where it is not used."""
     names = [name for name in SOURCES.get(e.field, ()) if name in arrays]
     if not names:
         if e.field in UNUSED and e.array.shape == (1,):
@@ -175,7 +176,7 @@ def filled(e: Entry, arrays: dict[str, np.ndarray]) -> tuple[Any, list[str]]:
         raise ValueError(f"{e.field} of {e.path} is not in torch's state, which has {sorted(arrays)}")
     axis = SUMMED.get(e.field)
     shape = e.array.shape if axis is None else np.expand_dims(np.empty(e.array.shape), axis).shape
-    for name in names:  # of a matrix that was transposed, rows are columns
+    for name in names:  # the rows of a transposed matrix are columns
         if arrays[name].shape == shape:
             return arrays[name].reshape(e.array.shape), names
     raise ValueError(

@@ -1,8 +1,8 @@
 """PyTorch's optimizers and learning-rate schedules by its names: a recipe ported gives its numbers.
 
-An optimizer comes without `params`, which `init` is given, and a scheduler has `lr` in place of the
-optimizer, unless its other arguments say the rate. What says how torch computes is left out, and a
-TypeError if given: `foreach`, `fused`, `capturable`, `differentiable`, `last_epoch`. So are LBFGS (see
+An optimizer has no `params` (`init` takes them), and a scheduler has `lr` in place of the optimizer,
+unless its other arguments say the rate. Arguments about how torch computes do not exist here, and raise
+TypeError: `foreach`, `fused`, `capturable`, `differentiable`, `last_epoch`. Missing are LBFGS (see
 `gradx.lbfgs` and `gradx.minimize`), Muon, SparseAdam and MultiplicativeLR.
 
 >>> import gradx

@@ -1,9 +1,9 @@
 """torch's learning-rate schedulers: its names, arguments and values, with `lr` in place of the optimizer.
 
 Each gives a schedule, or where torch drives the momentum too, a pair of them (`Cycle`). Their step is
-the number of calls of torch's `scheduler.step()` so far, so that it is called once an update here: a
-scheduler that torch calls once an epoch wants its lengths in steps (see `Run`). `last_epoch` is not
-taken, as the step is in the optimizer's state; MultiplicativeLR is missing, as it has no formula.
+the number of calls of torch's `scheduler.step()` so far, and here each update is one call: give the
+lengths of a scheduler that torch calls once an epoch in steps (see `Run`). There is no `last_epoch`,
+because the optimizer's state has the step. MultiplicativeLR is missing, because it has no formula.
 """
 
 from collections.abc import Callable, Sequence
@@ -192,9 +192,9 @@ def SequentialLR(schedulers: Sequence[Callable[[Any], Any]], milestones: Sequenc
 
 
 def ChainedScheduler(schedulers: Sequence[Callable[[Any], Any]], lr: float) -> Schedule:
-    """All at once: `lr` times the product of what each, made with the same `lr`, multiplies it by.
+    """All schedulers at once, each made with the same `lr`: `lr` times the product of their factors.
 
-    In torch that holds for schedulers that multiply; one that adds (with eta_min) has no such formula.
+    This is torch's result for schedulers that multiply; one that adds (with eta_min) has no such formula.
     """
     if not lr > 0:
         raise ValueError(f"ChainedScheduler: lr must be more than 0, got {lr}")

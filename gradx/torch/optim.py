@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, combined, is_zero, value_at
-from gradx.core.ranges import check, check_number
+from gradx.core.ranges import FINITE, check, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.optimizers.adadelta import scale_by_adadelta
 from gradx.optimizers.adafactor import adafactor
@@ -54,6 +54,8 @@ __all__ = [
     "Rprop",
 ]
 
+declare_ranges(lr=FINITE, lr_decay=FINITE)
+
 Betas = tuple[ScalarOrSchedule, ScalarOrSchedule]
 P = ParamSpec("P")
 
@@ -83,11 +85,12 @@ def SGD(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.SGD: the velocity starts at the first gradient, undampened; decay is L2."""
-    check("SGD", momentum=momentum)
-    check_number("SGD", dampening=dampening)
+    owner = "SGD"
+    check(owner, momentum=momentum)
+    check_number(owner, dampening=dampening)
     undamped = is_zero(dampening) or isinstance(dampening, jax.Array)  # of an array it is not known
     if nesterov and (is_zero(momentum) or not undamped):
-        raise ValueError("SGD: nesterov needs a momentum and no dampening")
+        raise ValueError(f"{owner}: nesterov needs a momentum and no dampening")
     velocity = chain() if is_zero(momentum) else trace(momentum, nesterov)
     if not is_zero(momentum) and not is_zero(dampening):
         damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
@@ -156,7 +159,7 @@ def Adam(
     decoupled_weight_decay: bool = False,
 ) -> GradientTransformation:
     """torch.optim.Adam: L2 decay unless decoupled; amsgrad takes the largest `nu` before its correction."""
-    scaled = functools.partial(scale_by_amsgrad, max_over="raw") if amsgrad else scale_by_adam
+    scaled = functools.partial(scale_by_amsgrad, variant="raw") if amsgrad else scale_by_adam
     return descent(scaled(*pair("Adam", betas=betas), eps), lr, weight_decay, decoupled_weight_decay)
 
 
@@ -256,7 +259,7 @@ def Adafactor(
 ) -> GradientTransformation:
     """torch.optim.Adafactor: every matrix is factored, the rate is at most 1 / √t, decay is decoupled.
 
-    `eps` is the floor of the denominator (None for the machine epsilon) and that of the parameters' size.
+    `eps` is a pair of floors: of the denominator (None for the machine epsilon) and of the parameters' size.
     """
     check("Adafactor", lr=lr, weight_decay=weight_decay)
     floor, min_scale = pair("Adafactor", eps=eps)
@@ -281,18 +284,18 @@ def descent(
     weight_decay: ScalarOrSchedule,
     decoupled: bool = False,
 ) -> GradientTransformation:
-    """A step along the direction, with decay as torch has it."""
+    """A step along the direction, with torch's decay."""
     mode = "decoupled" if decoupled else "l2"
     return descend(direction, lr, weight_decay, decay_mode=mode)
 
 
 def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:
-    """With the sign of the gradients turned, if they are to be climbed."""
+    """`tx`, or with `maximize`, `tx` on gradients of the other sign."""
     return chain(scale(-1.0), tx) if maximize else tx
 
 
 def pair(owner: str, **given: Any) -> tuple[Any, Any]:
-    """The one argument given, if it is a pair: a third number would be taken for what comes next."""
+    """The two values of the one argument given; a third number would be taken for the next argument."""
     ((name, value),) = given.items()
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{owner}: {name} must be a pair, got {value!r}")

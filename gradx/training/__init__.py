@@ -1,1 +1,1 @@
-"""What a training loop needs around its transformation."""
+"""Tools of a training loop, around its transformation."""

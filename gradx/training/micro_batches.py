@@ -36,25 +36,25 @@ def accumulate_gradients(
         loss, grads = Σ w (loss, grads of a micro-batch) / Σ w
 
     Arguments:
-      loss_fn: a function `(params, batch, *args)` that gives the mean loss of a batch, and with it
-        anything else if `has_aux`.
+      loss_fn: a function `(params, batch, *args)` that gives the mean loss of a batch, or if `has_aux`,
+        a pair of it and anything else.
       argnums: which arguments of it to differentiate by, as in `jax.value_and_grad`; not the batch.
-      has_aux: `loss_fn` gives a pair. What is beside the losses comes stacked, one for each micro-batch.
-      weight: a function of a micro-batch that gives the number of tokens, or rows, that its loss is the mean
-        of, where they differ; at least 0. One of weight 0 adds nothing, not even NaN.
-      dtype: of what is accumulated; None for that of each parameter, but at least float32.
+      has_aux: `loss_fn` gives a pair. The second parts come stacked, one for each micro-batch.
+      weight: a function from a micro-batch to the number of tokens, or rows, that its loss is the mean of,
+        where they differ; at least 0. A micro-batch of weight 0 adds nothing, not even NaN.
+      dtype: the dtype of the sums; None for each parameter's dtype, but at least float32.
       axis_name: the axis of devices that the rows are divided over, or a tuple of axes. Each device adds up
-        what its rows give, and after the last micro-batch all is reduced, once, by the weights. It is that of
-        the `jax.shard_map` or `jax.pmap` around; or of `mesh`, for arrays as jit with NamedSharding has them,
-        which without `axis_name` are reduced for every micro-batch.
-      mesh: of that axis, where there is no `shard_map` or `pmap` around; None for the one of `jax.set_mesh`.
+        the gradients of its rows, and after the last micro-batch the sums are reduced, once, by the weights.
+        The axis belongs to the `jax.shard_map` or `jax.pmap` around; or to `mesh`, for arrays under jit with
+        NamedSharding, which without `axis_name` are reduced for every micro-batch.
+      mesh: the mesh of that axis, where no `shard_map` or `pmap` is around; None for that of `jax.set_mesh`.
         The parameters are then whole on each device of the axis; other axes divide them as before.
-        What is beside the losses, and ‖g‖², comes one for each micro-batch of each device.
+        Second parts, and ‖g‖², come one for each micro-batch of each device.
       squared_norms: give ‖g‖² of each micro-batch too, as a third result, for `gradient_noise_scale`.
 
-    Called as `(params, batches, *args)`, where the first axis of all arrays in `batches` is that of the
+    Call the result as `(params, batches, *args)`, where the first axis of all arrays in `batches` counts the
     micro-batches, as `micro_batches` makes it. It is a `jax.lax.scan`, and belongs into a jitted step. The
-    gradients are in the dtype that they are accumulated in. Raises ValueError where the first axes differ.
+    gradients are in the dtype of the sums. Raises ValueError where the first axes differ.
 
     >>> import gradx, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean((w - x) ** 2)
@@ -62,14 +62,13 @@ def accumulate_gradients(
     >>> float(value), float(grads)
     (17.5, -7.0)
     """
+    owner = "accumulate_gradients"
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if any(i < 0 or i == 1 for i in positions):
-        raise ValueError(
-            f"accumulate_gradients: argnums must be at least 0 and not 1, the batch, got {argnums}"
-        )
+        raise ValueError(f"{owner}: argnums must be at least 0 and not 1, the batch, got {argnums}")
     graded = jax.value_and_grad(loss_fn, argnums, has_aux)
     mean = accumulator(dtype)
-    axes = axis_names("accumulate_gradients", axis_name)
+    axes = axis_names(owner, axis_name)
 
     def run(params: Any, batches: Any, *args: Any, **kwargs: Any) -> tuple:
         same_length(batches)
@@ -81,7 +80,7 @@ def accumulate_gradients(
                 out, grads = graded(*(given | chosen | {1: batch}).values(), **kwargs)
                 w = jnp.ones_like(before)
                 if weight is not None:
-                    w = scalar("accumulate_gradients", "weight", weight(batch), w.dtype)
+                    w = scalar(owner, "weight", weight(batch), w.dtype)
                 both, shares = added(w, before)
                 _, so_far = mean.update(grads, so_far, **shares)
                 squared = norm_of(widened(jax.tree.leaves(grads))) ** 2 if squared_norms else None
@@ -109,7 +108,7 @@ def accumulate_gradients(
 def over_mesh(
     on_device: Callable, axes: tuple[str, ...], mesh: Any, has_aux: bool, squared_norms: bool
 ) -> Callable:
-    """A function of parameters and batches on each device's rows, and on all of the parameters."""
+    """`on_device` with the rows divided over a mesh, and the parameters whole on each device."""
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     for axis in axes:
         if axis not in mesh.axis_names:
@@ -124,7 +123,7 @@ def over_mesh(
 
 
 def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
-    """In float32 or better; without those of weight 0, which may be NaN."""
+    """The mean of the losses in float32 or better, without losses of weight 0, which may be NaN."""
     losses = widened(losses)
     weights = weights.astype(losses.dtype)
     whole = jnp.sum(weights)
@@ -134,12 +133,12 @@ def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
 def micro_batches(batch: Tree, count: int) -> Tree:
     """A batch as `count` micro-batches: arrays of shape (n, ...) become (count, n / count, ...).
 
-    Row i goes to micro-batch i mod count, so that each has rows of every device that the batch is divided
-    among, and none has to move.
+    Row i goes to micro-batch i mod count, so each micro-batch has rows of every device that the batch is
+    divided among, and no row has to move.
 
     Arguments:
-      batch: a tree of arrays whose first axis is that of the rows.
-      count: how many, at least 1.
+      batch: a tree of arrays whose first axis counts the rows.
+      count: how many micro-batches, at least 1.
 
     Raises ValueError where the first axes differ or cannot be divided.
 
@@ -147,12 +146,13 @@ def micro_batches(batch: Tree, count: int) -> Tree:
     >>> gradx.micro_batches(jnp.arange(6), 2).tolist()
     [[0, 2, 4], [1, 3, 5]]
     """
-    positive_integer("micro_batches", count=count)
-    rows = same_length(batch, "micro_batches")
+    owner = "micro_batches"
+    positive_integer(owner, count=count)
+    rows = same_length(batch, owner)
     if rows % count:
         raise ValueError(
-            f"micro_batches: {rows} rows cannot be divided into {count} micro-batches; pad them to "
-            f"{rows + -rows % count}, with a mask that tells the loss and the weight which are real"
+            f"{owner}: {rows} rows cannot be divided into {count} micro-batches; pad them to "
+            f"{rows + -rows % count}, with a mask that tells the loss and the weight which rows are real"
         )
     return jax.tree.map(lambda x: x.reshape(rows // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
 

@@ -12,12 +12,15 @@ from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core.apply import apply_updates
 from gradx.core.foreign import observe_of, widened
-from gradx.core.ranges import check_number
+from gradx.core.ranges import FINITE, Range, check_number, declare_ranges
 from gradx.core.tree import Tree
 from gradx.engine.leaf_checks import scalar_dtype
 from gradx.optimizers.lbfgs import lbfgs
 
 __all__ = ["Minimum", "Status", "minimize"]
+
+STEPS = Range(lambda x: 0 <= x < 2**31, "at least 0 and below 2**31")
+declare_ranges(tol=FINITE, max_steps=STEPS)
 
 
 class Status(enum.IntEnum):
@@ -45,7 +48,7 @@ MESSAGES = {
 
 
 class Minimum(NamedTuple):
-    """What `minimize` found: scalars, but for `x`.
+    """The result of `minimize`: scalars, but for `x`.
 
     `grad_norm` is the largest absolute element of the gradient at `x`, `steps` the number of updates,
     `evaluations` how often the function was evaluated, with or without its gradient, and `status` a
@@ -97,12 +100,13 @@ def minimize(
     >>> bool(jnp.allclose(found.x, 3.0)), found.message[:9]
     (True, 'converged')
     """
+    owner = "minimize"
     if not isinstance(args, tuple):
-        raise TypeError(f"minimize: args must be a tuple, got {type(args).__name__}: write (args,)")
-    check_number("minimize", tol=tol, max_steps=max_steps)
+        raise TypeError(f"{owner}: args must be a tuple, got {type(args).__name__}: write (args,)")
+    check_number(owner, tol=tol, max_steps=max_steps)
     x0 = jax.tree.map(as_real, x0)
     if not jax.tree.leaves(x0):
-        raise ValueError("minimize: x0 holds no arrays")
+        raise ValueError(f"{owner}: x0 holds no arrays")
     tx = lbfgs() if tx is None else tx
     return run(fun, tx, x0, args, jnp.asarray(tol, float), jnp.asarray(max_steps, jnp.int32))
 
@@ -116,18 +120,18 @@ def as_real(x: Any) -> jax.Array:
 
 
 class Loop(NamedTuple):
-    """What one step hands to the next."""
+    """The values that one step hands to the next."""
 
     found: Minimum  # so far
     grad: Tree  # at found.x
     state: Any
-    least: tuple[jax.Array, jax.Array]  # value and norm of the gradient, of all steps
-    idle: jax.Array  # steps in a row that came to nothing
+    least: tuple[jax.Array, jax.Array]  # the least value and gradient norm of all steps
+    idle: jax.Array  # steps in a row without progress
 
 
 RUNNING = -1
-PATIENCE = 5  # steps in a row that a line search may spend on rounding errors ...
-REJECTED = 2  # ... and as how many of them one counts that goes up, and is not taken
+PATIENCE = 5  # steps in a row without progress, after which the line search has stalled ...
+REJECTED = 2  # ... and how many of them a step counts for that goes up, and is rejected
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -195,7 +199,7 @@ def last_search(state: Any) -> Any:
 
 
 def evaluated(value_fn: Callable, x: Tree, search: Any, old_value: Any, old_grad: Tree) -> tuple:
-    """Value and gradient at x, from the line search if it has them; how many evaluations went into them."""
+    """Value and gradient at x, from the line search if it has them, and the evaluations spent on them."""
     if search is None or search.grad is None:
         spent = 0 if search is None else search.info.num_linesearch_steps
         return *jax.value_and_grad(value_fn)(x), jnp.asarray(1 + spent)

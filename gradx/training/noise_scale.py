@@ -1,4 +1,4 @@
-"""How large a batch is worth its cost, from the gradients of micro-batches."""
+"""The batch size that is worth its cost, from the gradients of micro-batches."""
 
 from typing import Any, NamedTuple
 
@@ -7,17 +7,19 @@ import jax.numpy as jnp
 
 from gradx.core.factory import Made, factory
 from gradx.core.foreign import widened
-from gradx.core.ranges import check_number
+from gradx.core.ranges import DECAY, check_number, declare_ranges
 from gradx.core.tree import Tree, norm_of
 
 __all__ = ["GradientNoiseScale", "NoiseScaleState", "gradient_noise_scale"]
 
+declare_ranges("gradient_noise_scale", decay=DECAY)
+
 
 class NoiseScaleState(NamedTuple):
-    """Averages over the steps, from zero; `scale` is what they say."""
+    """Averages over the steps, from zero; `scale` is the estimate from them."""
 
     noise: jax.Array  # tr Σ, the variance of the gradient of one row
-    signal: jax.Array  # |G|², of the gradient of all rows there are
+    signal: jax.Array  # |G|², of the gradient over all rows there are
 
     @property
     def scale(self) -> jax.Array:
@@ -28,7 +30,7 @@ class NoiseScaleState(NamedTuple):
 
 
 class GradientNoiseScale(Made):
-    """What `gradient_noise_scale` makes: `init() -> state`, `update(state, ...) -> state`."""
+    """Made by `gradient_noise_scale`: `init() -> state`, `update(state, ...) -> state`."""
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
@@ -43,7 +45,7 @@ class GradientNoiseScale(Made):
         """The state after a step, by the gradients of its micro-batches, all of one size.
 
         Arguments:
-          squared_norms: those of the gradients of the micro-batches, an array of two or more.
+          squared_norms: ‖g‖² of the gradient of each micro-batch, an array of two or more.
           gradient: the mean of these gradients.
           batch_size: how many rows they have together.
         """
@@ -73,18 +75,18 @@ def gradient_noise_scale(decay: float = 0.99) -> GradientNoiseScale:
         scale  = noise / signal
 
     Neither mean is biased, and the start at zero cancels in the ratio. Far below the scale, twice the batch
-    needs half the steps; far above, as many. It grows as the loss falls. `init()` makes a state, and
-    `update(state, squared_norms, gradient, batch_size)` the next one: pure functions, for `jit`, `scan` and
-    `vmap`. `state.scale` is the estimate. A step that is not finite leaves the state as it is. Where devices
-    stand for micro-batches, `jax.lax.all_gather` has their squared norms.
+    needs half the steps; far above, the same number. The scale grows while the loss falls. `init()` makes a
+    state, and `update(state, squared_norms, gradient, batch_size)` the next one: pure functions, for `jit`,
+    `scan` and `vmap`. `state.scale` is the estimate. A step that is not finite leaves the state as it is.
+    Where devices stand for micro-batches, `jax.lax.all_gather` has their squared norms.
 
     Arguments:
-      decay: of the averages over the steps, at least 0 and less than 1.
+      decay: decay rate of the averages over the steps, at least 0 and less than 1.
 
     Raises ValueError for fewer than two micro-batches.
 
     >>> import gradx, jax, jax.numpy as jnp
-    >>> loss = lambda w, x: jnp.mean((w - x) ** 2) / 2  # its gradient is 3, and that of a row varies by 2²
+    >>> loss = lambda w, x: jnp.mean((w - x) ** 2) / 2  # its gradient is 3, with a variance of 2² over rows
     >>> gradients = gradx.accumulate_gradients(loss, squared_norms=True)
     >>> noise_scale = gradx.gradient_noise_scale()
     >>> def step(state, key):

@@ -14,20 +14,23 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from gradx.core.apply import apply_updates
 from gradx.core.foreign import observe_of
-from gradx.core.ranges import check_number, positive_integer
+from gradx.core.ranges import DECAY, FINITE, POSITIVE, Range, check_number, declare_ranges, positive_integer
 from gradx.core.tree import Tree
 from gradx.numerics.moving_average import lerp
 from gradx.training.rates import of_rate, with_hyperparams
 
 __all__ = ["RangeTest", "lr_range_test"]
 
+DIVERGENCE = Range(lambda x: x > 1, "more than 1")
+declare_ranges(min_lr=POSITIVE, max_lr=FINITE, smoothing=DECAY, divergence=DIVERGENCE)
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class RangeTest:
-    """What `lr_range_test` found: NumPy arrays, an element for each step that it took.
+    """The result of `lr_range_test`: NumPy arrays with an element for each step that it took.
 
-    `diverged` says whether it stopped for that. `steepest` is the rate at which the smoothed loss falls
-    fastest, of those before its minimum, and `minimum_tenth` a tenth of the rate at its minimum.
+    `diverged` says whether it stopped because the loss diverged. `steepest` is the rate before the minimum at
+    which the smoothed loss falls fastest, and `minimum_tenth` is a tenth of the rate at the minimum.
     `suggestion`, a peak learning rate to begin with, is the smaller of the two.
     """
 
@@ -89,25 +92,25 @@ def lr_range_test(
         smoothed = Σ smoothing^(i - j) * loss_j / Σ smoothing^(i - j)          over the steps j up to i
         stops at   smoothed > least smoothed + (divergence - 1) * |least smoothed|, or a loss not finite
 
-    One compiled loop, which costs nothing beyond its end. The parameters are left as they are, and no state
-    is kept. A loss is that before the update at its rate, as in fastai's `lr_find`. The `RangeTest` that it
-    returns has the rates, the losses, what they suggest, and a plot.
+    It is one compiled loop that ends where the loss diverges. The parameters stay as they are, and no state
+    is kept. The loss of a rate is the loss before its update, as in fastai's `lr_find`. The returned
+    `RangeTest` has the rates, the losses, suggestions, and a plot.
 
     Arguments:
       loss_fn: `loss_fn(params, batch)` gives a real number.
       tx: a function of the learning rate, such as `gradx.adamw` or `lambda rate: gradx.chain(...)`. Or a
-        transformation of gradx's, whose learning rate, wherever in it that is, is replaced.
+        transformation of gradx, whose learning rate is replaced, wherever in it that is.
       params: where to start.
-      batches: a tree of arrays with the batches along their first axes, begun again at the end; or an
-        iterator, of which as many are taken as there are steps, and stacked.
+      batches: a tree of arrays with the batches along their first axes, repeated if too few; or an iterator,
+        of which the first `steps` batches are taken and stacked.
       min_lr: the first rate, more than 0.
       max_lr: the last rate, more than min_lr.
       steps: at least 2.
-      smoothing: how much of the mean of the losses stays at a step, at least 0 and less than 1.
-      divergence: how many times its least the smoothed loss may become, more than 1.
+      smoothing: the share of the mean of the losses that stays at a step, at least 0 and less than 1.
+      divergence: how many times as high as its minimum the smoothed loss may become, more than 1.
       has_aux: loss_fn gives (loss, anything).
 
-    Raises ValueError for a `tx` that has no learning rate that shows, or several, and if the loss is not
+    Raises ValueError for a `tx` without a visible learning rate, or with several, and if the loss is not
     finite at the start; TypeError for a loss that is not a real number.
 
     >>> import gradx, jax.numpy as jnp
@@ -137,7 +140,7 @@ def lr_range_test(
 
 
 class Loop(NamedTuple):
-    """What one step hands to the next."""
+    """The values that one step hands to the next."""
 
     step: jax.Array
     params: Tree
@@ -181,7 +184,7 @@ def run(
         weight = lerp(jnp.ones_like(loss), loop.weight, smoothing)
         smoothed = mean / weight
         least = jnp.minimum(loop.least, smoothed)
-        limit = least + (divergence - 1) * jnp.abs(least)  # as a loss may be negative
+        limit = least + (divergence - 1) * jnp.abs(least)  # because a loss may be negative
         return Loop(
             loop.step + 1,
             apply_updates(loop.params, updates),

@@ -8,23 +8,21 @@ import jax
 from optax import InjectStatefulHyperparamsState
 
 from gradx.core.factory import hashable, text
-from gradx.selection.overrides import calls_in, hyperparameters, remade
+from gradx.selection.overrides import calls_in, hyperparameters, with_changes
 
 __all__ = []  # internal: the range test's
 
 
 def of_rate(owner: str, tx: Any) -> Callable[[Any], Any]:
-    """What `tx` is at a learning rate."""
+    """`tx` as a function of its learning rate."""
     if callable(tx) and not hasattr(tx, "update"):
         return tx
     found = [hyperparameters(call).get("learning_rate") for call in calls_in(tx)]
     found = [rate for rate in found if rate is not None]
     if len(set(map(hashable, found))) != 1:
-        rates = (
-            f"the learning rates {', '.join(map(text, found))}" if found else "no learning rate that shows"
-        )
+        rates = f"the learning rates {', '.join(map(text, found))}" if found else "no visible learning rate"
         raise ValueError(
-            f"{owner}: {text(tx)} has {rates}: give a function of the rate that is to be tested, such as "
+            f"{owner}: {text(tx)} has {rates}: give a function of the rate to test, such as "
             "gradx.adamw or lambda rate: gradx.chain(...)"
         )
     return WithRate(tx)
@@ -32,16 +30,16 @@ def of_rate(owner: str, tx: Any) -> Callable[[Any], Any]:
 
 @dataclasses.dataclass(frozen=True)
 class WithRate:
-    """A transformation as a function of its learning rate: the calls that made it, with another one."""
+    """A transformation as a function of its learning rate: it repeats the calls that made `tx`."""
 
     tx: Any
 
     def __call__(self, rate: Any) -> Any:
-        return remade(self.tx, {"learning_rate": rate})
+        return with_changes(self.tx, {"learning_rate": rate})
 
 
 def with_hyperparams(state: Any, fresh: Any) -> Any:
-    """`state` with the injected hyperparameters of a fresh one: they are read from the state."""
+    """`state` with the injected hyperparameters of a fresh state, from which each step reads them."""
     is_injected = lambda x: isinstance(x, InjectStatefulHyperparamsState)
 
     def renewed(old: Any, new: Any) -> Any:

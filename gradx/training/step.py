@@ -22,20 +22,21 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
         params         = apply_updates(params, updates)
 
     State and parameters are donated: their buffers hold the new ones, and the old arrays cannot be used any
-    more. What updates and rounds a parameter is one expression, and no updates are stored; if a link that
+    more. Updating and rounding a parameter is one expression, and no updates are stored; if a link that
     rounds the parameters, such as `stochastic_rounding`, is the last of the chain, they are rounded once.
-    Equal transformations share a function, and so what is compiled.
+    Equal transformations share one compiled function.
 
-    Arrays stay where they are, whatever the compiler would prefer: where a state is in parts (`zero_axis` of
+    Arrays keep their shardings, whatever the compiler would prefer: where a state is in parts (`zero_axis` of
     `state_sharding`) the parameters stay whole. A state in the memory of the host is moved to the device for
-    the step, and the new one back.
+    the step, and the new state is moved back.
 
     Arguments:
       tx: any transformation of gradx or Optax.
 
-    Of `extra`, functions are compiled in, so each must be the same object at every step: the `value_fn` of a
-    line search takes what changes as extra arguments, by name. All else is traced. Raises TypeError for what
-    is not a transformation; what is wrong with a step is raised before anything is donated.
+    Functions in `extra` are compiled in, so each must be the same object at every step: give values that
+    change to the `value_fn` of a line search as extra arguments, by name. Everything else is traced. Raises
+    TypeError for a `tx` that is not a transformation. An error in a step is raised before anything is
+    donated.
 
     >>> import gradx, jax, jax.numpy as jnp
     >>> tx = gradx.adamw(1e-2)
@@ -75,11 +76,11 @@ def compiled(tx: Any) -> Callable:
 
 
 def place(x: Any) -> Sharding | None:
-    """Where an array was put; None for one that may be anywhere, or whose place a trace does not know."""
+    """The sharding that an array was given; None if it was given none, or within a trace."""
     return x.sharding if not isinstance(x, Tracer) and getattr(x, "committed", False) else None
 
 
 def on_device(x: Any) -> Any:
-    """An array of a compiled step, out of the memory of the host."""
+    """An array in a compiled step, moved to the device if it is in the host's memory."""
     device = jax.memory.Space.Device
     return x if jax.typeof(x).memory_space == device else jax.device_put(x, device)

@@ -1,4 +1,4 @@
-"""When to stop, and what was best: a state for jit, scan and vmap."""
+"""When to stop, and the best parameters: a state for jit, scan and vmap."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ __all__ = ["EarlyStopping", "EarlyStoppingState", "early_stopping"]
 
 
 class EarlyStoppingState(NamedTuple):
-    """What `early_stopping` remembers: scalars, and the best parameters."""
+    """The state of `early_stopping`: scalars, and the best parameters."""
 
     step: jax.Array  # evaluations so far
     best: jax.Array
@@ -29,7 +29,7 @@ class EarlyStoppingState(NamedTuple):
 
 
 class EarlyStopping(Made):
-    """What `early_stopping` makes: `init(params) -> state`, `update(state, value, params) -> state`."""
+    """Made by `early_stopping`: `init(params) -> state`, `update(state, value, params) -> state`."""
 
     def __init__(
         self,
@@ -88,13 +88,14 @@ def early_stopping(
                    value > best + min_delta     for mode "max"
 
     `init(params)` makes a state, `update(state, value, params)` the next one: pure functions, for `jit`,
-    `scan`, `vmap` and donation. A state that says `should_stop` stays as it is, so that a scan ends with
-    what a loop that breaks has. `best_params` are those of the best evaluation, in their own dtypes. A value
-    of NaN is no improvement.
+    `scan`, `vmap` and donation. A state that says `should_stop` stays as it is, so a scan ends with the same
+    state as a loop that breaks. `best_params` are the parameters of the best evaluation, in their own dtypes.
+    A value of NaN is no improvement.
 
     Arguments:
-      patience: evaluations without improvement that are borne, at least 0; so do `reduce_on_plateau`, torch's
-        ReduceLROnPlateau and Flax count. Keras and Lightning stop one evaluation sooner: take one less.
+      patience: how many evaluations without improvement are allowed, at least 0, counted as in
+        `reduce_on_plateau`, torch's ReduceLROnPlateau and Flax. Keras and Lightning stop one evaluation
+        sooner: to port their number, take one less.
       min_delta: the least improvement that counts, at least 0.
       mode: "min" if less is better, "max" if more is.
       keep_params: keep the best parameters, or any tree, such as parameters and batch statistics together;

@@ -12,7 +12,7 @@ __all__ = ["CSVWriter", "TensorBoardWriter"]
 
 
 class Writer(contextlib.AbstractContextManager):
-    """What both have: `with`, and scalars fetched from the device all at once."""
+    """The base of both: `with`, and scalars fetched from the device all at once."""
 
     def write(self, step: int, metrics: dict[str, Any]) -> None:
         """Write the scalars of one step."""
@@ -21,11 +21,11 @@ class Writer(contextlib.AbstractContextManager):
 
     @abc.abstractmethod
     def put(self, step: int, numbers: dict[str, float]) -> None:
-        """Write numbers, of which each kind of file has its own way."""
+        """Write numbers, in the way of each kind of file."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Write what is left, and close the file."""
+        """Write the rest, and close the file."""
 
     def __exit__(self, *raised: object) -> None:
         self.close()
@@ -36,11 +36,11 @@ class CSVWriter(Writer):
 
     Arguments:
       path: the file, made anew; its folder must exist.
-      resume: the first step that is to be written, to go on with the table that is there: rows of that step
-        and later ones, which a run wrote after its last checkpoint, are taken off. None starts anew.
+      resume: the first step to write, to continue the table of the file: rows of this step and later ones,
+        which a run wrote after its last checkpoint, are removed. None starts anew.
 
-    `write(step, metrics)` raises ValueError if its names are not those of the table. When it returns, the row
-    is in the file.
+    `write(step, metrics)` raises ValueError if the names differ from the columns of the table. When it
+    returns, the row is in the file.
 
     >>> import gradx, pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "metrics.csv"
@@ -86,11 +86,11 @@ class TensorBoardWriter(Writer):
     """Metrics for TensorBoard, written by tensorboardX (`pip install 'gradx[tensorboard]'`).
 
     Arguments:
-      folder: where event files go; made if it is not there.
-      resume: the first step that is to be written: TensorBoard then leaves out what a run that was cut off
-        wrote at that step and later. None for a new run.
+      folder: the folder of the event files; made if missing.
+      resume: the first step to write: TensorBoard then hides the values that an interrupted run wrote at this
+        step and later. None for a new run.
 
-    Raises ImportError, which says what to install, if tensorboardX is not there.
+    Raises ImportError, with the command to install it, if tensorboardX is missing.
     """
 
     def __init__(self, folder: Any, *, resume: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The mean of what each device found on its own."""
+"""The mean of the gradients that each device computed."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ def average_gradients(axis_name: AxisName, *, weight: str | None = None) -> Grad
     Arguments:
       axis_name: the axis of `jax.shard_map` or `jax.pmap` that the rows are divided over, or a tuple of axes.
       weight: the name of an extra argument of `update`, say `"num_tokens"`: how much a device's gradient
-        weighs, a number of at least 0. Where each is a mean over tokens, the result is that over all of them.
-        A device of weight 0 adds nothing, not even NaN; where all are 0, so is the result.
+        weighs, a number of at least 0. Where each is a mean over tokens, the result is the mean over
+        all tokens. A device of weight 0 adds nothing, not even NaN; where all weights are 0, the result is 0.
 
-    It is for gradients that are local. Under jit with NamedSharding they never are. In `jax.shard_map` with
-    check_vma=True, its default, `jax.grad` by parameters that all devices share is the sum over the devices
-    already: take it by `jax.lax.pcast(params, axis_name, to="varying")`. Raises ValueError for a gradient
-    that does not vary over the axis, as it would come out too large by the number of devices, and where
-    there is no such axis.
+    It is for local gradients. Under jit with NamedSharding gradients never are local. In `jax.shard_map` with
+    check_vma=True, its default, `jax.grad` by parameters that all devices share is already the sum over the
+    devices: differentiate by `jax.lax.pcast(params, axis_name, to="varying")` instead. Raises
+    ValueError for a gradient that does not vary over the axis, because it would come out too large by the
+    number of devices, and where there is no such axis.
 
     >>> import gradx, jax, jax.numpy as jnp
     >>> from jax.sharding import PartitionSpec as P
@@ -47,17 +47,18 @@ def average_gradients(axis_name: AxisName, *, weight: str | None = None) -> Grad
     >>> print(jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())(jnp.zeros(()), x))
     2.0
     """
-    axes = axis_names("average_gradients", axis_name)
+    owner = "average_gradients"
+    axes = axis_names(owner, axis_name)
     if not axes:
-        raise TypeError("average_gradients: axis_name must be the name of an axis, got None")
+        raise TypeError(f"{owner}: axis_name must be the name of an axis, got None")
     if not isinstance(weight, str | None):
-        raise TypeError(f"average_gradients: weight names an argument of update, got {weight!r}")
+        raise TypeError(f"{owner}: weight names an argument of update, got {weight!r}")
     mean = device_mean(axes)
 
     def observe(updates, state, params=None, **extra):
-        check_local("average_gradients", updates, axes)
+        check_local(owner, updates, axes)
         dtype = scalar_dtype(dict(enumerate(jax.tree.leaves(updates))))
-        w = argument("average_gradients", weight, extra, dtype) if weight else 1.0
+        w = argument(owner, weight, extra, dtype) if weight else 1.0
         return mean.observe(updates, state, weight=w)
 
     return GradientTransformation.of(mean.init, observe)

@@ -7,6 +7,7 @@ from optax import EmptyState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import BOUND, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import norm_of
 from gradx.engine.leafwise import leafwise
@@ -15,6 +16,8 @@ from gradx.numerics.device_axes import AxisName, axis_names, check_bound, device
 from gradx.numerics.norms import norm, safe_sqrt, shrink
 
 __all__ = ["adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
+
+declare_ranges(max_delta=BOUND, threshold=BOUND, max_norm=BOUND, clipping=BOUND)
 
 
 @factory
@@ -48,7 +51,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
     Arguments:
       threshold: the largest root mean square allowed, at least 0.
 
-    What is not finite is not hidden: a NaN makes its array NaN, an inf stays inf.
+    Values that are not finite stay visible: a NaN makes its array NaN, an inf stays inf.
     """
 
     def rule(g, threshold):
@@ -70,10 +73,10 @@ def clip_by_global_norm(
     Arguments:
       max_norm: the largest norm allowed, at least 0; inf clips nothing.
       eps: added to the norm, at least 0; 1e-6 clips as `torch.nn.utils.clip_grad_norm_` does.
-      axis_name: that of the devices which have slices of the parameters, within `jax.shard_map`; an array
+      axis_name: the axis of the devices that hold slices of the parameters, within `jax.shard_map`; an array
         that does not vary over it counts once. Without check_vma, and under `jax.pmap`, all count as slices.
 
-    What is not finite is not hidden: a NaN makes every update NaN, an inf stays inf. Finite gradients
+    Values that are not finite stay visible: a NaN makes every update NaN, an inf stays inf. Finite gradients
     whose norm overflows (1.8e19) keep their direction, and come out far shorter than `max_norm`.
     """
     axes = axis_names("clip_by_global_norm", axis_name)
@@ -104,8 +107,8 @@ def adaptive_grad_clip(
       axis: the axes that a norm is taken over. By default vectors and scalars are one unit; matrices and
         arrays of three axes have theirs along the first, kernels of four or five along all but the last.
 
-    The paper leaves the last layer out: see `masked`. What is not finite is not hidden: a NaN makes its
-    unit NaN, an inf stays inf. Raises ValueError if `update` is called without parameters, and for arrays
+    The paper leaves the last layer out: see `masked`. Values that are not finite stay visible: a NaN makes
+    its unit NaN, an inf stays inf. Raises ValueError if `update` is called without parameters, and for arrays
     of six axes or more if `axis` is not given.
     """
     for i in () if axis is None else np.ravel(axis):
@@ -122,7 +125,7 @@ def adaptive_grad_clip(
 
 
 def unit_axes(x: jax.Array) -> tuple[int, ...]:
-    """The axes that lie within a unit: those of the inputs of a neuron or a filter."""
+    """The axes within a unit: the inputs of a neuron or a filter."""
     if jnp.squeeze(x).ndim <= 1:
         return tuple(range(x.ndim))
     if x.ndim > 5:

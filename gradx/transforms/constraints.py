@@ -1,4 +1,4 @@
-"""Keep out what must not reach the parameters."""
+"""Keep values out of the updates that must not reach the parameters."""
 
 import jax.numpy as jnp
 from optax import NonNegativeParamsState, ZeroNansState

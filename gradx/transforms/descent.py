@@ -9,7 +9,7 @@ from optax import EmptyState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, combined, varies
-from gradx.core.ranges import check, check_number, one_of
+from gradx.core.ranges import POSITIVE, check, check_number, declare_ranges, one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.selection.masking import Mask, masked
@@ -17,6 +17,8 @@ from gradx.transforms.scale import scale_by_learning_rate
 from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["descend"]
+
+declare_ranges("descend", max_learning_rate=POSITIVE)
 
 
 @factory
@@ -46,20 +48,21 @@ def descend(
       decay_mode: "decoupled" (Loshchilov & Hutter 2019, arXiv:1711.05101), "l2", "independent" of the
         learning rate but for its schedule (Wortsman et al. 2023, arXiv:2309.14322), or "corrected"
         to keep the norm of normalized layers even (Defazio 2025, arXiv:2506.02285).
-      decay_order: "after" decays what the step left; "before", as torch does, and "simultaneous" give
-        the same, as the direction comes from the parameters before decay.
+      decay_order: "after" decays the parameters that the step left. "before", torch's order, and
+        "simultaneous" are the same, because the direction comes from the parameters before decay.
       max_learning_rate: the peak of a schedule, more than 0, for the last two modes; a number is its own.
 
     Raises ValueError for an unknown mode or order, for L2 with an order, and if the peak is missing.
     """
-    check("descend", learning_rate=learning_rate, weight_decay=weight_decay)
-    one_of("descend", ("decoupled", "l2", "independent", "corrected"), decay_mode=decay_mode)
-    one_of("descend", ("simultaneous", "before", "after"), decay_order=decay_order)
+    owner = "descend"
+    check(owner, learning_rate=learning_rate, weight_decay=weight_decay)
+    one_of(owner, ("decoupled", "l2", "independent", "corrected"), decay_mode=decay_mode)
+    one_of(owner, ("simultaneous", "before", "after"), decay_order=decay_order)
     if max_learning_rate is not None:
-        check_number("descend", max_learning_rate=max_learning_rate)
+        check_number(owner, max_learning_rate=max_learning_rate)
     if decay_mode == "l2":
         if decay_order == "after":
-            raise ValueError("descend: L2 is part of the gradient, and cannot come after the step")
+            raise ValueError(f"{owner}: L2 is part of the gradient, and cannot come after the step")
         return chain(
             add_decayed_weights(weight_decay, mask), direction, scale_by_learning_rate(learning_rate)
         )
@@ -82,7 +85,7 @@ def descend(
 
 
 def shrink_params(share: ScalarOrSchedule, after: bool) -> GradientTransformation:
-    """Subtract a share of each parameter, or of what the update leaves of it."""
+    """Subtract a share of each parameter: of the old one, or of the updated one."""
 
     def rule(g, p, share):
         return g - share * (p + g if after else p)

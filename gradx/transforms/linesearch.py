@@ -11,7 +11,16 @@ from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
 from gradx.core.factory import factory
 from gradx.core.foreign import observe_of, widened
-from gradx.core.ranges import check_number, one_of, positive_integer
+from gradx.core.ranges import (
+    BOUND,
+    FINITE,
+    GROWTH,
+    INSIDE,
+    check_number,
+    declare_ranges,
+    one_of,
+    positive_integer,
+)
 from gradx.core.transformation import GradientTransformation
 
 __all__ = [
@@ -20,6 +29,10 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_zoom_linesearch",
 ]
+
+declare_ranges(max_learning_rate=BOUND, tol=FINITE, atol=FINITE, rtol=FINITE)
+declare_ranges(slope_rtol=INSIDE, curv_rtol=INSIDE, approx_dec_rtol=FINITE)
+declare_ranges(increase_factor=GROWTH, decrease_factor=INSIDE, stepsize_precision=FINITE)
 
 
 @factory
@@ -146,7 +159,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
     inner_observe = observe_of(owner, search)
 
     def init(params):
-        holds_arrays = bool(jax.tree.leaves(params))  # optax.tree_map_params comes without
+        holds_arrays = bool(jax.tree.leaves(params))  # optax.tree_map_params gives none
         with jax.numpy_dtype_promotion("standard"):
             state: Any = search.init(widened(params) if holds_arrays else jnp.zeros(()))
         if not holds_arrays and state.grad is not None:
@@ -171,7 +184,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
 
 
 def in_default_precision(value_fn: Callable) -> Callable:
-    """`value_fn` with its value as a Python float's dtype, as which Optax takes it."""
+    """`value_fn` with its value in the dtype of a Python float, the dtype that Optax expects."""
 
     @functools.wraps(value_fn)  # Optax looks for the names of its arguments
     def wrapped(*args: Any, **kwargs: Any) -> jax.Array:

@@ -6,12 +6,15 @@ from optax import EmaState, TraceState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import DECAY, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.moving_average import lerp
 
 __all__ = ["EmaState", "TraceState", "ema", "trace"]
+
+declare_ranges("ema", decay=DECAY)
 
 
 @factory
@@ -24,7 +27,7 @@ def trace(
         u     = trace                  or, with nesterov,  decay * trace + g
 
     Arguments:
-      decay: what is kept of the old value at each step, between 0 and 1.
+      decay: the share of the old value that stays at each step, between 0 and 1.
       nesterov: look one step ahead.
       accumulator_dtype: dtype of the trace; by default the parameter's, at least float32.
     """
@@ -46,7 +49,7 @@ def ema(
         u   = ema / (1 - decayᵗ)       or, without debias,  ema
 
     Arguments:
-      decay: what is kept of the old value at each step, at least 0 and less than 1.
+      decay: the share of the old value that stays at each step, at least 0 and less than 1.
       debias: undo the start at zero.
       accumulator_dtype: dtype of the average; by default the parameter's, at least float32.
     """

@@ -10,7 +10,7 @@ from optax import AddNoiseState
 from gradx.core.factory import factory
 from gradx.core.foreign import widened
 from gradx.core.hyperparameters import ScalarOrSchedule, resolve
-from gradx.core.ranges import check
+from gradx.core.ranges import FINITE, check, declare_ranges
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import flatten
 from gradx.engine.leaf_checks import present
@@ -18,6 +18,8 @@ from gradx.numerics.arrays import increment
 from gradx.numerics.dtypes import real_dtype
 
 __all__ = ["AddNoiseState", "add_noise"]
+
+declare_ranges(eta=FINITE)
 
 
 @factory
@@ -42,23 +44,24 @@ def add_noise(
     the imaginary part. The state holds the key of the steps to come. Raises TypeError unless one of key
     and seed is given.
     """
+    owner = "add_noise"
     if (key is None) == (seed is None):
         raise TypeError(
-            "add_noise: give one of key and seed, say key=0 or key=jax.random.key(0), and to each link "
+            f"{owner}: give one of key and seed, say key=0 or key=jax.random.key(0), and to each link "
             "another: two with the same key add the same noise"
         )
     given: Any = seed if key is None else key
-    check("add_noise", eta=eta, gamma=gamma)
-    check_key("add_noise", given)
+    check(owner, eta=eta, gamma=gamma)
+    check_key(owner, given)
 
     def init(params):
-        present(*flatten(params), "add_noise")
+        present(*flatten(params), owner)
         return AddNoiseState(jnp.zeros((), jnp.int32), new_key(given))
 
     def observe(updates, state, params=None, **extra):
-        check_state("add_noise", AddNoiseState, state)
+        check_state(owner, AddNoiseState, state)
         leaves, treedef = flatten(updates)
-        gs = widened(present(leaves, treedef, "add_noise"))
+        gs = widened(present(leaves, treedef, owner))
         later, now = jax.random.split(state.rng_key)
         for i, own in zip(gs, jax.random.split(now, len(gs)), strict=True):
             leaves[i] = noisy(gs[i], own, state.count)

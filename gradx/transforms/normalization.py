@@ -5,6 +5,7 @@ from optax import EmptyState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import FINITE, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import norm_of
 from gradx.engine.leafwise import leafwise
@@ -13,6 +14,8 @@ from gradx.numerics.device_axes import AxisName, axis_names, check_bound, device
 from gradx.numerics.norms import norm, resize
 
 __all__ = ["normalize_by_update_norm", "scale_by_param_block_norm", "scale_by_param_block_rms"]
+
+declare_ranges(min_scale=FINITE)
 
 
 @factory
@@ -27,9 +30,9 @@ def normalize_by_update_norm(
     Arguments:
       scale_factor: the norm to give, any number; a negative one turns the updates around.
       eps: added to the norm, at least 0; where all is 0, zeros stay even if it is 0.
-      axis_name: that of the devices which have slices of the parameters, as in `clip_by_global_norm`.
+      axis_name: the axis of the devices that hold slices of the parameters, as in `clip_by_global_norm`.
 
-    What is not finite is not hidden: a NaN makes every update NaN, an inf stays inf. Finite gradients
+    Values that are not finite stay visible: a NaN makes every update NaN, an inf stays inf. Finite gradients
     whose norm overflows (1.8e19) keep their direction, and come out far shorter than `scale_factor`.
     """
     axes = axis_names("normalize_by_update_norm", axis_name)

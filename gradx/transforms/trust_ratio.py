@@ -5,12 +5,15 @@ from optax import EmptyState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import FINITE, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.numerics.device_axes import AxisName, axis_names, check_bound
 from gradx.numerics.norms import norms
 
 __all__ = ["scale_by_trust_ratio"]
+
+declare_ranges(min_norm=FINITE, trust_coefficient=FINITE, summed_decay=FINITE)
 
 
 @factory
@@ -34,25 +37,24 @@ def scale_by_trust_ratio(
       trust_coefficient: at least 0; 1 in LAMB, 0.001 in LARS.
       eps: added to the denominator, at least 0.
       phi_bounds: (low, high) for φ(x) = min(max(x, low), high); None for φ(x) = x.
-      summed_decay: the weight decay λ, at least 0, if it is to be added here with the sum of two norms
-        below, as the LARS paper writes it; None takes the norm of the update as it comes, which
-        holds the decay if `add_decayed_weights` stands before.
-      axis_name: that of the devices which have slices of the parameters, as in `clip_by_global_norm`.
+      summed_decay: the weight decay λ, at least 0, to be added here, with the sum of two norms in the
+        denominator, as in the LARS paper. None takes the norm of the update as it comes; it holds the
+        decay if `add_decayed_weights` stands before.
+      axis_name: the axis of the devices that hold slices of the parameters, as in `clip_by_global_norm`.
 
     Where ‖p‖ or ‖g‖ is 0 or not finite, the ratio is 1, bounds or not. Norms are taken in float32 or better.
     Raises ValueError if `update` is called without parameters.
     """
+    owner = "scale_by_trust_ratio"
     bounds = (0.0, float("inf")) if phi_bounds is None else phi_bounds
     if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1]:
-        raise ValueError(
-            f"scale_by_trust_ratio: phi_bounds must be (low, high) with 0 <= low <= high, got {phi_bounds}"
-        )
+        raise ValueError(f"{owner}: phi_bounds must be (low, high) with 0 <= low <= high, got {phi_bounds}")
     low, high = bounds
     decayed = summed_decay is not None
-    axes = axis_names("scale_by_trust_ratio", axis_name)
+    axes = axis_names(owner, axis_name)
 
     def rule(g, p, min_norm, trust_coefficient, eps, summed_decay):
-        check_bound("scale_by_trust_ratio", axes)
+        check_bound(owner, axes)
         p_norm, g_norm = (jnp.maximum(x, min_norm) for x in norms(p, g, axes=axes))
         below = g_norm
         if decayed:

@@ -9,13 +9,16 @@ import jax.numpy as jnp
 from gradx.core.apply import apply_updates
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, value_at
-from gradx.core.ranges import check, positive_integer
+from gradx.core.ranges import BOUND, DECAY, check, declare_ranges, positive_integer
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import copy_slot
 from gradx.numerics.arrays import increment
 
 __all__ = ["AverageParamsState", "average_params", "ema_params"]
+
+declare_ranges("average_params", start=BOUND)
+declare_ranges("ema_params", start=BOUND, decay=DECAY)
 
 
 class AverageParamsState(NamedTuple):

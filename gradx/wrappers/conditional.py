@@ -11,7 +11,7 @@ from optax import ApplyIfFiniteState, ConditionallyMaskState, ConditionallyTrans
 
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, wrapper
-from gradx.core.ranges import check_number
+from gradx.core.ranges import BOUND, check_number, declare_ranges
 from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import all_finite, is_missing
@@ -26,6 +26,8 @@ __all__ = [
     "conditionally_mask",
     "conditionally_transform",
 ]
+
+declare_ranges(max_consecutive_errors=BOUND)
 
 
 @factory

@@ -16,6 +16,7 @@ from optax.schedules import WrappedSchedule
 from gradx.core.factory import Call, Made, factory, known_by
 from gradx.core.foreign import blank_of, is_exact, observe_of
 from gradx.core.ranges import RANGES, check
+from gradx.core.renaming import partial_with_new_names, with_new_names
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.numerics.arrays import increment
 
@@ -63,9 +64,9 @@ class Injected(Made):
     """A factory whose transformations keep their numeric arguments in the state."""
 
     def __init__(self, inner_factory: Callable, static: set[str], dtype: Any) -> None:
-        self.inner_factory = inner_factory
+        self.inner_factory = inner_factory = partial_with_new_names(inner_factory)
         self.signature = inspect.signature(inner_factory)
-        self.static = static
+        self.static = static = set(with_new_names(inner_factory, dict.fromkeys(static)))
         self.dtype = dtype
         self.owner = getattr(inner_factory, "__name__", repr(inner_factory))
         self.refuse_unknown(static)
@@ -76,6 +77,7 @@ class Injected(Made):
 
     def __call__(self, *args: Any, **kwargs: Any) -> GradientTransformation:
         """Call the factory; schedules may stand for any number."""
+        kwargs = with_new_names(self.inner_factory, kwargs)
         self.refuse_unknown(kwargs)
         bound = self.signature.bind(*args, **kwargs)
         call = Call(self, bound)

@@ -10,12 +10,14 @@ from gradx.core.apply import apply_updates
 from gradx.core.factory import factory
 from gradx.core.foreign import observe_of, typed_like, wrapper
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import positive_integer
+from gradx.core.ranges import FRACTION, declare_ranges, positive_integer
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import copy_slot
 
 __all__ = ["LookaheadState", "lookahead"]
+
+declare_ranges(slow_step_size=FRACTION)
 
 
 class SlowState(NamedTuple):

@@ -8,7 +8,7 @@ import optax
 
 from gradx.core.factory import factory
 from gradx.core.foreign import is_inexact, widened, wrapper
-from gradx.core.ranges import check_number, positive_integer
+from gradx.core.ranges import POSITIVE, Range, check_number, declare_ranges, positive_integer
 from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import found_in
@@ -17,6 +17,10 @@ from gradx.numerics.dtypes import compute_dtype
 from gradx.wrappers.skipping import SkipState, nonfinite, skip_if
 
 __all__ = ["LossScaleState", "dynamic_loss_scale", "scale_loss"]
+
+FACTOR = Range(lambda x: 1 < x < float("inf"), "more than 1 and finite")
+declare_ranges(init_scale=POSITIVE, max_scale=POSITIVE)
+declare_ranges("dynamic_loss_scale", min_scale=POSITIVE, factor=FACTOR)
 
 
 class LossScaleState(NamedTuple):

@@ -12,7 +12,7 @@ from jax import lax
 
 from gradx.core.factory import Made, factory
 from gradx.core.foreign import blank_of, observe_of, wrapper
-from gradx.core.ranges import check_number, one_of, positive_integer
+from gradx.core.ranges import POSITIVE, check_number, declare_ranges, one_of, positive_integer
 from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, found_in, global_norm
@@ -21,6 +21,8 @@ from gradx.numerics.arrays import increment
 from gradx.numerics.device_axes import AxisName, axis_names, check_bound, mean_over
 
 __all__ = ["Condition", "SkipState", "SpikeState", "check_skips", "nonfinite", "skip_if", "spike"]
+
+declare_ranges(sigmas=POSITIVE)
 
 
 class SkipState(NamedTuple):

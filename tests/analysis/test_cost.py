@@ -152,7 +152,7 @@ def test_what_cannot_be_costed():
             gx.cost(gx.sgd(0.1), nothing)
     with pytest.raises(TypeError, match=r"tx of cost is not a gradient transformation: .* \(call it"):
         gx.cost(gx.sgd, PARAMS)
-    with pytest.raises(TypeError, match="params must hold arrays, or what has a shape and a dtype"):
+    with pytest.raises(TypeError, match="params must hold arrays, or objects with a shape and a dtype"):
         gx.cost(gx.sgd(0.1), {"w": "weights"})
 
 

@@ -137,7 +137,9 @@ def test_every_transformation_is_explained(tx, lenient):
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="groups: nothing matches 'bais'"):
         gx.explain(gx.groups(gx.sgd(0.1), {"bais": {}}), P)
-    with pytest.raises(TypeError, match="explain: params must hold arrays, or what has a shape and a dtype"):
+    with pytest.raises(
+        TypeError, match="explain: params must hold arrays, or objects with a shape and a dtype"
+    ):
         gx.explain(gx.sgd(0.1), {"a": "x"})
     with pytest.raises(TypeError, match="tx of explain is not a gradient transformation"):
         gx.explain(gx.sgd, P)

@@ -8,7 +8,7 @@ import optax
 import pytest
 from optax import contrib
 
-from gradx.codecs.squares import OF_LINK, SQUARES, is_positive
+from gradx.codecs.squares import SQUARES, SQUARES_OF_LINK, declare_squares, is_positive
 from gradx.states.entries import entries
 from tests.cases import CASES
 
@@ -43,7 +43,7 @@ def test_no_name_is_there_in_vain(smallest):
     fields = {field.split("/")[0] for _, field in smallest}
     assert SQUARES - fields == {"exp_avg_sq", "grad_sum_sq"}  # of optax.contrib's D-Adaptation and MADGRAD
     links = {link for link, _ in smallest}
-    assert OF_LINK.keys() - links == {"ScaleBySimplifiedAdEMAMix", "Sophia"}  # of optax.contrib
+    assert SQUARES_OF_LINK.keys() - links == {"ScaleBySimplifiedAdEMAMix", "Sophia"}  # of optax.contrib
 
 
 def test_those_of_optax(lenient):
@@ -63,3 +63,11 @@ def test_those_of_optax(lenient):
             if e.i is not None and is_positive(e.owner, e.field)
         }
         assert found == squares
+
+
+def test_one_class_has_one_declaration():
+    declare_squares("n", of=optax.ScaleByAdanState)  # the same again is fine
+    with pytest.raises(ValueError, match="squares of ScaleByAdanState are declared twice"):
+        declare_squares("m", of=optax.ScaleByAdanState)
+    assert is_positive("ScaleByAdan", "n")
+    assert not is_positive("ScaleByAdan", "m")

@@ -49,19 +49,25 @@ NAN, INF = float("nan"), float("inf")
         ),
         (lambda: gx.scale_by_trust_ratio(summed_decay=-1.0), r"summed_decay must be at least 0 and finite"),
         (
-            lambda: gx.lars(0.1, rule="apex"),
-            r"lars: rule must be 'optax', 'paper', 'mlperf' or 'nvidia', got 'apex'",
+            lambda: gx.lars(0.1, variant="apex"),
+            r"lars: variant must be 'optax', 'paper', 'mlperf' or 'nvidia', got 'apex'",
         ),
         (
-            lambda: gx.lars(0.1, rule="mlperf", weight_decay_mask=gx.matrices_only),
-            r"rule='mlperf' holds .* one mask serves both: give it as trust_ratio_mask and leave weight_",
+            lambda: gx.lars(0.1, variant="mlperf", weight_decay_mask=gx.matrices_only),
+            r"variant='mlperf' holds .* one mask serves both: give it as trust_ratio_mask and leave weight_",
         ),
-        (lambda: gx.lamb(0.1, rule="tf"), r"lamb: rule must be 'paper', 'mlperf', 'nvidia' or 'nvlamb', got"),
+        (
+            lambda: gx.lamb(0.1, variant="tf"),
+            r"lamb: variant must be 'paper', 'mlperf', 'nvidia' or 'nvlamb', got",
+        ),
         (lambda: gx.lamb(0.1, max_grad_norm=-1.0), r"lamb: max_grad_norm must be at least 0, got -1"),
-        (lambda: gx.scale_by_lion(mode="soft"), r"mode must be 'hard', 'smooth' or 'refined', got 'soft'"),
         (
-            lambda: gx.amsgrad(0.1, max_over="all"),
-            r"max_over must be 'corrected', 'raw' or 'paper', got 'all'",
+            lambda: gx.scale_by_lion(variant="soft"),
+            r"variant must be 'hard', 'smooth' or 'refined', got 'soft'",
+        ),
+        (
+            lambda: gx.amsgrad(0.1, variant="all"),
+            r"variant must be 'corrected', 'raw' or 'paper', got 'all'",
         ),
         (lambda: gx.nadam(0.1, momentum_decay=-1.0), r"scale_by_nadam: momentum_decay must be at least 0"),
         (

@@ -102,7 +102,7 @@ def main():
     other = {"epoch": me, "same": 1, "key": jax.random.key(me)}
     save = lambda folder, **kwargs: gx.save_checkpoint(folder, 9, params, state, **kwargs)
     raises(
-        "the processes have different values of extra/epoch, extra/key, and one is saved: make them equal",
+        "the processes have different values of extra/epoch, extra/key, and only one is saved: make them",
         lambda: save(args.folder, extra=other),
     )
     apart = args.folder.parent / f"apart-{me}"

@@ -185,7 +185,7 @@ def test_errors():
     ):
         gx.state_sharding(adam, PARAMS, rows(NamedSharding(mesh(8), PartitionSpec())))
     with pytest.raises(
-        ValueError, match=r"(?s)params_sharding is no tree like the parameters: .*2 child keys"
+        ValueError, match=r"(?s)params_sharding is not a tree like the parameters: .*2 child keys"
     ):
         gx.state_sharding(adam, PARAMS, {"kernel": whole, "bias": whole})
     with pytest.raises(ValueError, match="state_sharding: there are no parameters"):

@@ -98,7 +98,7 @@ def test_a_checkpoint_in_another_format_is_refused_by_both_names(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"different: state/ScaleByAdam/mu/codes/w {text}")):
         gx.restore_checkpoint(tmp_path, gx.store(ADAMW, dynamic, seed=0), p)
     with pytest.raises(
-        ValueError, match=r"missing from it: state/ScaleByAdam/mu/w, .*take migrate for another"
+        ValueError, match=r"missing from it: state/ScaleByAdam/mu/w, .*use migrate for another"
     ):
         gx.restore_checkpoint(tmp_path, ADAMW, p)
 

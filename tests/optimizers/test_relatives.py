@@ -13,7 +13,7 @@ B1, B2 = gx.linear_schedule(0.8, 0.95, 5), gx.linear_schedule(0.9, 0.99, 5)
 SCHEDULED = [
     (gx.adam, dict(b1=B1, b2=B2, eps_hat=True)),
     (gx.amsgrad, dict(b1=B1, b2=B2)),
-    (gx.amsgrad, dict(b1=B1, b2=B2, max_over="raw")),
+    (gx.amsgrad, dict(b1=B1, b2=B2, variant="raw")),
     (gx.nadam, dict(b1=B1, b2=B2)),
     (gx.nadam, dict(b1=B1, b2=B2, momentum_decay=0.004)),
     (gx.nadamw, dict(b1=B1, momentum_decay=gx.linear_schedule(0.0, 1.0, 5))),
@@ -76,9 +76,9 @@ def test_eps_hat_is_the_formula_of_keras_where_gradients_are_small():
     close(updates(gx.scale_by_adam(eps=1e-7), [g], g)[0], [[1e-6 / (1e-6 + 1e-7)]])
 
 
-@pytest.mark.parametrize("max_over", ["corrected", "raw", "paper"])
-def test_the_denominator_of_amsgrad_never_falls(max_over):
-    tx = gx.scale_by_amsgrad(b2=0.5, max_over=max_over)
+@pytest.mark.parametrize("variant", ["corrected", "raw", "paper"])
+def test_the_denominator_of_amsgrad_never_falls(variant):
+    tx = gx.scale_by_amsgrad(b2=0.5, variant=variant)
     x = jnp.ones(1)
     state, tops = tx.init(x), []
     for g in (1.0, 4.0, 0.1, 0.1, 2.0, 0.1):
@@ -90,9 +90,9 @@ def test_the_denominator_of_amsgrad_never_falls(max_over):
 
 def test_amsgrad_of_the_paper_corrects_nothing():
     x = jnp.array([3.0])
-    paper = gx.scale_by_amsgrad(max_over="paper")
-    for max_over in ("corrected", "raw"):
-        same = gx.scale_by_amsgrad(bias_correction_mu=False, bias_correction_nu=False, max_over=max_over)
+    paper = gx.scale_by_amsgrad(variant="paper")
+    for variant in ("corrected", "raw"):
+        same = gx.scale_by_amsgrad(bias_correction_mu=False, bias_correction_nu=False, variant=variant)
         close(updates(paper, [x, 2 * x, x], x)[0], updates(same, [x, 2 * x, x], x)[0], rtol=1e-6)
 
 

@@ -142,7 +142,7 @@ def test_history_into_axes_that_are_there():
     ("history", "error", "message"),
     [
         ([], ValueError, "plot_history: the history is empty"),
-        ({}, ValueError, r"nothing that is drawn is in the history.*found: \[\]"),
+        ({}, ValueError, r"the history has no name that is drawn.*found: \[\]"),
         (
             {"accuracy": [1.0, 2.0]},
             ValueError,
@@ -151,7 +151,7 @@ def test_history_into_axes_that_are_there():
         (
             [{"loss": 1.0}, {"los": 1.0}],
             ValueError,
-            r"names of entry 1 are not those of the first; missing: \['loss'\], new: \['los'\]",
+            r"names of entry 1 differ from the first entry; missing: \['loss'\], new: \['los'\]",
         ),
         (
             {"loss": [1.0, 2.0], "val_loss": [1.0]},

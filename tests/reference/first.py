@@ -81,19 +81,19 @@ def lars(
     momentum=0.9,
     nesterov=False,
     phi_bounds=(0.0, np.inf),
-    rule="optax",
+    variant="optax",
 ):
     v, u = 0.0, None
     while True:
         g, p = yield u
         above = np.linalg.norm(p)
-        if rule == "optax":
+        if variant == "optax":
             decay = weight_decay if decays(weight_decay_mask, p) else 0.0
             below = np.linalg.norm(g + decay * p)
         else:
-            decay = weight_decay if rule == "nvidia" or decays(trust_ratio_mask, p) else 0.0
+            decay = weight_decay if variant == "nvidia" or decays(trust_ratio_mask, p) else 0.0
             below = np.linalg.norm(g) + decay * above
-        usable = above > 0 and (below if rule == "optax" else np.linalg.norm(g)) > 0
+        usable = above > 0 and (below if variant == "optax" else np.linalg.norm(g)) > 0
         ratio = trust_coefficient * np.clip(above, *phi_bounds) / (below + eps) if usable else 1.0
         if not decays(trust_ratio_mask, p):
             ratio = 1.0
@@ -112,11 +112,11 @@ def lamb(
     trust_ratio_mask=None,
     phi_bounds=(0.0, np.inf),
     bias_correction=True,
-    rule="paper",
+    variant="paper",
     max_grad_norm=np.inf,
 ):
     assert max_grad_norm > 1e6, "one array cannot know the norm of all"
-    trust_ratio_mask = mask if rule == "mlperf" and trust_ratio_mask is None else trust_ratio_mask
+    trust_ratio_mask = mask if variant == "mlperf" and trust_ratio_mask is None else trust_ratio_mask
     direction = adam_direction(b1, b2, eps, bias_correction=bias_correction)
     next(direction)
     u = None

@@ -23,7 +23,7 @@ def amsgrad(
     eps_root=0.0,
     bias_correction_mu=True,
     bias_correction_nu=True,
-    max_over="corrected",
+    variant="corrected",
 ):
     def direction():
         m, v, top, t, u = 0.0, 0.0, 0.0, 0, None
@@ -32,9 +32,9 @@ def amsgrad(
             t += 1
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * g**2
-            of_m = 1 - b1**t if bias_correction_mu and max_over != "paper" else 1.0
-            of_v = 1 - b2**t if bias_correction_nu and max_over != "paper" else 1.0
-            if max_over == "corrected":
+            of_m = 1 - b1**t if bias_correction_mu and variant != "paper" else 1.0
+            of_v = 1 - b2**t if bias_correction_nu and variant != "paper" else 1.0
+            if variant == "corrected":
                 top = v_hat = np.maximum(top, v / of_v)
             else:
                 top = np.maximum(top, v)

@@ -119,7 +119,7 @@ def test_restores_the_state_in_parts(tmp_path):
             places,
         )
         assert found.state[1][0].mu["w"].addressable_shards[0].data.shape == (4 // n, 3)
-    with pytest.raises(ValueError, match="state_sharding is not like the state of tx: give"):
+    with pytest.raises(ValueError, match="state_sharding has another structure than the state of tx: give"):
         gx.restore_checkpoint(tmp_path, tx, p, state_sharding=places[1])
 
 
@@ -176,7 +176,7 @@ REFUSED = [
         gx.adam(0.1),
         {**MODEL, "c": jnp.ones(())},
         "missing from it: params/c, state/ScaleByAdam/mu/c, state/ScaleByAdam/nu/c. Restore it with the "
-        "transformation that it was saved with, and take migrate for another",
+        "transformation that it was saved with, then use migrate for another",
     ),
 ]
 
@@ -236,7 +236,7 @@ SAVING = [
     (dict(keep=0), ValueError, "keep must be an integer of at least 1, got 0"),
     (dict(step=2), ValueError, "there is a checkpoint of step 2 in "),
     (dict(extra={"name": "run"}), TypeError, "holds arrays and numbers, and extra/name is 'run'"),
-    (dict(extra={"a/b": 1, "a": {"b": 2}}), ValueError, "these stand for two arrays: ['extra/a/b']"),
+    (dict(extra={"a/b": 1, "a": {"b": 2}}), ValueError, "these names stand for two arrays: ['extra/a/b']"),
 ]
 
 
@@ -251,7 +251,7 @@ def test_errors_of_saving_write_nothing(changed, error, text, tmp_path):
 
 def test_errors_of_restoring(tmp_path):
     tx = gx.sgd(0.1)
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; there are those of \[\]"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; there are checkpoints of \[\]"):
         gx.restore_checkpoint(tmp_path / "none", tx, MODEL)
     assert gx.latest_checkpoint(tmp_path / "none") is None
     gx.save_checkpoint(tmp_path, 2, *trained(tx))
@@ -259,7 +259,7 @@ def test_errors_of_restoring(tmp_path):
     with pytest.raises(ValueError, match=r"/3 was not made by save_checkpoint"):
         gx.restore_checkpoint(tmp_path, tx, MODEL)
     with pytest.raises(
-        FileNotFoundError, match=r"no checkpoint of step 1 in .*; there are those of \[2, 3\]"
+        FileNotFoundError, match=r"no checkpoint of step 1 in .*; there are checkpoints of \[2, 3\]"
     ):
         gx.restore_checkpoint(tmp_path, tx, MODEL, step=1)
     with pytest.raises(TypeError, match="tx of restore_checkpoint is not a gradient transformation"):

@@ -223,8 +223,12 @@ ERRORS = [
         "set_slot: rng_key is key<fry>, which cannot hold int64",
     ),
     (lambda s: gx.slots(PACKED.init(MODEL), MODEL), ValueError, "put packed around the whole transformation"),
-    (lambda s: gx.reset(PACKED, PACKED.init(MODEL), MODEL, "out"), ValueError, "reset: there is a packed st"),
-    (lambda s: gx.reset(ADAMW, s, MODEL), TypeError, "all of it is tx.init(params)"),
+    (
+        lambda s: gx.reset(PACKED, PACKED.init(MODEL), MODEL, "out"),
+        ValueError,
+        "reset: a part of the state is packed",
+    ),
+    (lambda s: gx.reset(ADAMW, s, MODEL), TypeError, "to start all anew, call tx.init(params)"),
     (lambda s: gx.reset(ADAMW, s, MODEL, "x"), ValueError, "where='x' matches none of the parameters ['dens"),
     (lambda s: gx.reset(ADAMW, s, MODEL, names="x"), KeyError, "reset: no slot is named 'x'; the state has"),
     (

@@ -86,19 +86,19 @@ ERRORS = [
         ADAM,
         saved(moments(BIAS)),
         {},
-        "torch's state is of 1 parameters, and there are 2 paths: ['dense/bias', 'de",
+        "torch's state has 1 parameters, and there are 2 paths: ['dense/bias', 'de",
     ),
     (
         ADAM,
         GOOD,
         {"paths": ["dense/bias", "w"]},
-        "paths must each be another of ['dense/bias', 'dense/kernel']",
+        "paths must be different ones of ['dense/bias', 'dense/kernel']",
     ),
     (
         ADAM,
         GOOD,
         {"paths": ["dense/bias"] * 2},
-        "paths must each be another of ['dense/bias', 'dense/kernel']",
+        "paths must be different ones of ['dense/bias', 'dense/kernel']",
     ),
     (
         gx.torch.SGD(gx.linear_schedule(1.0, 0.0, 10), momentum=0.9),
@@ -128,7 +128,7 @@ def test_errors_name_what_does_not_fit(tx, state, kwargs, text):
 
 
 def test_what_is_no_state_dict():
-    with pytest.raises(TypeError, match=re.escape("must be what a torch optimizer's state_dict() gives")):
+    with pytest.raises(TypeError, match=re.escape("must be the result of a torch optimizer's state_dict()")):
         gx.import_torch_state(ADAM, MODEL, {"dense.weight": KERNEL})
     with pytest.raises(TypeError, match="tx of import_torch_state is not a gradient transformation"):
         gx.import_torch_state(gx.torch.Adam, MODEL, GOOD)

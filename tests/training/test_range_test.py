@@ -267,10 +267,10 @@ def test_plot_makes_axes_of_its_own(monkeypatch):
         (
             dict(tx=gx.chain(gx.scale_by_adam(), gx.scale(-0.1))),
             ValueError,
-            r"chain\(scale_by_adam\(\), scale\(-0.1\)\) has no learning rate that shows: give a function of "
-            r"the rate that is to be tested, such as gradx.adamw or lambda rate",
+            r"chain\(scale_by_adam\(\), scale\(-0.1\)\) has no visible learning rate: give a function of "
+            r"the rate to test, such as gradx.adamw or lambda rate",
         ),
-        (dict(tx=optax.sgd(0.1)), ValueError, "has no learning rate that shows: give a function"),
+        (dict(tx=optax.sgd(0.1)), ValueError, "has no visible learning rate: give a function"),
         (
             dict(tx=gx.chain(gx.sgd(0.1), gx.sgd(0.2))),
             ValueError,
