@@ -73,20 +73,6 @@ def scalar_dtype(arrays: dict[int, Any]) -> Any:
     return promoted(jnp.float32, *(real_dtype(x.dtype) for x in arrays.values()))
 
 
-def argument(owner: str, name: str, extra: dict[str, Any], dtype: Any) -> jax.Array:
-    """An argument of `update` that must be given, a number."""
-    if name not in extra:
-        raise TypeError(f"{owner} needs {name!r}: call update(updates, state, params, {name}=...)")
-    return scalar(owner, name, extra[name], dtype)
-
-
-def scalar(owner: str, name: str, value: Any, dtype: Any) -> jax.Array:
-    """A number as an array."""
-    if jnp.shape(value):
-        raise ValueError(f"{owner}: {name} must be one number, got an array of shape {jnp.shape(value)}")
-    return jnp.asarray(value, dtype)
-
-
 def promotion(arrays: Any) -> contextlib.AbstractContextManager:
     """Ordinary promotion where arrays differ in dtype, or are complex and meet real numbers.
 

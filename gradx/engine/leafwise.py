@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from optax import ScalarOrSchedule
 
+from gradx.core.arguments import needed
 from gradx.core.foreign import widened
 from gradx.core.hyperparameters import asked, cast, pick, resolve, varies
 from gradx.core.ranges import check
@@ -181,10 +182,9 @@ class Lifted:
             trees = {k: x for k, x in {"updates": gs, "params": ps}.items() if k in self.scalars_ask}
             trees = {k: list(x.values()) for k, x in widened(trees).items()}
             given = extra | known | trees | ({} if t is None else {"t": t})
-            for name in (k for k, required in self.scalars_ask.items() if required and k not in given):
-                raise TypeError(
-                    f"{self.owner} needs {name!r}: call update(updates, state, params, {name}=...)"
-                )
+            for name, required in self.scalars_ask.items():
+                if required:
+                    needed(self.owner, name, given.get(name))
             known |= self.scalars(**pick(self.owner, self.scalars_ask, given))
         for name, kind in self.reports.items():
             if kind != "leaf":

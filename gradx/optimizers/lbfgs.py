@@ -175,6 +175,10 @@ def lbfgs(
       memory_size, scale_init_precond, min_curvature: as in `scale_by_lbfgs`.
       linesearch: a link that scales the direction, such as `scale_by_zoom_linesearch(...)`, which needs
         `value`, `grad` and `value_fn` in `update`; None for none.
+
+    For a part of the parameters (in `groups`, `masked`, `partition`, `selective_transform`) the search sees
+    `value_fn` as a function of that part, the other parameters held at their present values. Where other
+    groups move at the same step, the search does not know of it: the loss may rise although each lowers it.
     """
     return chain(
         scale_by_lbfgs(memory_size, scale_init_precond, min_curvature=min_curvature),

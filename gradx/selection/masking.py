@@ -15,6 +15,7 @@ from gradx.core.foreign import linked
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten, is_missing, slash_path
 from gradx.engine.layers import as_layers
+from gradx.selection.restricted import restricted
 
 __all__ = ["Mask", "MaskedState", "masked", "matrices_only", "no_bias_or_norm"]
 
@@ -106,6 +107,7 @@ def update_part(
         extra = {k: cut(x, part.mask) if is_alike(x) else x for k, x in extra.items()}
     update = linked("the transformation of a part", part.tx)
     seen = None if params is None else cut(params, part.mask)
+    extra = restricted(extra, seen, params)
     out, inner_state = update(cut(updates, part.mask), state.inner_state, seen, **extra)
     return filled(out, updates, part.mask), MaskedState(inner_state)
 

@@ -9,6 +9,7 @@ import optax
 from jax.core import Tracer
 from optax import EmptyState, MultiStepsState
 
+from gradx.core.arguments import argument
 from gradx.core.factory import factory
 from gradx.core.foreign import linked, widened
 from gradx.core.hyperparameters import at
@@ -16,7 +17,7 @@ from gradx.core.ranges import check_schedule, positive_integer
 from gradx.core.reports import apart, pass_on, report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, all_finite, found_in
-from gradx.engine.leaf_checks import argument, scalar_dtype
+from gradx.engine.leaf_checks import scalar_dtype
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.arrays import increment

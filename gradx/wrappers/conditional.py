@@ -9,6 +9,7 @@ import optax
 from jax import lax
 from optax import ApplyIfFiniteState, ConditionallyMaskState, ConditionallyTransformState
 
+from gradx.core.arguments import scalar
 from gradx.core.factory import factory
 from gradx.core.foreign import linked
 from gradx.core.ranges import check_number
@@ -116,7 +117,8 @@ def at_steps(
 
     def update(updates, state, params=None, **extra):
         check_state(owner, State, state)
-        ok = jnp.asarray(applies(state.step, **(extra if forward else {})), bool)
+        given = applies(state.step, **(extra if forward else {}))
+        ok = scalar(owner, "the result of should_transform_fn", given, bool)
         new, inner_state = update_if(ok, inner_update, updates, state.inner_state, params, extra)
         return otherwise(ok, new, updates), State(inner_state=inner_state, step=increment(state.step))
 
