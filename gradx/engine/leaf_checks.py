@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradx.core.transformation import HINT
 from gradx.core.tree import aligned, is_missing, path_at
+from gradx.numerics.device_axes import varying_like
 from gradx.numerics.dtypes import promoted, real_dtype
 
 __all__ = []  # internal: the engine's
@@ -52,12 +53,12 @@ def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[in
 
 
 def stored(new: Any, old: Any, name: str, place: Place | str) -> Any:
-    """The new slot in the dtype and the containers of the old one: Flax NNX makes a State of a list."""
+    """The new slot in the dtype, device axes and containers of the old: Flax NNX makes a State of a list."""
     check_fit(new, old, name, place)
     news, (olds, treedef) = jax.tree.leaves(new), jax.tree.flatten(old)
     if any(map(jnp.iscomplexobj, news)) and not any(map(jnp.iscomplexobj, olds)):
         raise TypeError(f"{place}: the update is complex, and the state's {name} is real{HINT}")
-    return treedef.unflatten([n.astype(o.dtype) for n, o in zip(news, olds, strict=True)])
+    return treedef.unflatten([varying_like(n.astype(o.dtype), o) for n, o in zip(news, olds, strict=True)])
 
 
 def check_fit(new: Any, old: Any, name: str, place: Place | str) -> None:

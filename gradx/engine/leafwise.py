@@ -21,6 +21,7 @@ from gradx.engine.slot_starts import zero_slot
 from gradx.engine.small_arrays import batched, batches
 from gradx.engine.state_layout import CorrectedState, ScheduledState
 from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import varying_like
 from gradx.numerics.dtypes import compute_dtype, real_dtype
 from gradx.numerics.moving_average import correction, lerp
 
@@ -125,7 +126,8 @@ class Lifted:
         for i, p in here.items():
             for k, start in self.starts.items():
                 slot = started(start, p, axes.get(i))
-                columns[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, slot)
+                own = lambda x, p=p: varying_like(jnp.copy(x) if x is p else x, p)
+                columns[k][i] = jax.tree.map(own, slot)
         weights = {k: jnp.zeros((), scalar_dtype(here)) for k in self.weighted}
         for name, kind in self.reports.items():
             each = {path: axes[i].zeros(here[i]) if i in axes else 0.0 for i, path in paths if i in here}

@@ -15,6 +15,7 @@ from gradx.core.foreign import linked, widened
 from gradx.core.ranges import check_number, one_of, positive_integer
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import Tree, aligned, flatten, is_missing
+from gradx.numerics.device_axes import varying_like
 from gradx.selection.restricted import restricted
 
 __all__ = [
@@ -154,7 +155,8 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
             state: Any = search.init(widened(params) if holds_arrays else jnp.zeros(()))
         if not holds_arrays and state.grad is not None:
             state = state._replace(grad=params)
-        return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)  # own buffers, and no weak types
+        own = lambda x: varying_like(jnp.array(x, x.dtype), *jax.tree.leaves(params))
+        return jax.tree.map(own, state)  # own buffers, and no weak types
 
     def update(updates, state, params=None, **extra):
         if params is None:
@@ -172,7 +174,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
             scaled, after = inner_update(given, state._replace(grad=grad), widened(part), **extra)
         if after.grad is not None:
             after = after._replace(grad=beside_missing(after.grad, state.grad))
-        after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)
+        after = jax.tree.map(lambda new, old: varying_like(jnp.asarray(new, old.dtype), old), after, state)
         return beside_missing(scaled, updates), after
 
     return GradientTransformation(init, update)
