@@ -69,6 +69,21 @@ def compiled(tx: Any) -> Callable:
     return jax.jit(tx.update.plain)
 
 
+def is_empty(state: Any) -> bool:
+    """Whether this is the state of a link that has none: an EmptyState, or None or () in its place."""
+    return state is None or (isinstance(state, tuple) and state == ())
+
+
+def keeping_empty(update: Callable) -> Callable:
+    """`update` of a link without a state: it gives back the EmptyState, None or () that it was given."""
+
+    def kept(updates, state, params=None, **extra):
+        updates, _ = update(updates, EmptyState() if is_empty(state) else state, params, **extra)
+        return updates, state
+
+    return kept
+
+
 HINT = ". Was the state made by this transformation's init, for these parameters?"
 
 

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from optax import ScalarOrSchedule
+from optax import EmptyState, ScalarOrSchedule
 
 from gradx.core.arguments import needed
 from gradx.core.foreign import widened
 from gradx.core.hyperparameters import asked, cast, pick, resolve, varies
 from gradx.core.ranges import check
 from gradx.core.reports import apart, listening, report
-from gradx.core.transformation import HINT, GradientTransformation, check_state
+from gradx.core.transformation import HINT, GradientTransformation, check_state, keeping_empty
 from gradx.core.tree import aligned, flatten, slash_paths
 from gradx.engine.layers import axes_here, ruled, started
 from gradx.engine.leaf_checks import Place, beside, check_fit, present, promotion, scalar_dtype, stored
@@ -77,7 +77,8 @@ def leafwise(
     """
     given = slots or {}, corrections or {}, renamed or {}, reports or {}
     lifted = Lifted(State, rule, scalars, *given, hyper)
-    return GradientTransformation(lifted.init, lifted.update)
+    has_state = State is not EmptyState or lifted.scheduled or lifted.weighted
+    return GradientTransformation(lifted.init, lifted.update if has_state else keeping_empty(lifted.update))
 
 
 class Lifted:

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 from optax import MaskedNode, MaskedState
 
-from gradx.core.factory import factory
+from gradx.core.factory import factory, is_bool
 from gradx.core.foreign import linked
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten, is_missing, slash_path
@@ -139,8 +139,9 @@ def is_function(mask: Any) -> bool:
 
 def check_bools(mask: Tree) -> None:
     for leaf in jax.tree.leaves(mask):
-        if not isinstance(leaf, bool | np.bool_):
-            raise TypeError(f"masked: a mask is made of True and False, and this one holds {leaf!r}")
+        if not is_bool(leaf):
+            hint = ", which is not known before it runs" if isinstance(leaf, Tracer) else ""
+            raise TypeError(f"masked: a mask is made of True and False, and this one holds {leaf!r}{hint}")
 
 
 def spread(what: str, prefix: Tree, like: Tree) -> list:

@@ -13,7 +13,7 @@ import optax
 from optax import InjectStatefulHyperparamsState
 from optax.schedules import WrappedSchedule
 
-from gradx.core.factory import Call, Made, factory, known_by
+from gradx.core.factory import Call, Made, factory, is_bool, known_by
 from gradx.core.foreign import linked
 from gradx.core.hyperparameters import varying
 from gradx.core.ranges import RANGES, check
@@ -98,7 +98,7 @@ class Injected(Made):
     def kind(self, name: str, value: Any) -> str:
         """How an argument is held: "number" or "schedule" in the state, or "static"."""
         default = self.signature.parameters[name].default
-        if name in self.static or name in INTEGERS or isinstance(value, bool | type):
+        if name in self.static or name in INTEGERS or is_bool(value) or isinstance(value, type):
             return "static"  # a type, jnp.float32 say, gives a number for a step, but is no schedule
         if callable(value):
             return "schedule" if gives_number(self.owner, name, value) else "static"
