@@ -21,7 +21,7 @@ from gradx.engine.leaf_checks import scalar_dtype
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.arrays import increment
-from gradx.numerics.device_axes import AxisName, axis_names, own
+from gradx.numerics.device_axes import AxisName, axis_names, own, varying_like
 from gradx.transforms.average_gradients import check_local, device_mean
 
 __all__ = ["MicroBatches", "MultiStepsState", "accumulate", "has_updated"]
@@ -129,7 +129,8 @@ def accumulate(
         given = means | ({weight: sum_of_weights} if weight else {})
         return Micro(True, sum_of_weights, shares, MicroBatches(sum_of_weights, means, dropped), given)
 
-    return accumulation("accumulate", inner, every, mean, start, micro, axes)
+    local = drop_nonfinite and not axes
+    return accumulation("accumulate", inner, every, mean, start, micro, axes, local)
 
 
 def accumulation(
@@ -140,8 +141,12 @@ def accumulation(
     start: Callable,
     micro: Callable,
     axes: tuple[str, ...] = (),
+    local: bool = False,
 ) -> GradientTransformation:
-    """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts."""
+    """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts.
+
+    If `local`, that depends on the gradients: where they are each device's own, so is all of the state.
+    """
     inner_update = linked(f"the inner transformation of {owner}", inner)
 
     def init(params):
@@ -149,7 +154,9 @@ def accumulation(
         acc_grads, skip_state = own((acc_grads, start(params, acc_grads)), axes)
         inner_state = inner.init(params)
         report("micro_step", zero)
-        return MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
+        state = MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
+        as_params = lambda x: varying_like(x, *jax.tree.leaves(acc_grads))
+        return jax.tree.map(as_params, state) if local else state
 
     def update(updates, state, params=None, **extra):
         check_state(owner, MultiStepsState, state)

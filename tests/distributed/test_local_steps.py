@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import gradx as gx
+from gradx.core.tree import found_in
 from gradx.numerics.device_axes import varying, varying_like
 from tests import problems
 from tests.test_contract import ALL
@@ -79,6 +81,42 @@ def test_a_slot_stays_as_it_was_where_gradients_vary_less():
         return p
 
     jax.eval_shape(jax.shard_map(on_device, mesh=mesh(), in_specs=P(), out_specs=P("d")), jnp.ones(3))
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gx.skip_if(gx.adam(0.1), gx.nonfinite(), gx.spike()),
+        gx.apply_if_finite(gx.adam(0.1), 3),
+        gx.dynamic_loss_scale(gx.adam(0.1)),
+    ],
+    ids=repr,
+)
+def test_each_device_skips_its_own_steps(tx):
+    """A state is one for all unless it is marked: the parameters may be slices of one model."""
+    xs = jnp.array([1.0, 2.0, jnp.nan, 3.0])
+
+    def run(p, xs, mark):
+        def step(carry, x):
+            p, state = carry
+            u, state = tx.update(p * x, state, p, value=x)
+            return (gx.apply_updates(p, u), state), None
+
+        return jax.lax.scan(step, (p, jax.tree.map(mark, tx.init(p))), xs)[0]
+
+    def on_device(p, xs, marked=True):
+        p = jax.lax.pcast(p, "d", to="varying")
+        p, state = run(p, xs, lambda x: varying_like(x, p) if marked else x)
+        return p[None], found_in(state, optax.ScaleByAdamState)[0].count[None]
+
+    specs = dict(mesh=mesh(), in_specs=(P(), P("d")), out_specs=P("d"))
+    both, counts = jax.jit(jax.shard_map(on_device, **specs))(jnp.ones(3), xs)
+    for i, own in enumerate((xs[:2], xs[2:])):
+        alone, _ = run(jnp.ones(3), own, lambda x: x)
+        np.testing.assert_allclose(both[i], alone, rtol=1e-6)
+    assert counts.tolist() == [2, 1]
+    with pytest.raises(ValueError, match=r"along 'd' each device would decide .* jax\.lax\.pcast\(x"):
+        jax.eval_shape(jax.shard_map(lambda p, xs: on_device(p, xs, False), **specs), jnp.ones(3), xs)
 
 
 def test_varying_like():
