@@ -139,12 +139,11 @@ def test_values_out_of_range():
         gx.adamw(1.0, b1=2.0)
 
 
-def test_a_schedule_of_no_steps():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert optax.linear_schedule(1.0, 0.0, 0)(5) == 1.0
-    with pytest.raises(ValueError, match="transition_steps must be at least 1"):
-        gx.linear_schedule(1.0, 0.0, 0)
+def test_a_warm_up_of_no_steps():
+    kwargs = dict(init_value=0.1, peak_value=1.0, warmup_steps=0)
+    with jax.numpy_dtype_promotion("standard"):
+        np.testing.assert_allclose(optax.warmup_constant_schedule(**kwargs)(5), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(gx.warmup_constant_schedule(**kwargs)(5), 1.0)
 
 
 def test_a_chain_of_nothing():

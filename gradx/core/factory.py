@@ -166,6 +166,12 @@ def known_by(made: Any, call: Call) -> Any:
     return copy
 
 
+def is_bool(x: Any) -> bool:
+    """A truth value that is known: Python's, NumPy's, or an array of JAX's or NumPy's without axes."""
+    is_array = isinstance(x, np.ndarray | jax.Array) and not isinstance(x, Tracer)
+    return isinstance(x, bool | np.bool_) or (is_array and x.shape == () and x.dtype == np.bool_)
+
+
 def rebuild(function: Callable, args: tuple, kwargs: dict) -> Any:
     """Call again: what pickle and copy do."""
     return function(*args, **kwargs)

@@ -112,6 +112,11 @@ def narrowed(u: Any, dtype: Any) -> Any:
     return jnp.asarray(u, dtype) if can_move(u) and not loses else u
 
 
+def is_empty(state: Any) -> bool:
+    """Whether this is the state of a link that has none: an EmptyState, or None or () in its place."""
+    return state is None or (isinstance(state, tuple) and state == ())
+
+
 HINT = ". Was the state made by this transformation's init, for these parameters?"
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradx.core.transformation import HINT
 from gradx.core.tree import aligned, is_missing, path_at
+from gradx.numerics.device_axes import varying_like
 from gradx.numerics.dtypes import promoted, real_dtype
 
 __all__ = []  # internal: the engine's
@@ -52,12 +53,12 @@ def beside(gs: dict[int, Any], params: Any, treedef: Any, owner: str) -> dict[in
 
 
 def stored(new: Any, old: Any, name: str, place: Place | str) -> Any:
-    """The new slot in the dtype and the containers of the old one: Flax NNX makes a State of a list."""
+    """The new slot in the dtype, device axes and containers of the old: Flax NNX makes a State of a list."""
     check_fit(new, old, name, place)
     news, (olds, treedef) = jax.tree.leaves(new), jax.tree.flatten(old)
     if any(map(jnp.iscomplexobj, news)) and not any(map(jnp.iscomplexobj, olds)):
         raise TypeError(f"{place}: the update is complex, and the state's {name} is real{HINT}")
-    return treedef.unflatten([n.astype(o.dtype) for n, o in zip(news, olds, strict=True)])
+    return treedef.unflatten([varying_like(n.astype(o.dtype), o) for n, o in zip(news, olds, strict=True)])
 
 
 def check_fit(new: Any, old: Any, name: str, place: Place | str) -> None:
@@ -71,20 +72,6 @@ def check_fit(new: Any, old: Any, name: str, place: Place | str) -> None:
 def scalar_dtype(arrays: dict[int, Any]) -> Any:
     """The dtype of the scalars that go with some arrays: float32, or float64 if one is."""
     return promoted(jnp.float32, *(real_dtype(x.dtype) for x in arrays.values()))
-
-
-def argument(owner: str, name: str, extra: dict[str, Any], dtype: Any) -> jax.Array:
-    """An argument of `update` that must be given, a number."""
-    if name not in extra:
-        raise TypeError(f"{owner} needs {name!r}: call update(updates, state, params, {name}=...)")
-    return scalar(owner, name, extra[name], dtype)
-
-
-def scalar(owner: str, name: str, value: Any, dtype: Any) -> jax.Array:
-    """A number as an array."""
-    if jnp.shape(value):
-        raise ValueError(f"{owner}: {name} must be one number, got an array of shape {jnp.shape(value)}")
-    return jnp.asarray(value, dtype)
 
 
 def promotion(arrays: Any) -> contextlib.AbstractContextManager:

@@ -7,6 +7,7 @@ import jax
 from jax import lax
 
 from gradx.numerics.arrays import alike
+from gradx.numerics.norms import in_range
 
 __all__ = []  # internal: `packed` sets the size, the engine asks
 
@@ -20,7 +21,7 @@ def batches(arrays: dict[int, Any]) -> list[list[int]]:
     kinds: dict[int, Hashable] = {}
     for i, tree in arrays.items():
         leaves, treedef = jax.tree.flatten(tree)
-        small = all(0 < x.size <= largest_batched.value for x in leaves)
+        small = all(in_range(x.size, largest_batched.value) for x in leaves)
         kinds[i] = (treedef, *((x.shape, x.dtype) for x in leaves)) if small else i
     return alike(kinds)
 

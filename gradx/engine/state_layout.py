@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from optax import EmptyState
 
-from gradx.core.transformation import HINT, check_state
+from gradx.core.transformation import HINT, check_state, is_empty
 from gradx.core.tree import aligned
 from gradx.engine.layers import started
 from gradx.engine.leaves import Leaves
 from gradx.engine.rule import Result, Slots
 from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import varying_like
 
 __all__ = ["CorrectedState", "ScheduledState"]
 
@@ -87,7 +88,8 @@ class StateLayout:
         for i, p in leaves.gs.items():
             for k, start in self.starts.items():
                 slot = started(start, p, leaves.axes.get(i))
-                slots[k][i] = jax.tree.map(lambda x, p=p: jnp.copy(x) if x is p else x, slot)
+                own = lambda x, p=p: varying_like(jnp.copy(x) if x is p else x, p)
+                slots[k][i] = jax.tree.map(own, slot)
         weights = {k: jnp.zeros((), leaves.scalar_dtype) for k in self.weighted}
         return self.pack(Parts(jnp.zeros((), jnp.int32), weights, slots), leaves)
 
@@ -102,7 +104,7 @@ class StateLayout:
 
     def unpack(self, state: Any, leaves: Leaves) -> Parts:
         """The parts of a state; raises TypeError or ValueError if it is not one for these parameters."""
-        if self.is_stateless and (state is None or state == ()):
+        if self.is_stateless and is_empty(state):
             return Parts(None, {}, {}, state)
         weights, count = {}, None
         if self.weighted and (isinstance(state, CorrectedState) or not self.counts):

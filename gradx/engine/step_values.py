@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from optax import ScalarOrSchedule
 
+from gradx.core.arguments import needed
 from gradx.core.foreign import widened
 from gradx.core.hyperparameters import as_scalar, parameters_of, pick, resolve, varies
 from gradx.core.ranges import check
@@ -65,6 +66,7 @@ class StepValues:
         trees = {"updates": leaves.gs, "params": leaves.ps}
         asked = {k: list(widened(x).values()) for k, x in trees.items() if k in self.parameters}
         given = extra | known | asked | ({} if t is None else {"t": t})
-        for name in (k for k, required in self.parameters.items() if required and k not in given):
-            raise TypeError(f"{self.owner} needs {name!r}: call update(updates, state, params, {name}=...)")
+        for name, required in self.parameters.items():
+            if required:
+                needed(self.owner, name, given.get(name))
         return known | self.scalars(**pick(self.owner, self.parameters, given)), new

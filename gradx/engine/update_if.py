@@ -62,7 +62,9 @@ def check_shared(ok: jax.Array, state: Any) -> None:
         for axis in sorted(varying(ok) - varying(x)):
             raise ValueError(
                 f"along {axis!r} each device would decide for itself whether to skip a step, of one state "
-                "for all: average_gradients goes in front; where only losses differ, skip_if has axis_name"
+                "for all: average_gradients goes in front; where only losses differ, skip_if has axis_name; "
+                "where each device trains parameters of its own, mark what init makes as varying too: "
+                "jax.lax.pcast(x, axis, to='varying') of what does not vary"
             )
 
 

@@ -54,6 +54,15 @@ def varying(x: Any) -> frozenset:
     return jax.typeof(x).manual_axis_type.varying
 
 
+def varying_like(x: Any, *likes: Any) -> Any:
+    """The same array, by its type varying over all axes that one of the others varies over.
+
+    `jax.lax.scan` takes a state as its carry only if it has that type before the first step too.
+    """
+    axes = frozenset().union(*map(varying, likes)) - varying(x)
+    return lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
+
+
 def is_checked(axis: str) -> bool:
     """Whether types tell what varies over an axis: they do where they say so of the device's own number."""
     return axis in varying(lax.axis_index(axis))

@@ -19,11 +19,23 @@ def sum_of_squares(x: jax.Array) -> jax.Array:
 
 def sums_of_squares(xs: list[jax.Array]) -> list[jax.Array]:
     """`sum_of_squares` of each, where a batch of small arrays of one shape share a kernel."""
-    small = {i: (x.shape, x.dtype, varying(x)) for i, x in enumerate(xs) if 0 < x.size <= SMALL}
+    small = {i: (x.shape, x.dtype, varying(x)) for i, x in enumerate(xs) if in_range(x.size, SMALL)}
     sums: dict[int, jax.Array] = {}
     for run in alike(small):
         sums.update(zip(run, shared_sums([xs[i] for i in run]), strict=True))
     return [sums[i] if i in sums else sum_of_squares(x) for i, x in enumerate(xs)]
+
+
+def in_range(size: Any, most: int) -> bool:
+    """Whether there are elements, and at most so many; False for a symbolic size, which may be any."""
+    return isinstance(size, int) and 0 < size <= most
+
+
+def size_power(size: Any, exponent: float, dtype: Any) -> Any:
+    """A power of a number of elements, at least 1; an array where the number is symbolic."""
+    if isinstance(size, int):
+        return max(size, 1) ** exponent
+    return jnp.asarray(size).astype(dtype) ** jnp.asarray(exponent, dtype)
 
 
 # Of elements: XLA:CPU sums a small array in three kernels, several of them together in one, but that adds
@@ -71,7 +83,7 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
 
 
-def resize(norm: jax.Array, target: Any, size: int) -> tuple[jax.Array, jax.Array]:
+def resize(norm: jax.Array, target: Any, size: Any) -> tuple[jax.Array, jax.Array]:
     """Factors `(a, b)` such that `x * a * b` has the norm `target`; finite if `norm` is 0.
 
     `norm` is that of `x`, which holds `size` real numbers. Where its square overflowed, the factors go
@@ -81,16 +93,16 @@ def resize(norm: jax.Array, target: Any, size: int) -> tuple[jax.Array, jax.Arra
     return factors(jnp.zeros(norm.shape, bool), norm, target, size)
 
 
-def shrink(norm: jax.Array, max_norm: Any, size: int) -> tuple[jax.Array, jax.Array]:
+def shrink(norm: jax.Array, max_norm: Any, size: Any) -> tuple[jax.Array, jax.Array]:
     """As `resize`, to a norm of at most `max_norm`: both factors are 1 where `norm` is that already."""
     return factors(norm <= max_norm, norm, max_norm, size)  # NaN fits nowhere, and reaches every element
 
 
-def factors(fits: jax.Array, norm: jax.Array, target: Any, size: int) -> tuple[jax.Array, jax.Array]:
+def factors(fits: jax.Array, norm: jax.Array, target: Any, size: Any) -> tuple[jax.Array, jax.Array]:
     """The two of `resize`, but 1 where it `fits`."""
     # Divisions come last: XLA keeps the result of one, and copies anything cheaper into every leaf's kernel.
     largest = float(jnp.finfo(norm.dtype).max)
     overflows = jnp.isinf(norm) & ~fits
-    norm = jnp.where(overflows, largest**0.5 * max(size, 1) ** 0.5, norm)
+    norm = jnp.where(overflows, largest**0.5 * size_power(size, 0.5, norm.dtype), norm)
     a = 1 / jnp.where(overflows, largest**0.5, 1.0)
     return a, jnp.where(fits, 1.0, target) / jnp.where(fits | (norm == 0), 1.0, norm)

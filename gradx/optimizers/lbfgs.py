@@ -19,6 +19,7 @@ from gradx.core.tree import Tree, aligned, flatten
 from gradx.engine.leaf_checks import Place, beside, present, promotion, scalar_dtype, stored
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import varying_like
 from gradx.numerics.norms import total
 from gradx.transforms.linesearch import scale_by_zoom_linesearch
 from gradx.transforms.scale import scale, scale_by_learning_rate
@@ -63,10 +64,10 @@ def scale_by_lbfgs(
             column = list(leaves)
             for i, p in here.items():
                 zero = zero_slot()(p)
-                column[i] = jnp.stack([zero] * memory_size) if stack else zero
+                column[i] = varying_like(jnp.stack([zero] * memory_size) if stack else zero, p)
             return treedef.unflatten(column)
 
-        weights = jnp.zeros(memory_size, scalar_dtype(here))
+        weights = varying_like(jnp.zeros(memory_size, scalar_dtype(here)), *here.values())
         return ScaleByLBFGSState(
             jnp.zeros((), jnp.int32), zeros(False), zeros(False), zeros(True), zeros(True), weights
         )
@@ -86,6 +87,7 @@ def scale_by_lbfgs(
         slots = {k: widened({i: columns[k][i] for i in gs}) for k in fields}
         with promotion((gs, ps, slots)):
             us, new, weights = step(gs, ps, slots, jnp.asarray(state.weights_memory), state.count)
+        weights = varying_like(weights, state.weights_memory)
         for i, u in us.items():
             leaves[i] = u
             for k, column in columns.items():
@@ -178,6 +180,10 @@ def lbfgs(
       memory_size, scale_init_precond, min_curvature: as in `scale_by_lbfgs`.
       linesearch: a link that scales the direction, such as `scale_by_zoom_linesearch(...)`, which needs
         `value`, `grad` and `value_fn` in `update`; None for none.
+
+    For a part of the parameters (in `groups`, `masked`, `partition`, `selective_transform`) the search sees
+    `value_fn` as a function of that part, the other parameters held at their present values. Where other
+    groups move at the same step, the search does not know of it: the loss may rise although each lowers it.
     """
     return chain(
         scale_by_lbfgs(memory_size, scale_init_precond, min_curvature=min_curvature),

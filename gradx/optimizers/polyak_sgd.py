@@ -5,6 +5,7 @@ from typing import Literal
 import jax.numpy as jnp
 from optax import EmptyState
 
+from gradx.core.arguments import scalar
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
@@ -44,7 +45,7 @@ def scale_by_polyak(
 
     def scalars(updates, value, f_min, max_learning_rate, eps):
         below = norm_of(updates) ** 2 + eps
-        gap = jnp.asarray(value, below.dtype) - f_min
+        gap = scalar("scale_by_polyak", "value", value, below.dtype) - f_min
         gap = jnp.maximum(gap, 0.0) if variant == "sps+" else gap
         step = jnp.minimum(gap / jnp.where(below == 0, 1.0, below), max_learning_rate)
         return {"step": jnp.where(below == 0, 0.0, step)}

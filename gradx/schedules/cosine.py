@@ -6,8 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradx.core.factory import factory
-from gradx.schedules.base import Schedule, at_least, fraction
+from gradx.schedules.base import Schedule, at_least, constant_schedule, fraction
 from gradx.schedules.combine import join_schedules
+from gradx.schedules.decay import linear_schedule
 from gradx.schedules.warmup import warmup_schedule
 
 __all__ = [
@@ -54,11 +55,15 @@ def warmup_cosine_decay_schedule(
 
     Arguments:
       warmup_steps: steps of the rise, at least 0.
-      decay_steps: steps of the whole, warm-up included (as in Optax); more than `warmup_steps`.
+      decay_steps: steps of the whole, warm-up included (as in Optax); at least 1 and at least `warmup_steps`.
+        The value at `decay_steps` and after is `end_value`; where both are equal, right after the rise.
       exponent: the power of the cosine.
     """
-    at_least("warmup_cosine_decay_schedule", warmup_steps + 1, decay_steps=decay_steps)
+    at_least("warmup_cosine_decay_schedule", max(warmup_steps, 1), decay_steps=decay_steps)
     alpha = 0.0 if peak_value == 0 else end_value / peak_value
+    if decay_steps == warmup_steps:
+        rise = linear_schedule(init_value, peak_value, warmup_steps)
+        return join_schedules([rise, constant_schedule(peak_value * alpha)], [warmup_steps])
     decay = cosine_decay_schedule(peak_value, decay_steps - warmup_steps, alpha, exponent)
     return warmup_schedule(decay, warmup_steps, init_value)
 

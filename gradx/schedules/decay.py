@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradx.core.factory import factory
-from gradx.schedules.base import Schedule, at_least, fraction
+from gradx.schedules.base import Schedule, at_least, constant_schedule, fraction
 
 __all__ = [
     "exponential_decay",
@@ -28,11 +28,13 @@ def polynomial_schedule(
     Arguments:
       init_value, end_value: the values before and after.
       power: 1 is linear, 2 falls fast and then slowly.
-      transition_steps: steps from one value to the other, at least 1.
+      transition_steps: steps from one value to the other, at least 0; with 0 it stays at `init_value`, as
+        Optax has it.
       transition_begin: the step at which to leave `init_value`, at least 0.
     """
-    at_least("polynomial_schedule", 1, transition_steps=transition_steps)
-    at_least("polynomial_schedule", 0, transition_begin=transition_begin)
+    at_least("polynomial_schedule", 0, transition_steps=transition_steps, transition_begin=transition_begin)
+    if transition_steps == 0:
+        return constant_schedule(init_value)
 
     def value(count):
         # From the end: 1 - fraction can come out just below 0, and a root of that is NaN.
@@ -47,7 +49,7 @@ def linear_schedule(
     init_value: float, end_value: float, transition_steps: int, transition_begin: int = 0
 ) -> Schedule:
     """From `init_value` to `end_value` along a line: `polynomial_schedule` with power 1."""
-    at_least("linear_schedule", 1, transition_steps=transition_steps)
+    at_least("linear_schedule", 0, transition_steps=transition_steps)
     return polynomial_schedule(init_value, end_value, 1, transition_steps, transition_begin)
 
 
@@ -66,17 +68,19 @@ def exponential_decay(
 
     Arguments:
       init_value: the value up to step `transition_begin`.
-      transition_steps: steps in which the value is multiplied by `decay_rate` once, at least 1.
+      transition_steps: steps in which the value is multiplied by `decay_rate` once, at least 0; with 0 it
+        stays at `init_value`, as Optax has it.
       decay_rate: more than 0; less than 1 to decay.
       transition_begin: the step at which to leave `init_value`, at least 0.
       staircase: round the exponent down.
       end_value: the value is never past this; None for no bound.
     """
     owner = "exponential_decay"
-    at_least(owner, 1, transition_steps=transition_steps)
-    at_least(owner, 0, transition_begin=transition_begin)
+    at_least(owner, 0, transition_steps=transition_steps, transition_begin=transition_begin)
     if not decay_rate > 0:
         raise ValueError(f"{owner}: decay_rate must be more than 0, got {decay_rate}")
+    if transition_steps == 0:
+        return constant_schedule(init_value)
 
     def value(count):
         value = init_value * decay_rate ** periods(count - transition_begin, transition_steps, staircase)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradx.core.arguments import scalar
 from gradx.core.factory import Made, factory
 from gradx.core.ranges import one_of
 from gradx.numerics.arrays import increment
@@ -62,11 +63,7 @@ class ReduceOnPlateau(Made):
                 "reduce_on_plateau needs the quantity that it watches at every step: "
                 "update(updates, state, params, value=loss)"
             )
-        if jnp.ndim(value):
-            raise ValueError(
-                f"reduce_on_plateau: value must be one number, got an array of shape {jnp.shape(value)}"
-            )
-        total = state.total + jnp.asarray(value, state.total.dtype)
+        total = state.total + scalar("reduce_on_plateau", "value", value, state.total.dtype)
         num_values = state.num_values + 1
         is_full = num_values >= self.accumulation_size
         after = self.evaluate(state, total / self.accumulation_size)

@@ -4,11 +4,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 import optax
 
 from gradx.core.chain import set_to_zero
-from gradx.core.factory import factory, text
+from gradx.core.factory import factory, is_bool, text
 from gradx.core.foreign import check_transformation
 from gradx.core.ranges import check_number, positive_integer
 from gradx.core.transformation import GradientTransformation
@@ -102,7 +101,7 @@ def matcher(owner: str, pattern: Pattern) -> Callable[[str, Any], bool | None]:
         if is_missing(x):
             return None
         found = pattern(path, x)
-        if not isinstance(found, bool | np.bool_):
+        if not is_bool(found):
             raise TypeError(
                 f"{owner}: {text(pattern)} must give True or False, and gave {found!r} for {path!r}"
             )

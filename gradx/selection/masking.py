@@ -5,17 +5,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 from optax import MaskedNode, MaskedState
 
-from gradx.core.factory import factory
+from gradx.core.factory import factory, is_bool
 from gradx.core.foreign import blank_of, check_transformation, is_exact, observe_of
 from gradx.core.reports import Reports
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten, is_missing, slash_path
 from gradx.engine.layers import as_layers
+from gradx.selection.restricted import restricted
 
 __all__ = ["Mask", "MaskedState", "masked", "matrices_only", "no_bias_or_norm"]
 
@@ -106,6 +107,7 @@ class Selection(NamedTuple):
             extra = {k: cut(x, self.mask) if is_alike(x) else x for k, x in extra.items()}
         observe = observe_of("the transformation of a part", self.tx)
         seen = None if params is None else cut(params, self.mask)
+        extra = restricted(extra, seen, params)
         out, inner_state, reports = observe(cut(updates, self.mask), state.inner_state, seen, **extra)
         return filled(out, updates, self.mask), MaskedState(inner_state), reports
 
@@ -143,8 +145,9 @@ def is_function(mask: Any) -> bool:
 
 def check_bools(mask: Tree) -> None:
     for leaf in jax.tree.leaves(mask):
-        if not isinstance(leaf, bool | np.bool_):
-            raise TypeError(f"masked: a mask is made of True and False, and this one holds {leaf!r}")
+        if not is_bool(leaf):
+            hint = ", which is not known before it runs" if isinstance(leaf, Tracer) else ""
+            raise TypeError(f"masked: a mask is made of True and False, and this one holds {leaf!r}{hint}")
 
 
 def spread(what: str, prefix: Tree, like: Tree) -> list:

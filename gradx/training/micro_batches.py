@@ -9,10 +9,10 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import keystr, tree_flatten_with_path
 from optax import EmptyState
 
+from gradx.core.arguments import scalar
 from gradx.core.foreign import typed_like, widened
 from gradx.core.ranges import positive_integer
 from gradx.core.tree import Tree, norm_of
-from gradx.engine.leaf_checks import scalar
 from gradx.numerics.device_axes import AxisName, axis_names, is_bound, own
 from gradx.transforms.average_gradients import device_mean
 from gradx.wrappers.accumulation import accumulator, added

@@ -2,13 +2,13 @@
 
 import enum
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
+from jax.tree_util import tree_leaves_with_path
 
 from gradx.core.apply import apply_updates
 from gradx.core.foreign import observe_of, widened
@@ -16,6 +16,8 @@ from gradx.core.ranges import FINITE, Range, check_number, declare_ranges
 from gradx.core.tree import Tree
 from gradx.engine.leaf_checks import scalar_dtype
 from gradx.optimizers.lbfgs import lbfgs
+from gradx.selection.held import held_paths
+from gradx.training.searches import all_failed, any_missed, choose, evaluated, searches, unit_of
 
 __all__ = ["Minimum", "Status", "minimize"]
 
@@ -85,9 +87,11 @@ def minimize(
         float32 or better.
       args: a tuple of arrays, or of trees of arrays, such as the data of a fit.
       tx: any optimizer of gradx or Optax; `update` is given `value`, `grad` and `value_fn` too. A line
-        search must be its last link. None for `lbfgs()`.
+        search must be its last link, or that of a group: `groups(lbfgs(), {"^b": frozen()})` minimizes over
+        some of the parameters, and the gradients of frozen ones do not count. None for `lbfgs()`.
       tol: stop where no element of the gradient is larger, at least 0. In float32, 1e-3 to 1e-5 times
-        the function's scale can be reached.
+        the function's scale can be reached, whatever that is: with a line search, `1e20 * fun` takes the
+        steps of `fun`.
       max_steps: how many updates at most, at least 0.
 
     It compiles once for each `fun` (the same object), `tx` (an equal one), and shapes; it may be called
@@ -139,6 +143,18 @@ def run(fun: Callable, tx: Any, x0: Tree, args: tuple, tol: jax.Array, max_steps
     """The loop, compiled."""
     observe = observe_of("tx of minimize", tx)
     value_fn = scalar_function(fun, x0, args)
+    held = held_paths(tx, x0)
+    value, grad = jax.value_and_grad(value_fn)(x0)
+    norm = largest(grad, held)
+    state = tx.init(x0)
+    unit = jnp.ones_like(norm)
+    if searches(state):  # any other optimizer has a learning rate, which is meant for the function as it is
+        unit = unit_of(norm)
+        inverse = 1 / unit
+        as_given, value_fn = value_fn, lambda x: as_given(x) * inverse.astype(value.dtype)
+        value, norm = value * inverse.astype(value.dtype), norm * inverse
+        grad = jax.tree.map(lambda g: g * inverse.astype(g.dtype), grad)
+    tol = tol.astype(norm.dtype) / unit
 
     def ended(value, norm, steps, idle):
         return jnp.select(
@@ -152,18 +168,15 @@ def run(fun: Callable, tx: Any, x0: Tree, args: tuple, tol: jax.Array, max_steps
         at_old = {"value": old.value, "grad": loop.grad, "value_fn": value_fn}
         updates, state, _ = observe(loop.grad, loop.state, old.x, **at_old)
         x = apply_updates(old.x, updates)
-        search = last_search(state)
-        value, grad, spent = evaluated(value_fn, x, search, old.value, loop.grad)
-        norm = largest(grad)
+        found = searches(state)
+        value, grad, spent = evaluated(value_fn, x, found, old.value, loop.grad)
+        norm = largest(grad, held)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        if search is None:
-            rejected, hopeless, progress = jnp.array(False), jnp.array(False), jnp.array(True)
-        else:
-            rejected = (search.info.decrease_error > 0) & (value > old.value)
-            hopeless = search.learning_rate == 0
-            progress = ~rejected & ((value < loop.least[0]) | (norm < loop.least[1]))
+        rejected = any_missed(found) & (value > old.value)
+        progress = ~rejected & ((value < loop.least[0]) | (norm < loop.least[1]))
+        progress |= jnp.array(not found)
         idle = jnp.where(progress, 0, loop.idle + jnp.where(rejected, REJECTED, 1))
-        idle = jnp.where(hopeless, PATIENCE, idle)
+        idle = jnp.where(all_failed(found) & are_equal(x, old.x), PATIENCE, idle)
         steps, evaluations = old.steps + 1, old.evaluations + spent.astype(jnp.int32)
         status = ended(value, jnp.where(rejected, old.grad_norm, norm), steps, idle)
         x, value, norm, grad = choose(
@@ -172,14 +185,11 @@ def run(fun: Callable, tx: Any, x0: Tree, args: tuple, tol: jax.Array, max_steps
         least = jnp.minimum(loop.least[0], value), jnp.minimum(loop.least[1], norm)
         return Loop(Minimum(x, value, norm, steps, evaluations, status), grad, state, least, idle)
 
-    value, grad = jax.value_and_grad(value_fn)(x0)
-    norm = largest(grad)
-    tol = tol.astype(norm.dtype)
     nothing = jnp.zeros((), jnp.int32)
-    status = ended(value, norm, nothing, nothing)
-    start = Minimum(x0, value, norm, nothing, nothing + 1, status)
-    loop = Loop(start, grad, tx.init(x0), (value, norm), nothing)
-    return jax.lax.while_loop(lambda loop: loop.found.status == RUNNING, step, loop).found
+    start = Minimum(x0, value, norm, nothing, nothing + 1, ended(value, norm, nothing, nothing))
+    loop = Loop(start, grad, state, (value, norm), nothing)
+    found = jax.lax.while_loop(lambda loop: loop.found.status == RUNNING, step, loop).found
+    return found._replace(value=found.value * unit.astype(value.dtype), grad_norm=found.grad_norm * unit)
 
 
 def scalar_function(fun: Callable, x0: Tree, args: tuple) -> Callable[[Tree], jax.Array]:
@@ -192,30 +202,14 @@ def scalar_function(fun: Callable, x0: Tree, args: tuple) -> Callable[[Tree], ja
     return lambda x: jnp.asarray(fun(x, *args), dtype)
 
 
-def last_search(state: Any) -> Any:
-    """The state of the line search, if there is one: the last, if there are more."""
-    is_search = lambda s: isinstance(s, ScaleByZoomLinesearchState | ScaleByBacktrackingLinesearchState)
-    return next((s for s in jax.tree.leaves(state, is_search)[::-1] if is_search(s)), None)
+def are_equal(a: Tree, b: Tree) -> jax.Array:
+    """Whether all elements are the same."""
+    return jnp.all(jnp.stack([jnp.all(x == y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]))
 
 
-def evaluated(value_fn: Callable, x: Tree, search: Any, old_value: Any, old_grad: Tree) -> tuple:
-    """Value and gradient at x, from the line search if it has them, and the evaluations spent on them."""
-    if search is None or search.grad is None:
-        spent = 0 if search is None else search.info.num_linesearch_steps
-        return *jax.value_and_grad(value_fn)(x), jnp.asarray(1 + spent)
-    stays = search.learning_rate == 0  # then it may have ended at a point where the value is NaN
-    value = jnp.asarray(search.value, old_value.dtype)
-    return *choose(stays, (old_value, old_grad), (value, search.grad)), search.info.num_linesearch_steps
-
-
-def choose(first: jax.Array, a: Any, b: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
-
-
-def largest(grad: Tree) -> jax.Array:
-    """The largest absolute element; NaN if one is NaN."""
-    leaves = dict(enumerate(jax.tree.leaves(grad)))
-    dtype = scalar_dtype(leaves)
-    return functools.reduce(
-        jnp.maximum, [jnp.max(jnp.abs(g), initial=0.0).astype(dtype) for g in leaves.values()]
-    )
+def largest(grad: Tree, held: Container[tuple]) -> jax.Array:
+    """The largest absolute element, but for parameters that are held; NaN if one is NaN."""
+    dtype = scalar_dtype(dict(enumerate(jax.tree.leaves(grad))))
+    free = [g for path, g in tree_leaves_with_path(grad) if path not in held]
+    elements = [jnp.max(jnp.abs(g), initial=0.0).astype(dtype) for g in free]
+    return functools.reduce(jnp.maximum, elements, jnp.zeros((), dtype))

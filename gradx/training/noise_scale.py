@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradx.core.arguments import scalar
 from gradx.core.factory import Made, factory
 from gradx.core.foreign import widened
 from gradx.core.ranges import DECAY, check_number, declare_ranges
@@ -56,9 +57,10 @@ class GradientNoiseScale(Made):
             )
         n = jnp.size(squared_norms)
         dtype = state.noise.dtype
+        rows = scalar("gradient_noise_scale", "batch_size", batch_size, dtype)
         small = jnp.mean(jnp.asarray(squared_norms, dtype))
         large = norm_of(widened(jax.tree.leaves(gradient))).astype(dtype) ** 2
-        noise = (small - large) * (jnp.asarray(batch_size, dtype) / (n - 1))
+        noise = (small - large) * (rows / (n - 1))
         signal = (n * large - small) / (n - 1)
         finite = jnp.isfinite(noise) & jnp.isfinite(signal)
         mean = lambda old, new: jnp.where(finite, self.decay * old + (1 - self.decay) * new, old)

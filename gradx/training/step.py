@@ -11,6 +11,7 @@ from jax.sharding import Sharding
 
 from gradx.core.apply import step_of
 from gradx.core.tree import Tree
+from gradx.training.donation import call_unshared
 
 __all__ = ["step"]
 
@@ -28,7 +29,8 @@ def step(tx: optax.GradientTransformation) -> Callable[..., tuple[Tree, Any]]:
 
     Arrays keep their shardings, whatever the compiler would prefer: where a state is in parts (`zero_axis` of
     `state_sharding`) the parameters stay whole. A state in the memory of the host is moved to the device for
-    the step, and the new state is moved back.
+    the step, and the new state is moved back. One array under two names (tied weights that were not tied by
+    the model, gradients that are the parameters) is copied for the second, which then goes its own way.
 
     Arguments:
       tx: any transformation of gradx or Optax.
@@ -70,7 +72,10 @@ def compiled(tx: Any) -> Callable:
         arrays = {name: x for name, x in extra.items() if name not in functions}
         leaves, treedef = jax.tree.flatten((params, state))
         of_all = jitted(treedef, tuple(map(place, leaves)))
-        return of_all(tuple(sorted(functions.items())), params, state, grads, arrays)
+        static = tuple(sorted(functions.items()))
+        return call_unshared(
+            lambda donated, kept: of_all(static, *donated, *kept), (params, state), (grads, arrays)
+        )
 
     return step
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradx.core.arguments import scalar
 from gradx.core.factory import Made, factory
 from gradx.core.ranges import one_of
 from gradx.core.transformation import HINT
@@ -52,12 +53,8 @@ class EarlyStopping(Made):
 
     def update(self, state: EarlyStoppingState, value: Any, params: Tree = None) -> EarlyStoppingState:
         """The state after an evaluation of `params` that gave `value`; one that should stop stays."""
-        if jnp.ndim(value):
-            raise ValueError(
-                f"early_stopping: value must be one number, got an array of shape {jnp.shape(value)}"
-            )
         old = state._replace(best_params=None)
-        new = self.evaluate(old, jnp.asarray(value, state.best.dtype))
+        new = self.evaluate(old, scalar("early_stopping", "value", value, state.best.dtype))
         new = jax.tree.map(lambda n, o: jnp.where(state.should_stop, o, n), new, old)
         improved = new.best_step != old.best_step
         best, treedef = flatten(state.best_params)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 from optax import EmptyState
 
+from gradx.core.arguments import argument
 from gradx.core.factory import factory
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import Tree, flatten, is_missing, path_at
-from gradx.engine.leaf_checks import argument, scalar_dtype
+from gradx.engine.leaf_checks import scalar_dtype
 from gradx.engine.leafwise import leafwise
 from gradx.numerics.device_axes import AxisName, axis_names, check_bound, differing
 

@@ -13,7 +13,7 @@ from gradx.core.tree import norm_of
 from gradx.engine.leafwise import leafwise
 from gradx.numerics.arrays import abs_sq, real_size
 from gradx.numerics.device_axes import AxisName, axis_names, check_bound, device_count
-from gradx.numerics.norms import norm, safe_sqrt, shrink
+from gradx.numerics.norms import norm, safe_sqrt, shrink, size_power
 
 __all__ = ["adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 
@@ -55,7 +55,8 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
     """
 
     def rule(g, threshold):
-        a, b = shrink(norm(g), threshold * max(g.size, 1) ** 0.5, real_size(g))
+        whole = norm(g)
+        a, b = shrink(whole, threshold * size_power(g.size, 0.5, whole.dtype), real_size(g))
         return g * a * b
 
     return leafwise(EmptyState, rule, threshold=threshold)
@@ -126,7 +127,7 @@ def adaptive_grad_clip(
 
 def unit_axes(x: jax.Array) -> tuple[int, ...]:
     """The axes within a unit: the inputs of a neuron or a filter."""
-    if jnp.squeeze(x).ndim <= 1:
+    if sum(n != 1 for n in x.shape) <= 1:
         return tuple(range(x.ndim))
     if x.ndim > 5:
         raise ValueError(f"adaptive_grad_clip: an array of {x.ndim} axes has no usual units: give axis")

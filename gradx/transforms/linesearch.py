@@ -7,8 +7,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-from optax import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
+from optax import MaskedNode, ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 
+from gradx.core.arguments import needed, scalar
 from gradx.core.factory import factory
 from gradx.core.foreign import observe_of, widened
 from gradx.core.ranges import (
@@ -22,6 +23,9 @@ from gradx.core.ranges import (
     positive_integer,
 )
 from gradx.core.transformation import GradientTransformation
+from gradx.core.tree import Tree, aligned, flatten, is_missing
+from gradx.numerics.device_axes import varying_like
+from gradx.selection.restricted import restricted
 
 __all__ = [
     "ScaleByBacktrackingLinesearchState",
@@ -164,23 +168,43 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
             state: Any = search.init(widened(params) if holds_arrays else jnp.zeros(()))
         if not holds_arrays and state.grad is not None:
             state = state._replace(grad=params)
-        return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)  # own buffers, and no weak types
+        own = lambda x: varying_like(jnp.array(x, x.dtype), *jax.tree.leaves(params))
+        return jax.tree.map(own, state)  # own buffers, and no weak types
 
     def observe(updates, state, params=None, **extra):
         if params is None:
             raise ValueError(f"{owner} needs the parameters: call update(updates, state, params, ...)")
         for name in ("value", "grad", "value_fn"):
-            if name not in extra:
-                raise TypeError(
-                    f"{owner} needs {name!r}: call update(updates, state, params, {name}=..., ...)"
-                )
-        params, extra["grad"] = widened(params), widened(extra["grad"])
-        extra["value_fn"] = in_default_precision(extra["value_fn"])
+            needed(owner, name, extra.get(name))
+        extra["value"] = scalar(owner, "value", extra["value"], float)
+        # Parameters without an update stay, whatever their gradients are.
+        names = ("the updates", "the parameters"), ("the updates", "the state's grad")
+        given, part = where_given(updates, updates, names[0]), where_given(updates, params, names[0])
+        grad = None if state.grad is None else where_given(updates, state.grad, names[1])
+        extra = restricted(extra, part, params)
+        extra["grad"], extra["value_fn"] = widened(extra["grad"]), in_default_precision(extra["value_fn"])
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            updates, after, _ = inner_observe(updates, state, params, **extra)
-        return updates, jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state), ()
+            scaled, after, _ = inner_observe(given, state._replace(grad=grad), widened(part), **extra)
+        if after.grad is not None:
+            after = after._replace(grad=beside_missing(after.grad, state.grad))
+        after = jax.tree.map(lambda new, old: varying_like(jnp.asarray(new, old.dtype), old), after, state)
+        return beside_missing(scaled, updates), after, ()
 
     return GradientTransformation.of(init, observe)
+
+
+def where_given(updates: Tree, tree: Tree, names: tuple[str, str]) -> Tree:
+    """`tree`, with MaskedNode where an update is missing."""
+    us, treedef = flatten(updates)
+    xs = aligned(treedef, tree, names)
+    return treedef.unflatten([MaskedNode() if is_missing(u) else x for x, u in zip(xs, us, strict=True)])
+
+
+def beside_missing(tree: Tree, other: Tree) -> Tree:
+    """`tree`, with what `other` has where a leaf is missing."""
+    leaves, treedef = flatten(tree)
+    others = aligned(treedef, other, ("the scaled updates", "the updates"))
+    return treedef.unflatten([o if is_missing(x) else x for x, o in zip(leaves, others, strict=True)])
 
 
 def in_default_precision(value_fn: Callable) -> Callable:

@@ -11,7 +11,7 @@ from gradx.core.tree import norm_of
 from gradx.engine.leafwise import leafwise
 from gradx.numerics.arrays import real_size
 from gradx.numerics.device_axes import AxisName, axis_names, check_bound, device_count
-from gradx.numerics.norms import norm, resize
+from gradx.numerics.norms import norm, resize, size_power
 
 __all__ = ["normalize_by_update_norm", "scale_by_param_block_norm", "scale_by_param_block_rms"]
 
@@ -80,6 +80,7 @@ def scale_by_param_block_rms(min_scale: ScalarOrSchedule = 1e-3) -> GradientTran
     """
 
     def rule(g, p, min_scale):
-        return g * jnp.maximum(norm(p) * max(p.size, 1) ** -0.5, min_scale)
+        whole = norm(p)
+        return g * jnp.maximum(whole * size_power(p.size, -0.5, whole.dtype), min_scale)
 
     return leafwise(EmptyState, rule, min_scale=min_scale)

@@ -9,6 +9,7 @@ import optax
 from jax.core import Tracer
 from optax import EmptyState, MultiStepsState
 
+from gradx.core.arguments import argument
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, widened, wrapper
 from gradx.core.hyperparameters import value_at
@@ -16,11 +17,11 @@ from gradx.core.ranges import check_schedule, positive_integer
 from gradx.core.reports import Report, news_if
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, all_finite, found_in
-from gradx.engine.leaf_checks import argument, scalar_dtype
+from gradx.engine.leaf_checks import scalar_dtype
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.arrays import increment
-from gradx.numerics.device_axes import AxisName, axis_names, own
+from gradx.numerics.device_axes import AxisName, axis_names, own, varying_like
 from gradx.transforms.average_gradients import check_local, device_mean
 
 __all__ = ["MicroBatches", "MultiStepsState", "accumulate", "has_updated"]
@@ -126,7 +127,8 @@ def accumulate(
         given = means | ({weight: sum_of_weights} if weight else {})
         return Micro(True, sum_of_weights, shares, MicroBatches(sum_of_weights, means, dropped), given)
 
-    return accumulation("accumulate", inner, every, mean, start, micro, axes)
+    local = drop_nonfinite and not axes
+    return accumulation("accumulate", inner, every, mean, start, micro, axes, local)
 
 
 def accumulation(
@@ -137,15 +139,21 @@ def accumulation(
     start: Callable,
     micro: Callable,
     axes: tuple[str, ...] = (),
+    local: bool = False,
 ) -> GradientTransformation:
-    """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts."""
+    """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts.
+
+    If `local`, that depends on the gradients: where they are each device's own, so is all of the state.
+    """
     inner_observe = observe_of(f"the inner transformation of {owner}", inner)
 
     def init(params):
         (acc_grads,), zero = mean.init(params), jnp.zeros((), jnp.int32)
         acc_grads, skip_state = own((acc_grads, start(params, acc_grads)), axes)
         inner_state = inner.init(params)
-        return MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
+        state = MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
+        as_params = lambda x: varying_like(x, *jax.tree.leaves(acc_grads))
+        return jax.tree.map(as_params, state) if local else state
 
     def blank(params):
         return told(start(params, params), blank_of(inner)(params), 0)

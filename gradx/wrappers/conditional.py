@@ -9,6 +9,7 @@ import optax
 from jax import lax
 from optax import ApplyIfFiniteState, ConditionallyMaskState, ConditionallyTransformState
 
+from gradx.core.arguments import scalar
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, wrapper
 from gradx.core.ranges import BOUND, check_number, declare_ranges
@@ -123,7 +124,8 @@ def at_steps(
 
     def observe(updates, state, params=None, **extra):
         check_state(owner, State, state)
-        ok = jnp.asarray(applies(state.step, **(extra if forward else {})), bool)
+        given = applies(state.step, **(extra if forward else {}))
+        ok = scalar(owner, "the result of should_transform_fn", given, bool)
         new, inner_state, reports = update_if(ok, inner_observe, updates, state.inner_state, params, extra)
         state = State(inner_state=inner_state, step=increment(state.step))
         return otherwise(ok, new, updates), state, reports

@@ -13,12 +13,13 @@ import optax
 from optax import InjectStatefulHyperparamsState
 from optax.schedules import WrappedSchedule
 
-from gradx.core.factory import Call, Made, factory, known_by
+from gradx.core.factory import Call, Made, factory, is_bool, known_by
 from gradx.core.foreign import blank_of, is_exact, observe_of
 from gradx.core.ranges import RANGES, check
 from gradx.core.renaming import partial_with_new_names, with_new_names
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import varying_like
 
 __all__ = ["InjectStatefulHyperparamsState", "inject_hyperparams", "set_hyperparams"]
 
@@ -99,7 +100,7 @@ class Injected(Made):
     def kind(self, name: str, value: Any) -> str:
         """How an argument is held: "number" or "schedule" in the state, or "static"."""
         default = self.signature.parameters[name].default
-        if name in self.static or name in INTEGERS or isinstance(value, bool | type):
+        if name in self.static or name in INTEGERS or is_bool(value) or isinstance(value, type):
             return "static"  # a type, jnp.float32 say, gives a number for a step, but is no schedule
         if callable(value):
             return "schedule" if gives_number(self.owner, name, value) else "static"
@@ -134,8 +135,12 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         values = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
         return {k: jnp.array(v, dtype) for k, v in values.items()}
 
-    def initial() -> Any:
-        return {k: schedule.init() for k, schedule in schedules.items()}
+    def initial(params: Any = ()) -> Any:
+        # A stateful schedule sees extra arguments, such as a loss, which vary over devices as parameters do.
+        beside = lambda x: varying_like(x, *jax.tree.leaves(params))
+        states = {k: schedule.init() for k, schedule in schedules.items()}
+        is_plain = lambda k: isinstance(schedules[k], WrappedSchedule)
+        return {k: s if is_plain(k) else jax.tree.map(beside, s) for k, s in states.items()}
 
     # Bad numbers are refused now, by the factory itself; in a trace, which leaves all devices alone.
     exact = False
@@ -143,7 +148,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         exact = traced_once(lambda: is_exact(make(**numbers, **scheduled(initial()))))
 
     def init(params):
-        states = initial()
+        states = initial(params)
         hyperparams: Numbers = {k: jnp.array(v, dtype) for k, v in numbers.items()} | scheduled(states)
         inner = make(**hyperparams).init(params)
         return InjectStatefulHyperparamsState(jnp.zeros((), jnp.int32), hyperparams, states, inner)
@@ -163,6 +168,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         inner_observe = observe_of("the result of the injected factory", made)
         updates, inner, reports = inner_observe(updates, state.inner_state, params, **extra)
         states = {k: s.update(state.hyperparams_states[k], **extra) for k, s in schedules.items()}
+        states = jax.tree.map(varying_like, states, state.hyperparams_states)
         new = InjectStatefulHyperparamsState(increment(state.count), hyperparams, states, inner)
         return updates, new, reports
 

@@ -15,6 +15,7 @@ from gradx.core.reports import Report, Reports
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, flatten, found_in, global_norm, is_missing, slash_paths
 from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import varying_like
 from gradx.numerics.moving_average import lerp
 
 __all__ = ["MeasuredState", "measured", "metrics"]
@@ -77,8 +78,9 @@ def measured(
     def init(params):
         named = by_name(blank(params))
         values = {name: placed(r.value, params, missing=True) for name, r in named.items()}
-        values = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), values)
-        steps = {name: jnp.zeros((), jnp.int32) for name, r in named.items() if r.mean}
+        beside = lambda x: varying_like(x, *jax.tree.leaves(params))
+        values = jax.tree.map(lambda x: beside(jnp.zeros(jnp.shape(x), jnp.float32)), values)
+        steps = {name: beside(jnp.zeros((), jnp.int32)) for name, r in named.items() if r.mean}
         return MeasuredState(values, steps, inner.init(params))
 
     def observe(updates, state, params=None, **extra):
@@ -93,9 +95,11 @@ def measured(
         for name, r in by_name(reports).items():
             value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), placed(r.value, values[name]))
             if r.mean:
-                steps[name] = jnp.where(r.news, increment(steps[name]), steps[name])
+                steps[name] = varying_like(
+                    jnp.where(r.news, increment(steps[name]), steps[name]), steps[name]
+                )
                 value = lerp(value, values[name], 1 - 1 / jnp.maximum(steps[name].astype(jnp.float32), 1))
-            keep = lambda new, old, news=r.news: jnp.where(news, new, old)
+            keep = lambda new, old, news=r.news: varying_like(jnp.where(news, new, old), old)
             values[name] = jax.tree.map(keep, value, values[name])
         return out, MeasuredState(values, steps, inner_state), reports
 

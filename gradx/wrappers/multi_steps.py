@@ -77,7 +77,9 @@ def MultiSteps(  # noqa: N802  (Optax's name)
         weight, shares = added((~skipped).astype(dtype), state.mini_step.astype(dtype))
         return Micro(~skipped, weight, shares, typed_like(skip_state, state.skip_state), {})
 
-    tx = accumulation("MultiSteps", opt, every_k_schedule, mean, start, micro if skip else plain)
+    tx = accumulation(
+        "MultiSteps", opt, every_k_schedule, mean, start, micro if skip else plain, local=skip is not None
+    )
     return Accumulation.of(tx.init, tx.observe, tx.blank, exact=tx.exact, inner_opt=opt)
 
 

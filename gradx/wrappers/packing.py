@@ -136,7 +136,8 @@ def grouped(slots: list[dict[int, Any]], max_size: int) -> list[list[int]]:
 
 def packable(x: Any, max_size: int) -> bool:
     key = jnp.issubdtype(x.dtype, jax.dtypes.extended)
-    return not key and x.shape != () and prod(x.shape) <= max_size
+    size = prod(x.shape)
+    return not key and x.shape != () and isinstance(size, int) and size <= max_size
 
 
 class Layout:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from gradx.core.arguments import scalar
 from gradx.core.factory import Made, factory
 from gradx.core.foreign import blank_of, observe_of, wrapper
 from gradx.core.ranges import POSITIVE, check_number, declare_ranges, one_of, positive_integer
@@ -51,11 +52,10 @@ class Step:
     """What a condition may look at: the loss, if given, and the norm of the gradients, taken once."""
 
     def __init__(self, updates: Tree, extra: dict[str, Any], axes: tuple[str, ...] = ()) -> None:
-        self.updates, self.loss, self.axes = updates, extra.get("value"), axes
-        if self.loss is not None and jnp.shape(self.loss):
-            raise ValueError(f"skip_if: value must be one number, got an array of shape {self.loss.shape}")
-        if self.loss is not None and axes:
-            self.loss = mean_over(jnp.asarray(self.loss), axes)
+        value = extra.get("value")  # None counts as not given
+        loss = None if value is None else scalar("skip_if", "value", value)
+        self.updates, self.axes = updates, axes
+        self.loss = mean_over(loss, axes) if axes and loss is not None else loss
 
     @functools.cached_property
     def gradient_norm(self) -> jax.Array:

@@ -66,6 +66,14 @@ SAME_AS_OPTAX = [
             final_div_factor=9.0,
         ),
     ),
+    ("linear_schedule", dict(init_value=1.0, end_value=0.1, transition_steps=0)),
+    ("linear_schedule", dict(init_value=1.0, end_value=0.1, transition_steps=0, transition_begin=3)),
+    ("polynomial_schedule", dict(init_value=1.0, end_value=0.1, power=2, transition_steps=0)),
+    ("exponential_decay", dict(init_value=1.0, transition_steps=0, decay_rate=0.5, end_value=0.1)),
+    (
+        "warmup_exponential_decay_schedule",
+        dict(init_value=0.1, peak_value=1.0, warmup_steps=5, transition_steps=0, decay_rate=0.5),
+    ),
     ("linear_onecycle_schedule", dict(transition_steps=1, peak_value=1.0)),
     ("cosine_onecycle_schedule", dict(transition_steps=20, peak_value=1.0)),
     (

@@ -55,16 +55,16 @@ def test_the_cosine_is_the_formula():
     ("make", "message"),
     [
         (
-            lambda: gx.linear_schedule(1.0, 0.0, 0),
-            r"linear_schedule: transition_steps must be at least 1 and below 2.*31, got 0",
+            lambda: gx.linear_schedule(1.0, 0.0, -1),
+            r"linear_schedule: transition_steps must be at least 0 and below 2.*31, got -1",
         ),
         (
             lambda: gx.polynomial_schedule(1.0, 0.0, 2, 5, -1),
             r"transition_begin must be at least 0 and .*, got -1",
         ),
         (
-            lambda: gx.exponential_decay(1.0, 0, 0.5),
-            r"exponential_decay: transition_steps must be at least 1",
+            lambda: gx.exponential_decay(1.0, -1, 0.5),
+            r"exponential_decay: transition_steps must be at least 0",
         ),
         (
             lambda: gx.exponential_decay(1.0, 5, 0.0),
@@ -78,8 +78,12 @@ def test_the_cosine_is_the_formula():
         (lambda: gx.cosine_decay_schedule(1.0, 0), r"cosine_decay_schedule: decay_steps must be at least 1"),
         (lambda: gx.cosine_decay_schedule(1.0, float("nan")), r"decay_steps must be at least 1 and below"),
         (
-            lambda: gx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 10),
-            r"decay_steps must be at least 11 and .*, got 10",
+            lambda: gx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 9),
+            r"decay_steps must be at least 10 and .*, got 9",
+        ),
+        (
+            lambda: gx.warmup_cosine_decay_schedule(0.0, 1.0, 0, 0),
+            r"decay_steps must be at least 1 and .*, got 0",
         ),
         (
             lambda: gx.warmup_schedule(gx.constant_schedule(1.0), -1),
@@ -98,6 +102,19 @@ def test_the_cosine_is_the_formula():
 def test_mistakes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("warmup_steps", [1, 10])
+def test_a_decay_of_no_steps_is_over_after_the_rise(warmup_steps):
+    """The value at `decay_steps` and after is `end_value`, as it is for any longer decay."""
+    for after in (0, 3):
+        schedule = gx.warmup_cosine_decay_schedule(0.0, 2.0, warmup_steps, warmup_steps + after, 0.5)
+        values = [float(schedule(step)) for step in range(warmup_steps + 5)]
+        np.testing.assert_allclose(
+            values[:warmup_steps], np.arange(warmup_steps) * 2.0 / warmup_steps, rtol=1e-6
+        )
+        np.testing.assert_allclose(values[warmup_steps + after :], 0.5)
+    assert gx.warmup_cosine_decay_schedule(0.0, 0.0, 5, 5, 0.5)(9) == 0.0  # a share of the peak, as in Optax
 
 
 def test_a_number_is_not_a_schedule():

@@ -133,3 +133,32 @@ def test_masking_something_else_is_refused():
         TypeError, match=r"the inner transformation of masked is not a gradient transformation"
     ):
         gx.masked(gx.adam, True)
+
+
+BOOLS = [lambda x: x, np.bool_, np.array, jnp.bool_, jnp.array]
+
+
+@pytest.mark.parametrize("made", BOOLS)
+def test_any_known_bool_will_do(made):
+    """Python's, NumPy's and JAX's, in masks, in functions that give them, and in patterns."""
+    yes, no = made(True), made(False)
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    expected = {"a": [-0.5, -0.5], "b": [0.0] * 3}
+    for tx in (
+        gx.chain(gx.masked(gx.sgd(0.5), {"a": yes, "b": no}), gx.freeze({"a": no, "b": yes})),
+        gx.selective_transform(gx.sgd(0.5), freeze_mask=lambda params: {"a": no, "b": yes}),
+        gx.groups(gx.sgd(0.5), {lambda path, x: yes if path == "b" else no: gx.frozen()}),
+    ):
+        u, _ = tx.update(params, tx.init(params), params)
+        assert {k: x.tolist() for k, x in u.items()} == expected
+        assert jax.jit(tx.update)(params, tx.init(params), params)[0]["b"].tolist() == [0.0] * 3
+    assert gx.masked(gx.sgd(0.5), {"a": yes, "b": no}) == gx.masked(gx.sgd(0.5), {"a": made(True), "b": no})
+
+
+def test_a_bool_that_is_not_known_is_refused():
+    tx = lambda mask: gx.masked(gx.sgd(0.5), {"a": mask}).init({"a": jnp.ones(2)})
+    with pytest.raises(TypeError, match=r"a mask is made of True and False, .* not known before it runs"):
+        jax.jit(tx)(True)
+    for mask in (jnp.ones(1, bool), np.ones((2,), bool), jnp.int32(1), 1.0):
+        with pytest.raises(TypeError, match="a mask is made of True and False"):
+            tx(mask)

@@ -257,3 +257,88 @@ def test_says_what_is_wrong():
         gx.minimize(square, jnp.ones(1), max_steps=-1)
     with pytest.raises(TypeError, match="tx of minimize is not a gradient transformation"):
         gx.minimize(square, jnp.ones(1), tx=gx.adam)
+
+
+SCALED = pytest.mark.parametrize("scale", [1e20, 1e6, 1e-6, 1e-20])
+
+
+@SCALED
+@pytest.mark.parametrize("tx", [None, gx.lbfgs(linesearch=gx.scale_by_backtracking_linesearch(30))], ids=repr)
+def test_the_scale_of_the_function_does_not_matter(scale, tx):
+    """In float32, whose squares end at 1e38: as many steps, or a few more, to the same minimum."""
+    found = gx.minimize(rosenbrock, ROSENBROCK[:4], tx=tx, tol=1e-2)
+    scaled = gx.minimize(lambda x: scale * rosenbrock(x), ROSENBROCK[:4], tx=tx, tol=1e-2 * scale)
+    assert found.status == scaled.status == Status.CONVERGED
+    np.testing.assert_allclose(found.x, 1.0, atol=1e-2)
+    np.testing.assert_allclose(scaled.x, 1.0, atol=1e-2)
+    assert scaled.steps <= found.steps + 10
+    value, grad = jax.value_and_grad(rosenbrock)(scaled.x)
+    np.testing.assert_allclose(scaled.value, scale * value, rtol=0, atol=1e-6 * scale)
+    np.testing.assert_allclose(scaled.grad_norm, scale * jnp.max(jnp.abs(grad)), rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("scale", [1e20, 1.0, 1e-20])
+def test_a_line_search_of_another_optimizer(scale):
+    tx = gx.chain(gx.scale(-1.0), gx.scale_by_zoom_linesearch(30))
+    found = gx.minimize(lambda x: scale * square(x), jnp.zeros(3), tx=tx, tol=1e-4 * scale, max_steps=100)
+    assert found.status == Status.CONVERGED
+    np.testing.assert_allclose(found.x, 3.0, atol=1e-4)
+
+
+def test_a_power_of_two_changes_no_bit():
+    """Above the usual range, where the unit is divided out, and within it."""
+    run_of = lambda scale: gx.minimize(lambda x: scale * rosenbrock(x), ROSENBROCK[:4], tol=1e-2 * scale)
+    usual, large, huge = (run_of(2.0**k) for k in (3, 10, 80))
+    assert large.x.tolist() == huge.x.tolist() == usual.x.tolist()
+    assert huge.steps == large.steps == usual.steps
+
+
+def test_a_learning_rate_is_meant_for_the_function_as_it_is():
+    one_step = lambda scale: gx.minimize(
+        lambda x: scale * square(x), jnp.zeros(1), tx=gx.sgd(0.1), tol=0.0, max_steps=1
+    )
+    np.testing.assert_allclose(one_step(1.0).x, 0.6, rtol=1e-6)
+    np.testing.assert_allclose(one_step(1e-20).x, 0.6e-20, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, jnp.nan, jnp.inf, 1e-45])
+def test_slopes_without_a_scale(value):
+    found = gx.minimize(lambda x: value * jnp.sum(x), jnp.ones(2), tol=0.0, max_steps=2)
+    expected = {0.0: Status.CONVERGED, 1e-45: Status.CONVERGED}.get(value, Status.NOT_FINITE)
+    assert found.status == expected
+    assert found.x.tolist() == [1.0, 1.0]
+
+
+def in_parts(x):
+    return rosenbrock(x["a"]) + jnp.sum((x["b"] - 7.0) ** 2)
+
+
+@pytest.mark.parametrize("other", [gx.frozen(), gx.sgd(0.3), gx.lbfgs()], ids=repr)
+def test_groups(other):
+    """L-BFGS for a part; what is frozen counts for nothing, what moves must converge too."""
+    x0 = {"a": ROSENBROCK[:4], "b": jnp.zeros(2)}
+    found = gx.minimize(in_parts, x0, tx=gx.groups(gx.lbfgs(), {"^b": other}), tol=1e-2)
+    assert found.status == Status.CONVERGED
+    assert found.grad_norm <= 1e-2
+    np.testing.assert_allclose(found.x["a"], 1.0, atol=1e-2)
+    np.testing.assert_allclose(found.x["b"], 0.0 if other == gx.frozen() else 7.0, atol=1e-2)
+    np.testing.assert_allclose(found.value, in_parts(found.x), rtol=1e-5, atol=1e-6)
+
+
+def test_evaluations_of_a_search_in_a_part_are_counted_honestly():
+    fun = Counted(in_parts)
+    x0 = {"a": ROSENBROCK[:4], "b": jnp.zeros(2)}
+    for other in (gx.frozen(), gx.lbfgs()):
+        fun.calls = 0
+        found = gx.minimize(fun, x0, tx=gx.groups(gx.lbfgs(), {"^b": other}), tol=0.0, max_steps=5)
+        jax.effects_barrier()
+        assert found.steps == 5
+        assert found.evaluations == fun.calls
+
+
+def test_a_search_that_stands_still_does_not_end_what_others_do():
+    """The search is at its minimum from the first step; SGD goes on."""
+    x0 = {"a": jnp.ones(4), "b": jnp.zeros(2)}
+    found = gx.minimize(in_parts, x0, tx=gx.groups(gx.lbfgs(), {"^b": gx.sgd(0.05)}), tol=1e-3)
+    assert found.status == Status.CONVERGED
+    np.testing.assert_allclose(found.x["b"], 7.0, atol=1e-3)

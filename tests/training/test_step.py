@@ -7,6 +7,7 @@ import pytest
 
 import gradx as gx
 from gradx.analysis.cost import compiled_step
+from gradx.training.donation import call_unshared
 from tests import problems
 
 
@@ -114,3 +115,55 @@ def test_a_wrong_step_uses_nothing_up():
 def test_needs_a_transformation():
     with pytest.raises(TypeError, match=r"tx of step is not a gradient transformation: .*call it"):
         gx.step(gx.adam)
+
+
+def alias(x):
+    """Another array on the same buffer, as where one is put where it is already."""
+    other = jax.device_put(x, x.sharding)
+    assert other is not x
+    assert other.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
+    return other
+
+
+@pytest.mark.parametrize("second", [lambda x: x, alias], ids=["one array", "one buffer"])
+def test_one_buffer_under_two_names_is_copied(second):
+    """Among parameters, in the state, as a gradient and as an extra argument: as if all were their own."""
+    tx = gx.chain(gx.trace(0.9), gx.polyak_sgd())
+
+    def result(second):
+        x, y = jnp.full(3, 2.0), jnp.float32(3.0)
+        params = {"a": x, "b": second(x), "c": jnp.full(3, 4.0)}
+        state = tx.init(params)
+        state = (state[0]._replace(trace=state[0].trace | {"a": second(params["c"])}), *state[1:])
+        grads = {"a": second(params["c"]), "b": jnp.ones(3), "c": second(x)}
+        return gx.step(tx)(grads, state, params, value=y, unused=second(y))
+
+    expected = result(jnp.copy)
+    for x, y in zip(jax.tree.leaves(result(second)), jax.tree.leaves(expected), strict=True):
+        assert x.tolist() == y.tolist()
+
+
+def test_copies_stay_where_they_are():
+    """Sharded, replicated, and uncommitted; the gradients, which are not donated, live on."""
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    tx = gx.sgd(0.5)
+    for spec in (jax.P("d"), jax.P()):
+        x = jax.device_put(jnp.ones(4), jax.NamedSharding(mesh, spec))
+        params, _ = gx.step(tx)({"a": x, "b": x}, tx.init({"a": x, "b": x}), {"a": x, "b": x})
+        assert {p.sharding.spec for p in params.values()} == {spec}
+        assert [p.tolist() for p in params.values()] == [[0.5] * 4] * 2
+    x = jnp.ones(4)
+    params, _ = gx.step(tx)({"a": x}, tx.init({"a": x}), {"a": x})
+    assert not params["a"].committed
+
+
+def test_a_failure_of_another_kind_is_raised_once():
+    calls = []
+
+    def fails(donated, kept):
+        calls.append(1)
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        call_unshared(fails, (), ())
+    assert calls == [1]

@@ -285,3 +285,13 @@ def test_decay_by_the_share_of_the_peak_asks_for_it_of_an_injected_schedule_too(
     """Without it the share would be 1 at every step."""
     with pytest.raises(ValueError, match="give max_learning_rate, the highest learning rate"):
         gx.inject_hyperparams(gx.adamw)(SCHEDULE, decay_mode="independent")
+
+
+@pytest.mark.parametrize("made", [np.bool_, np.array, jnp.bool_, jnp.array])
+def test_bools_of_any_kind_are_no_numbers(made):
+    """They choose what is compiled, and stay out of the state."""
+    tx, x = gx.inject_hyperparams(gx.sgd)(0.1, momentum=0.9, nesterov=made(True)), jnp.ones(3)
+    state = tx.init(x)
+    assert state.hyperparams.keys() == {"learning_rate", "momentum"}
+    u, _ = jax.jit(tx.update)(x, state, x)
+    np.testing.assert_allclose(u, -0.19, rtol=1e-6)

@@ -1,0 +1,42 @@
+"""Extra arguments of `update` that are one number: taken, or refused with the names of taker and argument."""
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = []  # internal: what takes a number calls `argument`
+
+
+def argument(owner: str, name: str, extra: dict[str, Any], dtype: Any = None) -> jax.Array:
+    """An extra argument of `update` that must be given: a number. None counts as not given."""
+    return scalar(owner, name, needed(owner, name, extra.get(name)), dtype)
+
+
+def needed(owner: str, name: str, value: Any) -> Any:
+    """The value of an extra argument; TypeError if it is None, which is how one that is not given counts."""
+    if value is None:
+        raise TypeError(f"{owner} needs {name!r}: call update(updates, state, params, {name}=...)")
+    return value
+
+
+def scalar(owner: str, name: str, value: Any, dtype: Any = None) -> jax.Array:
+    """One real number as an array, in `dtype`, or in its own, which is a float at least.
+
+    A Python number, a NumPy scalar, an array without axes and what turns into one are numbers; anything else
+    raises TypeError, an array with axes ValueError.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, np.generic):
+        return jnp.asarray(float(value), float if dtype is None else dtype)
+    if not hasattr(value, "dtype") and not hasattr(value, "__jax_array__"):
+        raise TypeError(f"{owner}: {name} must be one number, got {value!r}")
+    x = value if hasattr(value, "dtype") else jnp.asarray(value)
+    is_real = jnp.issubdtype(x.dtype, jnp.bool_) or jnp.issubdtype(x.dtype, jnp.number)
+    if not is_real or jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"{owner}: {name} must be one real number, got an array of {x.dtype}")
+    if jnp.shape(x):
+        raise ValueError(f"{owner}: {name} must be one number, got an array of shape {jnp.shape(x)}")
+    own = jax.dtypes.canonicalize_dtype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else float
+    return jnp.asarray(x, own if dtype is None else dtype)
