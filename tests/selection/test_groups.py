@@ -19,8 +19,8 @@ import gradx as gx
 from gradx.core.reports import listen, report
 from gradx.core.tree import slash_path
 from tests.problems import aval, grads
-from tests.transforms import test_partition
-from tests.transforms.test_partition import close, refusal
+from tests.selection import test_partition
+from tests.selection.test_partition import close, refusal
 
 P = {
     "backbone": {
