@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
 from gradx.analysis.compilers import tpu_slice
-from gradx.core.apply import applied
+from gradx.core.apply import step_of
 from gradx.core.tree import slash_paths
 from tests import trees
 from tests.benchmarks.machine import describe
@@ -85,7 +85,7 @@ def chip(tx: Any, params: Any, mesh: Mesh, layout: Layout) -> Chip:
     state_places = gx.state_sharding(tx, params, places, zero_axis=layout.zero_axis)
     on = lambda shapes, places: jax.tree.map(lambda x, s: x.update(sharding=s), shapes, places)
     params, state = on(params, places), on(jax.eval_shape(tx.init, params), state_places)
-    step = jax.jit(applied("tx", tx), donate_argnums=(1, 2), out_shardings=(places, state_places))
+    step = jax.jit(step_of("tx", tx), donate_argnums=(1, 2), out_shardings=(places, state_places))
     compiled = step.lower(params, state, params).compile()
     memory = compiled.memory_analysis()
     held = sum(x.dtype.itemsize * np.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(state))

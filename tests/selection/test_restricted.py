@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradx as gx
+from gradx.core.factory import text
 from gradx.selection.held import held_paths
 from gradx.selection.restricted import restricted
 
@@ -38,7 +39,7 @@ def run(tx, loss=loss, start=START, steps=10, **extra):
     return p
 
 
-@pytest.mark.parametrize("search", [gx.lbfgs(), ZOOM, BACKTRACKING, OPTAX, optax.lbfgs()], ids=repr)
+@pytest.mark.parametrize("search", [gx.lbfgs(), ZOOM, BACKTRACKING, OPTAX, optax.lbfgs()], ids=text)
 def test_a_part_converges_and_the_rest_stays(search, lenient):
     frozen = gx.set_to_zero()
     for tx in (

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
+from gradx.core.factory import text
 from tests.problems import aval, complex_params, grads, params
 
 P = complex_params()
@@ -50,7 +51,7 @@ def assert_of_the_parts(tx, split=None, p=P):
         gx.packed(ADAMW),
         optax.adamw(0.1, weight_decay=0.1),
     ],
-    ids=repr,
+    ids=text,
 )
 def test_gives_the_numbers_of_the_parts(tx, lenient):
     assert_of_the_parts(tx)
