@@ -20,7 +20,7 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     structures or shapes differ.
     """
     ps, treedef = flatten(params)
-    us = aligned(treedef, updates, ("the parameters", "the updates"))
+    us = aligned(treedef, without_float0(updates), ("the parameters", "the updates"))
     for i, (p, u) in enumerate(zip(ps, us, strict=True)):
         if not is_missing(p) and not is_missing(u):
             if jnp.shape(p) != jnp.shape(u):

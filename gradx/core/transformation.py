@@ -1,5 +1,6 @@
 """The contract: a gradient transformation is a pair of pure functions, and a third one that reports."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Self, TypeAlias
 
@@ -101,15 +102,18 @@ def bordered(out: Tree, updates: Tree, params: Tree | None, exact: bool) -> Tree
     for i, (u, g, p) in enumerate(zip(us, gs, ps, strict=True)):
         if is_missing(u):
             us[i] = g if is_float0(g) else u
-        elif not exact and can_move(g) and can_move(p):
-            us[i] = narrowed(u, promoted(jnp.result_type(g), jnp.result_type(p)))
+        elif not exact and can_move(u) and can_move(g) and can_move(p):
+            dtype = border_dtype(*(x.dtype if hasattr(x, "dtype") else jnp.result_type(x) for x in (u, g, p)))
+            us[i] = u if getattr(u, "dtype", None) == dtype else jnp.asarray(u, dtype)
     return treedef.unflatten(us)
 
 
-def narrowed(u: Any, dtype: Any) -> Any:
-    """An update in a dtype; a complex one stays complex."""
-    loses = jnp.iscomplexobj(u) and not jnp.issubdtype(dtype, jnp.complexfloating)
-    return jnp.asarray(u, dtype) if can_move(u) and not loses else u
+@functools.cache
+def border_dtype(update: Any, gradient: Any, parameter: Any) -> Any:
+    """The dtype in which an update leaves; a complex one stays complex."""
+    dtype = promoted(gradient, parameter)
+    loses = update.kind == "c" != dtype.kind
+    return update if loses else dtype
 
 
 def is_empty(state: Any) -> bool:

@@ -1,5 +1,6 @@
 """Pytrees of parameters: leaves that are absent, paths in errors, masks and norms."""
 
+import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -17,17 +18,19 @@ Tree: TypeAlias = Any  # a pytree of arrays
 
 
 def is_missing(x: Any) -> bool:
-    """A place without an array: `None` (frozen or filtered out), `MaskedNode` (masked out), or float0.
-
-    JAX gives float0 as the gradient of an integer.
-    """
-    return x is None or isinstance(x, MaskedNode) or is_float0(x)
+    """A place without an array: `None` (frozen or filtered out) or `MaskedNode` (masked out)."""
+    return x is None or isinstance(x, MaskedNode)
 
 
 def can_move(x: Any) -> bool:
     """Whether a leaf is floating point, so that it can have a gradient."""
     dtype = getattr(x, "dtype", None)
-    return isinstance(x, float | complex) if dtype is None else jnp.issubdtype(dtype, jnp.inexact)
+    return isinstance(x, float | complex) if dtype is None else is_inexact_dtype(dtype)
+
+
+@functools.cache
+def is_inexact_dtype(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def movable(params: Tree) -> Tree:
@@ -158,7 +161,7 @@ def global_norm(tree: Tree, *, axis_name: AxisName | None = None) -> jax.Array:
 
 def norm_of(leaves: list[jax.Array], axes: tuple[str, ...] = ()) -> jax.Array:
     """`global_norm` of arrays that are in their compute dtypes."""
-    dtype = promoted(jnp.float32, *(real_dtype(x.dtype) for x in leaves))
+    dtype = promoted(jnp.float32, *map(real_dtype, {x.dtype for x in leaves}))
     squares = sums_of_squares([x.astype(promoted(x.dtype, dtype)) for x in leaves])
     if not axes:
         return safe_sqrt(total(squares, dtype))

@@ -71,7 +71,7 @@ def check_fit(new: Any, old: Any, name: str, place: Place | str) -> None:
 
 def scalar_dtype(arrays: dict[int, Any]) -> Any:
     """The dtype of the scalars that go with some arrays: float32, or float64 if one is."""
-    return promoted(jnp.float32, *(real_dtype(x.dtype) for x in arrays.values()))
+    return promoted(jnp.float32, *map(real_dtype, {x.dtype for x in arrays.values()}))
 
 
 def promotion(arrays: Any) -> contextlib.AbstractContextManager:
