@@ -64,7 +64,7 @@ def section(title):
 def test_the_readme_s_differences_are_rows_of_their_page():
     page = (ROOT / "docs" / "coming_from_optax.md").read_text()
     rows = re.findall(r"^\| .*(?=\|$)", section("I come from Optax"), re.MULTILINE)
-    assert len(rows) == 13
+    assert len(rows) == 12
     assert [row for row in rows if f"\n{row}" not in page] == []
 
 

@@ -23,7 +23,6 @@ from gradx.core.factory import ById, Purity
 __all__ = []  # internal: a transformation's `update` and the links of a chain
 
 TOP_LEVEL = get_opaque_trace_state()  # outside of jit, grad, vmap and the like, as when this is imported
-ARRAYS = (jax.Array, np.ndarray, np.generic, int, float, complex)
 
 
 def is_eager() -> bool:
@@ -35,17 +34,24 @@ def call(tx: Any, which: str, updates: Any, state: Any, params: Any = None, **ex
     """`tx.update` or `tx.observe`, compiled where that is allowed and useful; as it is written elsewhere."""
     if is_eager() and tx.purity is not Purity.UNKNOWN and not is_jit_disabled():
         leaves, treedef = jax.tree.flatten((updates, state, params, extra))
-        others = tuple(None if isinstance(x, ARRAYS) else x for x in leaves)
+        others = tuple(None if is_array(x) else x for x in leaves)
         # An extra argument may be a function of the user's. A function among the parameters is never called.
-        if is_hashable(others) and not any(callable(x) for x in extra.values()):
+        if is_hashable(others) and all(map(is_array, jax.tree.leaves(extra))):
             found = traced(tx, which, leaves, treedef, others)
-            arrays = [x for x in leaves if isinstance(x, ARRAYS)]
+            arrays = [x for x in leaves if is_array(x)]
             return found.treedef.unflatten(run(found.program, found.numbers, arrays))
     return written(tx, which)(updates, state, params, **extra)
 
 
 def is_jit_disabled() -> bool:
     return getattr(jax.config, "jax_disable_jit")  # noqa: B009  (set by name, unknown to a type checker)
+
+
+def is_array(x: Any) -> bool:
+    """Whether a leaf can be an argument of a program."""
+    if isinstance(x, np.ndarray | np.generic):
+        return x.dtype.kind not in "OSUMm"
+    return isinstance(x, jax.Array | int | float | complex)
 
 
 def written(tx: Any, which: str) -> Callable:
@@ -71,14 +77,14 @@ class Found(NamedTuple):
 def traced(tx: Any, which: str, leaves: list, treedef: Any, others: tuple) -> Found:
     """The program of an update, traced once for equal transformations and arguments of one kind."""
     known = traces(tx if tx.purity is Purity.KNOWN else ById(tx), which)  # equal ones of a user's may differ
-    arrays = [x for x in leaves if isinstance(x, ARRAYS)]
+    arrays = [x for x in leaves if is_array(x)]
     types = tuple(x.aval if isinstance(x, jax.Array) else jax.typeof(x) for x in arrays)
     kind = jax_context(), treedef, others, types
     if kind not in known:
 
         def function(arrays):
             given = iter(arrays)
-            both = [next(given) if isinstance(x, ARRAYS) else x for x in leaves]
+            both = [next(given) if is_array(x) else x for x in leaves]
             updates, state, params, extra = treedef.unflatten(both)
             return written(tx, which)(updates, state, params, **extra)
 

@@ -45,7 +45,9 @@ class Call:
 
     @functools.cached_property
     def purity(self) -> Purity:
-        """That of the arguments of a function of gradx's; at most DERIVED for what a user's returned."""
+        """The purity of the arguments of a function of gradx; at most DERIVED if a user's function made it."""
+        if not getattr(self.returned, "compiles", True):
+            return Purity.UNKNOWN
         if purity_of(self.function) is Purity.KNOWN:
             return purity_of(dict(self.bound.arguments))
         return min(Purity.DERIVED, purity_of(self.returned))
@@ -214,7 +216,7 @@ def purity_of(value: Any) -> Purity:
         return value.purity
     if isinstance(value, functools.partial):
         return purity_of((value.func, value.args, value.keywords))
-    if isinstance(value, PLAIN) and type(value).__module__.partition(".")[0] in LIBRARIES | {"re"}:
+    if isinstance(value, PLAIN) and (type(value).__module__ or "").partition(".")[0] in LIBRARIES | {"re"}:
         return Purity.KNOWN
     if isinstance(value, np.ndarray | np.generic):
         return Purity.KNOWN
@@ -222,7 +224,7 @@ def purity_of(value: Any) -> Purity:
         return Purity(2 * jnp.issubdtype(value.dtype, jax.dtypes.prng_key))
     if isinstance(value, type | types.FunctionType):
         is_local = "<locals>" in value.__qualname__
-        is_ours = value.__module__.partition(".")[0] in LIBRARIES
+        is_ours = (value.__module__ or "").partition(".")[0] in LIBRARIES
         return Purity.KNOWN if is_ours and not is_local else Purity.UNKNOWN
     if dataclasses.is_dataclass(value) and type(value).__module__.startswith("gradx."):
         return purity_of([getattr(value, field.name) for field in dataclasses.fields(value)])
@@ -270,7 +272,8 @@ def text(value: Any) -> str:
         opening, inside, closing = found
         return opening + ", ".join(label + text(x) for label, x in inside) + closing
     if isinstance(value, optax.GradientTransformation):
-        return f"{getattr(value.update, '__qualname__', 'transformation').partition('.')[0]}(...)"
+        made_by = getattr(value[1], "__qualname__", "transformation").partition(".")[0]
+        return f"{made_by}(...)"
     return repr(value) if isinstance(value, Made) else getattr(value, "__name__", repr(value))
 
 

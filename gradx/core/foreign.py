@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from gradx.core.compilation import call
 from gradx.core.reports import Reports, no_reports
@@ -37,16 +36,13 @@ def observe_of(name: str, tx: Any) -> Observe:
     check_transformation(name, tx)
     if isinstance(tx, GradientTransformation) and hasattr(tx, "observe"):
         return functools.partial(call, tx, "observe")
-    update = tx[1] if isinstance(tx, GradientTransformation) else tx.update
-    takes_extra = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(update).parameters.values())
-    foreign = (
-        update
-        if takes_extra
-        else optax.with_extra_args_support(optax.GradientTransformation(tx.init, update)).update
-    )
+    foreign = tx[1] if isinstance(tx, GradientTransformation) else tx.update
+    parameters = inspect.signature(foreign).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     def observe(updates, state, params=None, **extra):
-        updates, new_state = foreign(widened(updates), state, params, **extra)
+        taken = extra if takes_all else {k: x for k, x in extra.items() if k in parameters}
+        updates, new_state = foreign(widened(updates), state, params, **taken)
         return updates, typed_like(new_state, state), ()
 
     return observe
@@ -70,10 +66,11 @@ def is_exact(tx: Any) -> bool:
 
 
 def wrapper(
-    inner: Any, init: Callable, observe: Observe, blank: Callable | None = None
+    inner: Any, init: Callable, observe: Observe, blank: Callable | None = None, **facts: Any
 ) -> GradientTransformation:
     """What stands around a transformation, with its border and, by default, its reports."""
-    return GradientTransformation.of(init, observe, blank or blank_of(inner), exact=is_exact(inner))
+    blank = blank or blank_of(inner)
+    return GradientTransformation.of(init, observe, blank, exact=is_exact(inner), **facts)
 
 
 def widened(tree: Tree) -> Tree:

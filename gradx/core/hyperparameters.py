@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core.primitives import convert_element_type_p
 from optax import ScalarOrSchedule
 
 __all__ = ["ScalarOrSchedule"]
@@ -17,9 +18,25 @@ def is_zero(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and value == 0
 
 
+# Within `following_schedules(True)`, hyperparameters that follow a schedule are given as arrays.
+following_schedules: Any = jax.make_user_context(False)
+
+
 def varies(value: Any) -> bool:
-    """Whether a hyperparameter may change from step to step: a schedule, or an array, as injection gives."""
-    return callable(value) or isinstance(value, jax.Array)
+    """Whether a hyperparameter follows a schedule: its own, or one that an injection around it runs.
+
+    An injection gives fixed numbers as weakly typed arrays. JAX keeps a weak type through arithmetic with
+    numbers, and a strong one wins. So whatever a factory makes of its arguments, it is strongly typed only
+    if it depends on a schedule (or on an array that the factory brings along, which does no harm).
+    """
+    is_array = isinstance(value, jax.Array) and following_schedules.value
+    return callable(value) or (is_array and not value.weak_type)
+
+
+def fixed(value: Any) -> jax.Array:
+    """A number for a factory, as an array of weak type."""
+    x = jnp.asarray(value)
+    return convert_element_type_p.bind(x, new_dtype=x.dtype, weak_type=True, sharding=None)
 
 
 def value_at(value: Any, count: Any) -> Any:

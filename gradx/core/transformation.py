@@ -40,6 +40,8 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
     # Takes the whole step, where the last link rounds the parameters: what `update` gives is then the
     # difference of two numbers, which `apply_updates` would add up and round again.
     step: Step | None = None
+    # Whether it may compile itself outside of jit: False if it looks at the values of arguments.
+    compiles: bool = True
     # Whether updates leave in float32, as they must for a link that rounds the parameters itself.
     exact: bool = False
 
@@ -69,6 +71,7 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
             out, state, _ = observe(without_float0(updates), state, movable(params), **extra)
             return bordered(out, updates, params, exact), state
 
+        update.__qualname__ = observe.__qualname__ if hasattr(observe, "__qualname__") else "transformation"
         made = cls(start, update)
         made.__dict__.update(facts, observe=observe, blank=blank, step=step, exact=exact)
         return made

@@ -73,11 +73,6 @@ class StateLayout:
     weighted: list[str]
 
     @property
-    def counts(self) -> bool:
-        """Whether steps are counted. Then a state that was made for fixed decay rates serves too."""
-        return self.scheduled or "count" in self.fields
-
-    @property
     def is_stateless(self) -> bool:
         """Whether there is nothing to keep, so that None and () are states as well."""
         return self.State is EmptyState and not self.scheduled and not self.weighted
@@ -100,14 +95,14 @@ class StateLayout:
         trees = {k: leaves.treedef.unflatten(column) for k, column in parts.slots.items()}
         state = self.State(*(parts.count if k == "count" else trees[k] for k in self.fields))
         state = ScheduledState(parts.count, state) if self.scheduled else state
-        return CorrectedState(parts.weights, state) if parts.weights else state
+        return CorrectedState(parts.weights, state) if self.weighted else state
 
     def unpack(self, state: Any, leaves: Leaves) -> Parts:
         """The parts of a state; raises TypeError or ValueError if it is not one for these parameters."""
         if self.is_stateless and is_empty(state):
             return Parts(None, {}, {}, state)
         weights, count = {}, None
-        if self.weighted and (isinstance(state, CorrectedState) or not self.counts):
+        if self.weighted:
             check_state(self.owner, CorrectedState, state)
             weights, state = state
         if self.scheduled:

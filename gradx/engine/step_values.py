@@ -49,8 +49,8 @@ class StepValues:
 
     @property
     def needs_count(self) -> bool:
-        """Whether a step must be known by its number: for an array, in case its state has no weights."""
-        by_power = not all(callable(self.hyper[k]) for k in self.corrections.values())
+        """Whether a step must be known by its number."""
+        by_power = not set(self.corrections.values()) <= set(self.weighted)
         return by_power or "t" in self.parameters or any(map(callable, self.hyper.values()))
 
     def at(self, count: Any, weights: Weights, leaves: Leaves, extra: Scalars) -> tuple[Scalars, Weights]:

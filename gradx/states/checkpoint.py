@@ -12,7 +12,6 @@ import optax
 
 from gradx.core.foreign import check_transformation
 from gradx.core.tree import Tree, flatten, is_missing, slash_paths
-from gradx.engine.state_layout import CorrectedState
 from gradx.states.entries import Entry, entries, full_names
 from gradx.states.multihost import check_seen, check_shared, is_local, of_first, without_local
 from gradx.states.restore_plan import abstract_state, empty, like_given, placement, raw
@@ -141,13 +140,10 @@ def restore_checkpoint(
     check_seen(owner, folder / str(step))
     if not (folder / str(step) / "manifest").exists():
         raise ValueError(f"{owner}: {folder / str(step)} was not made by save_checkpoint")
-    saved = manifest_in(ocp, folder / str(step))
-    state = as_saved(abstract_state(tx, params, state_sharding), params, saved)
+    state = abstract_state(tx, params, state_sharding)
     likes = named(params, state, extra)
-    if extra is None:
-        saved = {name: x for name, x in saved.items() if not name.startswith("extra/")}
-    check(f"{owner}: {folder / str(step)}", saved, manifest_of(likes, params, state))
-    arrays = read(ocp, folder / str(step), likes)
+    asked = manifest_of(likes, params, state)
+    arrays = read(ocp, folder / str(step), likes, asked, with_extra=extra is not None)
     leaves = iter([like_given(arrays[k] if k in arrays else empty(x), x) for k, x in likes.items()])
     return Checkpoint(step, *(jax.tree.map(lambda _: next(leaves), tree) for tree in (params, state, extra)))
 
@@ -204,38 +200,24 @@ def manifest_of(arrays: dict[str, Any], params: Tree, state: Any) -> dict[str, s
     return {name: described(array_of(name, x)) + codecs.get(name, "") for name, x in arrays.items()}
 
 
-def manifest_in(ocp: Any, folder: pathlib.Path) -> dict[str, str]:
-    """The manifest of a checkpoint."""
+def read(
+    ocp: Any, folder: pathlib.Path, likes: dict[str, Any], asked: dict[str, str], with_extra: bool
+) -> dict[str, Any]:
+    """The arrays of a checkpoint that has exactly the arrays asked for."""
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
-        return checkpointer.restore(folder, args=args)["manifest"]
-
-
-def as_saved(state: Any, params: Tree, saved: dict[str, str]) -> Any:
-    """An abstract state without the weights of averages that 0.1.0 did not save for fixed injected rates."""
-    is_there = [name in saved for name, _ in of_state(params, state)]
-    is_corrected = lambda x: isinstance(x, CorrectedState)
-
-    def pruned(node: Any, found: Any) -> Any:
-        if not is_corrected(node):
-            return node
-        weights = {k: w for k, w in node.weights.items() if found.weights[k]}
-        return node._replace(weights=weights) if weights else node.inner_state
-
-    return jax.tree.map(pruned, state, jax.tree.structure(state).unflatten(is_there), is_leaf=is_corrected)
-
-
-def read(ocp: Any, folder: pathlib.Path, likes: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a checkpoint."""
-    targets = {}
-    for name, x in likes.items():
-        at = placement(x)
-        on_host = ocp.RestoreArgs(restore_type=np.ndarray)
-        if array_of(name, x).size:
-            targets[name] = on_host if at is None or is_local(x) else ocp.ArrayRestoreArgs(sharding=at)
-    args = ocp.args.PyTreeRestore(dict.fromkeys(targets, 0), restore_args=targets, partial_restore=True)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(folder, args=ocp.args.Composite(arrays=args))["arrays"]
+        restore = lambda **args: checkpointer.restore(folder, args=ocp.args.Composite(**args))
+        manifest = restore(manifest=ocp.args.JsonRestore())["manifest"]
+        if not with_extra:
+            manifest = {name: x for name, x in manifest.items() if not name.startswith("extra/")}
+        check(f"restore_checkpoint: {folder}", manifest, asked)
+        targets = {}
+        for name, x in likes.items():
+            at = placement(x)
+            on_host = ocp.RestoreArgs(restore_type=np.ndarray)
+            if array_of(name, x).size:
+                targets[name] = on_host if at is None or is_local(x) else ocp.ArrayRestoreArgs(sharding=at)
+        args = ocp.args.PyTreeRestore(dict.fromkeys(targets, 0), restore_args=targets, partial_restore=True)
+        return restore(arrays=args)["arrays"]
 
 
 def array_of(name: str, x: Any) -> Any:

@@ -14,6 +14,7 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from gradx.core.apply import apply_updates
 from gradx.core.foreign import observe_of
+from gradx.core.hyperparameters import following_schedules
 from gradx.core.ranges import DECAY, FINITE, POSITIVE, Range, check_number, declare_ranges, positive_integer
 from gradx.core.tree import Tree
 from gradx.numerics.moving_average import lerp
@@ -167,6 +168,10 @@ def run(
     """The loop, compiled."""
     count = len(jax.tree.leaves(batches)[0])
 
+    def at_rate(rate):
+        with following_schedules(True):
+            return make(rate)
+
     def value_of(params, batch):
         return loss_fn(params, batch)[0] if has_aux else loss_fn(params, batch)
 
@@ -174,7 +179,7 @@ def run(
         batch = jax.tree.map(lambda x: x[loop.step % count], batches)
         value_fn = functools.partial(value_of, batch=batch)
         value, grads = jax.value_and_grad(value_fn)(loop.params)
-        tx = make(rates[loop.step])
+        tx = at_rate(rates[loop.step])
         state = with_hyperparams(loop.state, tx.init(loop.params))
         at_params = {"value": value, "grad": grads, "value_fn": value_fn}
         observe = observe_of("tx of lr_range_test", tx)
@@ -199,7 +204,7 @@ def run(
 
     zero, nothing = jnp.zeros((), rates.dtype), jnp.full_like(rates, jnp.nan)
     params = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), params)  # not weakly typed
-    state = make(rates[0]).init(params)
+    state = at_rate(rates[0]).init(params)
     start = Loop(jnp.int32(0), params, state, zero, zero, zero + jnp.inf, jnp.array(False), nothing, nothing)
     return jax.lax.while_loop(lambda loop: (loop.step < len(rates)) & ~loop.diverged, step, start)
 

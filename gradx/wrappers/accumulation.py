@@ -123,12 +123,13 @@ def accumulate(
             bad = (w != 0) & ~all_finite((updates, values))
             w, dropped = jnp.where(bad, 0, w), jnp.where(bad, increment(dropped), dropped)
         sum_of_weights, shares = added(w, jnp.where(state.mini_step == 0, 0, before))
-        _, (means,) = mean_argument.update(values, Accumulator(means), **shares)
+        _, (means,), _ = mean_argument.observe(values, Accumulator(means), **shares)
         given = means | ({weight: sum_of_weights} if weight else {})
         return Micro(True, sum_of_weights, shares, MicroBatches(sum_of_weights, means, dropped), given)
 
     local = drop_nonfinite and not axes
-    return accumulation("accumulate", inner, every, mean, start, micro, axes, local)
+    # Outside of jit the sign of a weight is seen, and checked.
+    return accumulation("accumulate", inner, every, mean, start, micro, axes, local, weight is None)
 
 
 def accumulation(
@@ -140,6 +141,7 @@ def accumulation(
     micro: Callable,
     axes: tuple[str, ...] = (),
     local: bool = False,
+    compiles: bool = True,
 ) -> GradientTransformation:
     """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts.
 
@@ -167,7 +169,7 @@ def accumulation(
         if axes:
             check_local(owner, updates, axes)
         this = micro(updates, state, params, extra)
-        gradient, (acc_grads,) = mean.update(updates, Accumulator(state.acc_grads), **this.shares)
+        gradient, (acc_grads,), _ = mean.observe(updates, Accumulator(state.acc_grads), **this.shares)
         micro_step = state.mini_step + jnp.asarray(this.counts, jnp.int32)
         complete = micro_step >= rounded(value_at(every, state.gradient_step))
         weight, this = this.weight, everywhere(this, complete, axes)
@@ -175,7 +177,7 @@ def accumulation(
         def step():
             whole = widened(gradient)  # here, where it is fused
             if axes:
-                whole, _ = device_mean(axes).update(whole, EmptyState(), weight=weight)
+                whole, *_ = device_mean(axes).observe(whole, EmptyState(), weight=weight)
             given = whole, state.inner_opt_state, params
             out, inner_state, reports = inner_observe(*given, **extra | this.extra)
             return out, inner_state, jax.tree.map(jnp.asarray, reports)
@@ -196,7 +198,7 @@ def accumulation(
         new = MultiStepsState(micro_step, gradient_step, inner_state, acc_grads, this.skip_state)
         return out, new, told(this.skip_state, news_if(steps, reports), micro_step)
 
-    return wrapper(inner, init, observe, blank)
+    return wrapper(inner, init, observe, blank, compiles=compiles)
 
 
 def everywhere(this: Micro, complete: jax.Array, axes: tuple[str, ...]) -> Micro:
@@ -206,7 +208,7 @@ def everywhere(this: Micro, complete: jax.Array, axes: tuple[str, ...]) -> Micro
     weight, means, dropped = this.skip_state
 
     def reduced():
-        over_all, _ = device_mean(axes).update(means, EmptyState(), weight=weight)
+        over_all, *_ = device_mean(axes).observe(means, EmptyState(), weight=weight)
         return jax.lax.psum(weight, axes), over_all
 
     zeros = lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(reduced))

@@ -15,6 +15,7 @@ from optax.schedules import WrappedSchedule
 
 from gradx.core.factory import Call, Made, factory, is_bool, known_by
 from gradx.core.foreign import blank_of, is_exact, observe_of
+from gradx.core.hyperparameters import fixed, following_schedules
 from gradx.core.ranges import RANGES, check
 from gradx.core.renaming import partial_with_new_names, with_new_names
 from gradx.core.transformation import GradientTransformation, check_state
@@ -142,19 +143,28 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         is_plain = lambda k: isinstance(schedules[k], WrappedSchedule)
         return {k: s if is_plain(k) else jax.tree.map(beside, s) for k, s in states.items()}
 
+    def made(hyperparams: Numbers) -> optax.GradientTransformation:
+        given = {k: x if k in schedules else fixed(x) for k, x in hyperparams.items()}
+        with following_schedules(bool(schedules)):
+            return make(**given)
+
+    def checked() -> optax.GradientTransformation:
+        with following_schedules(bool(schedules)):
+            return make(**numbers, **scheduled(initial()))
+
     # Bad numbers are refused now, by the factory itself; in a trace, which leaves all devices alone.
     exact = False
     with contextlib.suppress(jax.errors.JAXTypeError):  # a schedule that branches on the step
-        exact = traced_once(lambda: is_exact(make(**numbers, **scheduled(initial()))))
+        exact = traced_once(lambda: is_exact(checked()))
 
     def init(params):
         states = initial(params)
         hyperparams: Numbers = {k: jnp.array(v, dtype) for k, v in numbers.items()} | scheduled(states)
-        inner = make(**hyperparams).init(params)
+        inner = made(hyperparams).init(params)
         return InjectStatefulHyperparamsState(jnp.zeros((), jnp.int32), hyperparams, states, inner)
 
     def blank(params):
-        return blank_of(make(**numbers, **scheduled(initial())))(params)
+        return blank_of(checked())(params)
 
     def observe(updates, state, params=None, **extra):
         check_state("inject_hyperparams", InjectStatefulHyperparamsState, state)
@@ -164,8 +174,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
             raise KeyError(f"{name!r} follows a schedule in the state or in the transformation, not in both")
         given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
         hyperparams = given | scheduled(state.hyperparams_states, **extra)
-        made = make(**hyperparams)
-        inner_observe = observe_of("the result of the injected factory", made)
+        inner_observe = observe_of("the result of the injected factory", made(hyperparams))
         updates, inner, reports = inner_observe(updates, state.inner_state, params, **extra)
         states = {k: s.update(state.hyperparams_states[k], **extra) for k, s in schedules.items()}
         states = jax.tree.map(varying_like, states, state.hyperparams_states)

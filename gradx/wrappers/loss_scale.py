@@ -105,7 +105,7 @@ def scale_loss(loss: jax.Array, state: Any) -> jax.Array:
 
     >>> import gradx, jax, jax.numpy as jnp
     >>> params = jnp.ones(2, jnp.float16)
-    >>> tx = gradx.dynamic_loss_scale(gradx.sgd(0.1))
+    >>> tx = gradx.dynamic_loss_scale(gradx.sgd(1e6))
     >>> state = tx.init(params)
     >>> loss = lambda params: 1e-9 * jnp.sum(params.astype(jnp.float32))
     >>> jax.grad(loss)(params).tolist()  # too small for float16
@@ -113,7 +113,7 @@ def scale_loss(loss: jax.Array, state: Any) -> jax.Array:
     >>> grads = jax.grad(lambda params: gradx.scale_loss(loss(params), state))(params)
     >>> updates, state = tx.update(grads, state, params)
     >>> [f"{u:.0e}" for u in updates]
-    ['-1e-10', '-1e-10']
+    ['-1e-03', '-1e-03']
     """
     scales = [found.scale for found in found_in(state, LossScaleState)]
     if len(scales) != 1:

@@ -112,9 +112,9 @@ def test_a_step_is_decode_update_encode(codec):
     """To the bit: with each slot's own salt, and the random bits of this step."""
     tx = gx.store(ADAMW, codec, seed=3)
     p, state = trained(tx, 2)
-    updates, after = tx.update(TARGET, state, p)
+    updates, after = jax.jit(tx.update)(TARGET, state, p)
     inner = jax.jit(gx.decode_state)(state.inner_state)
-    expected, new = ADAMW.update(TARGET, inner, p)
+    expected, new = jax.jit(ADAMW.update)(TARGET, inner, p)
     same(updates, expected)
     for salt, old, x, stored in zip(
         salts(jax.random.key(3), 0, 2),

@@ -339,7 +339,7 @@ def test_bad_input(link):
     z = {**BF16, "w": BF16["w"].astype(jnp.complex64)}
     with pytest.raises(TypeError, match="the update is complex, and its parameter is real"):
         link.update(z, state, BF16)
-    with pytest.raises(TypeError, match=r"needs a \w+State, and was given a EmptyState"):
+    with pytest.raises(TypeError, match=r"needs a \w+State, and was given an EmptyState"):
         link.update(BF16, gx.EmptyState(), BF16)
     with pytest.raises(TypeError, match=r"at \['i'\]: int32 cannot be optimized"):
         link.init({"i": jnp.ones(2, int)})

@@ -30,6 +30,6 @@ def test_the_norm_is_remembered_over_steps():
 def test_float16_norms_are_taken_in_float32():
     g = jnp.full(10, 300, jnp.float16)
     tx = gx.scale_by_novograd()
-    u, state = tx.update(g, tx.init(g), g)
+    u, state, _ = tx.observe(g, tx.init(g), g)
     np.testing.assert_allclose(state.nu, 9e5, rtol=1e-6)
     np.testing.assert_allclose(u, 10**-0.5, rtol=1e-5)

@@ -149,7 +149,7 @@ def test_frozen_parameters_stay_and_have_no_slots():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_frozen_updates_are_zeros_like_the_gradients(dtype):
     g = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, dtype), P)
-    u, _ = gx.frozen().update(g, gx.frozen().init(P), P)
+    u, _ = gx.frozen().update(g, gx.frozen().init(P))
     assert aval(u) == aval(g)
     assert not any(jnp.any(x != 0) for x in jax.tree.leaves(u))
 

@@ -34,5 +34,5 @@ def test_an_axis_that_is_not_there():
 def test_16_bit_means_are_taken_in_float32():
     """256 + 1 is 256 in bf16: the mean of 300 ones and a 256 comes out right only in float32."""
     g = jnp.ones((1, 301), jnp.bfloat16).at[0, 0].set(256)
-    u, _ = gx.centralize().update(g, gx.EmptyState())
+    u, *_ = gx.centralize().observe(g, gx.EmptyState())
     np.testing.assert_allclose(u[0, 0], 256 - 556 / 301, rtol=1e-5)

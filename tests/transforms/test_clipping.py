@@ -58,7 +58,7 @@ def test_what_is_not_finite_is_not_hidden():
 
 def test_mixed_dtypes_share_one_norm(x64):
     g = {"a": jnp.array([3.0], jnp.bfloat16), "b": jnp.array([4.0], jnp.float64)}
-    u, _ = gx.clip_by_global_norm(1.0).update(g, NONE)
+    u, *_ = gx.clip_by_global_norm(1.0).observe(g, NONE)
     assert (u["a"].dtype, u["b"].dtype) == (jnp.float32, jnp.float64)
     np.testing.assert_allclose([float(u["a"][0]), float(u["b"][0])], [0.6, 0.8], rtol=1e-7)
 

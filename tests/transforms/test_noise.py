@@ -85,7 +85,8 @@ def test_a_key_is_not_injected(key):
 
 
 def test_noise_is_not_rounded_to_16_bits():
-    u = noises(gx.add_noise(1.0, 0.0, 0), 1, jnp.zeros(1000, jnp.bfloat16))[0]
+    tx, g = gx.add_noise(1.0, 0.0, 0), jnp.zeros(1000, jnp.bfloat16)
+    u, *_ = tx.observe(g, tx.init(g))
     assert u.dtype == jnp.float32
     assert np.any(u != u.astype(jnp.bfloat16).astype(jnp.float32))
 

@@ -42,13 +42,13 @@ def test_what_is_not_finite_is_not_hidden():
 
 def test_16_bit_norms_are_taken_in_float32():
     g = jnp.full(10, 300, jnp.float16)
-    u, _ = gx.normalize_by_update_norm().update(g, NONE)
+    u, *_ = gx.normalize_by_update_norm().observe(g, NONE)
     np.testing.assert_allclose(u, 10**-0.5, rtol=1e-5)
     for link, factor in (
         (gx.scale_by_param_block_norm(), 300 * 10**0.5),
         (gx.scale_by_param_block_rms(), 300),
     ):
-        np.testing.assert_allclose(link.update(jnp.ones(10, jnp.float16), NONE, g)[0], factor, rtol=1e-5)
+        np.testing.assert_allclose(link.observe(jnp.ones(10, jnp.float16), NONE, g)[0], factor, rtol=1e-5)
 
 
 @pytest.mark.parametrize("p", [[3.0, 4.0], [0.0, 0.0], [1e-5, 0.0]])

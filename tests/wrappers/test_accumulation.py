@@ -108,7 +108,7 @@ def test_the_mean_of_many():
 
     def last(dtype, grads):
         tx = gx.accumulate(gx.identity(), 1000, dtype=dtype)
-        body = lambda state, g: tx.update(g, state)[::-1]
+        body = lambda state, g: tx.observe(g, state)[1::-1]
         state, u = jax.jit(lambda s, g: jax.lax.scan(body, s, g))(tx.init(jnp.zeros(())), grads)
         assert state.acc_grads.dtype == (dtype or jnp.float32)
         assert u.dtype == jnp.float32

@@ -8,17 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradx as gx
-from tests.problems import grads
+from tests.problems import aval, grads
 
 STEPS = 12
 
 
 def run(tx, p, gradients):
     """The parameters after each step, and what the state says to evaluate with."""
+
+    @jax.jit  # so that the parameters and their average come from one sum
+    def step(g, state, p):
+        u, state = tx.update(g, state, p)
+        return gx.apply_updates(p, u), state
+
     state, seen, averages = tx.init(p), [], []
     for g in gradients:
-        u, state = tx.update(g, state, p)
-        p = gx.apply_updates(p, u)
+        p, state = step(g, state, p)
         seen.append(p)
         averages.append(gx.eval_params(state, p))
     return seen, averages
@@ -84,7 +89,8 @@ def test_updates_pass_as_they_are():
     g = {"w": jnp.ones(2, jnp.bfloat16), "none": None}
     for tx in (gx.average_params(), gx.ema_params(0.9)):
         u, _ = tx.update(g, tx.init(p), p)
-        assert jax.tree.map(lambda x, y: x is y, u, g) == jax.tree.map(lambda _: True, g)
+        assert aval(u) == aval(g)
+        jax.tree.map(np.testing.assert_array_equal, u, g)
 
 
 @pytest.mark.parametrize("make", [gx.average_params, lambda: gx.ema_params(0.99)])
@@ -190,8 +196,6 @@ def test_what_is_wrong_is_named(tx):
         ValueError, match=rf"{name} needs the parameters: call update\(updates, state, params\)"
     ):
         tx.update(p, state)
-    with pytest.raises(TypeError, match=rf"{name}, at \['w'\]: int32 cannot be optimized"):
-        tx.init({"w": jnp.ones(2, jnp.int32)})
     with pytest.raises(
         ValueError, match=rf"{name}, at \['w'\]: average has shape \(2,\), and should have \(3,\)"
     ):

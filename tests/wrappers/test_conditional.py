@@ -58,7 +58,7 @@ def test_goes_around_16_bit_gradients():
         gx.conditionally_transform(gx.sgd(0.1), lambda step: False),
     ):
         u, _ = tx.update(p, tx.init(p), p)
-        assert u.dtype == jnp.float32
+        assert u.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("forward", [False, True])
@@ -91,5 +91,5 @@ def test_errors():
         gx.apply_if_finite(gx.sgd(0.1), -1)
     with pytest.raises(TypeError, match="the inner transformation of conditionally_mask is not a gradient"):
         gx.conditionally_mask(gx.sgd, EVERY_OTHER)
-    with pytest.raises(TypeError, match="apply_if_finite needs a ApplyIfFiniteState, and was given a tuple"):
+    with pytest.raises(TypeError, match="apply_if_finite needs an ApplyIfFiniteState, and was given a tuple"):
         gx.apply_if_finite(gx.sgd(0.1), 1).update(jnp.ones(1), gx.sgd(0.1).init(jnp.ones(1)))

@@ -88,7 +88,7 @@ def test_float16_trains_with_it_and_not_without():
 def test_gradients_are_unscaled_in_float32(dtype):
     """1e-7 is less than float16 can hold."""
     tx = gx.dynamic_loss_scale(gx.identity(), 2.0**15)
-    u, _ = tx.update(jnp.full(2, 2.0**-10, dtype), tx.init(jnp.ones(2, dtype)))
+    u, *_ = tx.observe(jnp.full(2, 2.0**-10, dtype), tx.init(jnp.ones(2, dtype)))
     np.testing.assert_array_equal(u, [2.0**-25] * 2)
 
 
