@@ -1,6 +1,8 @@
-"""Run Optax's tests on gradx, or on Optax itself: `python -m tests.optax_suite [--optax] [--json FILE] [WORD ...]`.
+"""Run Optax's tests on gradx, or on Optax itself: `python -m tests.optax_suite [WORD ...]`.
 
-WORD: part of the name of a test module, such as `alias` or `_src`; all of them without one.
+WORD is part of the name of a test module, such as `alias` or `transforms.`; without one, all modules are run
+that reach a function of gradx. Options: `--all` for the others too, `--optax` to replace nothing, `--json
+FILE` to write what became of each test.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
 import optax
 
 import gradx
@@ -24,11 +27,22 @@ ROOT = pathlib.Path(optax.__file__).parent
 OURS = str(pathlib.Path(gradx.__file__).parent)
 
 
-def modules(words: list[str]) -> list[str]:
-    """The test modules of Optax that have one of the words in their names."""
-    files = sorted(ROOT.rglob("*_test.py"))
-    names = [".".join(("optax", *file.relative_to(ROOT).with_suffix("").parts)) for file in files]
-    return [name for name in names if not words or any(word in name for word in words)]
+# In these no test runs a function of gradx.
+APART = """
+    _src.linear_algebra _src.numerics _src.utils assignment._hungarian_algorithm contrib._privacy
+    contrib._reduce_on_plateau losses._classification losses._fenchel_young losses._ranking
+    losses._regression losses._segmentation losses._self_supervised losses._smoothing
+    microbatching._microbatching optax perturbations._make_pert projections._projections
+    tree_utils._casting tree_utils._random tree_utils._tree_math
+""".split()
+
+
+def modules(words: list[str], every: bool) -> list[str]:
+    """The test modules of Optax that have one of the words in their names; of all, or of those not apart."""
+    files = [file.relative_to(ROOT).with_suffix("") for file in sorted(ROOT.rglob("*_test.py"))]
+    names = [".".join(file.parts) for file in files]
+    chosen = [name for name in names if every or name.removesuffix("_test") not in APART]
+    return [f"optax.{name}" for name in chosen if not words or any(word in name for word in words)]
 
 
 class Record(unittest.TestResult):
@@ -87,7 +101,10 @@ def first_lines(error: BaseException) -> str:
 def places(tb: Any) -> list[str]:
     """Where it was raised: the last lines in Optax's test, in gradx, and at all."""
     frames = traceback.extract_tb(tb)
-    picks = [[f for f in frames if f.filename.endswith("_test.py")], [f for f in frames if OURS in f.filename]]
+    picks = [
+        [f for f in frames if f.filename.endswith("_test.py")],
+        [f for f in frames if OURS in f.filename],
+    ]
     chosen = [fs[-1] for fs in (*picks, frames) if fs]
     return list(dict.fromkeys(f"{pathlib.Path(f.filename).name}:{f.lineno} {f.name}" for f in chosen))
 
@@ -103,6 +120,7 @@ def run(names: list[str], seen: Optax) -> tuple[dict[str, dict], dict[str, str]]
             continue
         since = time.perf_counter()
         unittest.defaultTestLoader.loadTestsFromModule(module).run(record)
+        jax.clear_caches()  # thousands of programs, gigabytes by the end
         print(f"{name}: {time.perf_counter() - since:.0f} s", file=sys.stderr, flush=True)
     return record.rows, left_out
 
@@ -122,13 +140,15 @@ def report(rows: dict[str, dict], left_out: dict[str, str]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="*")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--optax", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", 8)  # the tests of shardings ask for them
     from absl import flags
 
     flags.FLAGS(sys.argv[:1])  # absl's tests read flags that its own main would have parsed
-    rows, left_out = run(modules(args.words), Optax({} if args.optax else replacements()))
+    rows, left_out = run(modules(args.words, args.all), Optax({} if args.optax else replacements()))
     if args.json:
         args.json.write_text(json.dumps({"rows": rows, "left_out": left_out}, indent=1))
     print(report(rows, left_out))

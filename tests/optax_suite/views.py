@@ -1,6 +1,7 @@
 """Optax as one of its tests sees it: gradx's objects stand where gradx has the name."""
 
 import builtins
+import functools
 import importlib.util
 import sys
 import types
@@ -13,6 +14,9 @@ import gradx
 
 # The annotation is no object of its own; the schedule has another meaning than Optax's link.
 NOT_REPLACED = {"Schedule", "reduce_on_plateau"}
+
+# This module makes an optimizer without the key that gradx asks for as it is imported: one is given.
+ADAPTED = {"optax._src.sharding_test": {"noisy_sgd": functools.partial(gradx.noisy_sgd, key=0)}}
 
 
 def replacements() -> dict[int, Any]:
@@ -29,12 +33,12 @@ def replacements() -> dict[int, Any]:
 class View(types.ModuleType):
     """A module of Optax whose attributes are replaced where they are read; Optax itself stays as it is."""
 
-    def __init__(self, module: types.ModuleType, of: "Optax"):
+    def __init__(self, module: types.ModuleType, seen: Callable):
         super().__init__(module.__name__)
-        self.__dict__["_module"], self.__dict__["_of"] = module, of
+        self.__dict__["_module"], self.__dict__["_seen"] = module, seen
 
     def __getattr__(self, name: str) -> Any:
-        return self._of.seen(getattr(self._module, name))
+        return self._seen(getattr(self._module, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._module, name, value)
@@ -48,33 +52,34 @@ class Optax:
 
     def __init__(self, replaced: dict[int, Any]):
         self.replaced = replaced
-        self.views: dict[str, View] = {}
-
-    def seen(self, x: Any) -> Any:
-        """An attribute of one of Optax's modules, as tests see it."""
-        if isinstance(x, types.ModuleType) and x.__name__.split(".")[0] == "optax":
-            return self.load(x.__name__) if x.__name__.endswith("_test") else self.view(x)
-        return self.replaced.get(id(x), x)
-
-    def view(self, module: types.ModuleType) -> View:
-        return self.views.setdefault(module.__name__, View(module, self))
+        self.loaded: dict[str, types.ModuleType] = {}
 
     def load(self, name: str) -> types.ModuleType:
         """One of Optax's test modules, run with this `import`."""
-        key = f"with_gradx.{name}"
-        if key not in sys.modules:
-            spec = importlib.util.find_spec(name)
-            module = sys.modules[key] = types.ModuleType(key)
-            module.__file__ = spec.origin
-            module.__dict__["__builtins__"] = vars(builtins) | {"__import__": self.importer()}
-            exec(compile(open(spec.origin).read(), spec.origin, "exec"), module.__dict__)
-        return sys.modules[key]
+        if name not in self.loaded:
+            path = importlib.util.find_spec(name).origin
+            module = self.loaded[name] = sys.modules[f"with_gradx.{name}"] = types.ModuleType(
+                f"with_gradx.{name}"
+            )
+            module.__file__ = path
+            module.__dict__["__builtins__"] = vars(builtins) | {"__import__": self.importer(name)}
+            exec(compile(open(path).read(), path, "exec"), module.__dict__)
+        return self.loaded[name]
 
-    def importer(self) -> Callable:
-        """`__import__`, whose modules of Optax are views."""
+    def importer(self, name: str) -> Callable:
+        """The `__import__` of a test module, whose modules of Optax are views."""
+        views: dict[str, View] = {}
+        adapted = ADAPTED.get(name, {}) if self.replaced else {}
+        replaced = self.replaced | {id(getattr(optax, key)): ours for key, ours in adapted.items()}
+
+        def seen(x):
+            if not isinstance(x, types.ModuleType) or x.__name__.split(".")[0] != "optax":
+                return replaced.get(id(x), x)
+            if x.__name__.endswith("_test"):
+                return self.load(x.__name__)
+            return views.setdefault(x.__name__, View(x, seen))
 
         def import_(name, globals=None, locals=None, fromlist=(), level=0):
-            found = builtins.__import__(name, globals, locals, fromlist, level)
-            return self.seen(found) if name.split(".")[0] == "optax" else found
+            return seen(builtins.__import__(name, globals, locals, fromlist, level))
 
         return import_
