@@ -4,6 +4,7 @@ WORD is part of the name of a test module, such as `alias` or `transforms.`; wit
 that reach a function of gradx. Options: `--all` for the others too, `--optax` to replace nothing, `--json
 FILE` to write what became of each test.
 """
+# ruff: noqa: N802, as unittest names its methods so
 
 import argparse
 import json
@@ -19,6 +20,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import optax
+from absl import flags
 
 import gradx
 from tests.optax_suite.views import Optax, replacements
@@ -28,13 +30,28 @@ OURS = str(pathlib.Path(gradx.__file__).parent)
 
 
 # In these no test runs a function of gradx.
-APART = """
-    _src.linear_algebra _src.numerics _src.utils assignment._hungarian_algorithm contrib._privacy
-    contrib._reduce_on_plateau losses._classification losses._fenchel_young losses._ranking
-    losses._regression losses._segmentation losses._self_supervised losses._smoothing
-    microbatching._microbatching optax perturbations._make_pert projections._projections
-    tree_utils._casting tree_utils._random tree_utils._tree_math
-""".split()
+APART = [
+    "_src.linear_algebra",
+    "_src.numerics",
+    "_src.utils",
+    "assignment._hungarian_algorithm",
+    "contrib._privacy",
+    "contrib._reduce_on_plateau",
+    "losses._classification",
+    "losses._fenchel_young",
+    "losses._ranking",
+    "losses._regression",
+    "losses._segmentation",
+    "losses._self_supervised",
+    "losses._smoothing",
+    "microbatching._microbatching",
+    "optax",
+    "perturbations._make_pert",
+    "projections._projections",
+    "tree_utils._casting",
+    "tree_utils._random",
+    "tree_utils._tree_math",
+]
 
 
 def modules(words: list[str], every: bool) -> list[str]:
@@ -145,8 +162,6 @@ if __name__ == "__main__":
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", 8)  # the tests of shardings ask for them
-    from absl import flags
-
     flags.FLAGS(sys.argv[:1])  # absl's tests read flags that its own main would have parsed
     rows, left_out = run(modules(args.words, args.all), Optax({} if args.optax else replacements()))
     if args.json:

@@ -39,7 +39,7 @@ DIFFERENCES = {
     "L-BFGS leaves out pairs of negative curvature, of which this run has nothing else": [
         *(f"_src.alias_test.LBFGSTest.test_against_plain_implementation{i}" for i in (2, 3)),
     ],
-    "a foreign transformation is given float32 gradients, and mechanize wants them in bf16 as its parameters": [
+    "a foreign transformation is given float32 gradients; mechanize wants them in bf16 as its parameters": [
         "contrib._common_test.ContribTest.test_gradient_accumulation36",
     ],
     "the test holds the rounding of Optax's 1 - b2ᵗ: 9e-7 from float64 there, 1e-8 here": [

@@ -3,6 +3,7 @@
 import builtins
 import functools
 import importlib.util
+import pathlib
 import sys
 import types
 from collections.abc import Callable
@@ -20,7 +21,7 @@ ADAPTED = {"optax._src.sharding_test": {"noisy_sgd": functools.partial(gradx.noi
 
 
 def replacements() -> dict[int, Any]:
-    """gradx's objects by the identity of Optax's, so that every module of Optax that has one shows gradx's."""
+    """gradx's objects by the identity of Optax's, which the same object has in every module of Optax."""
     names = [name for name in dir(gradx) if not name.startswith("_") and name not in NOT_REPLACED]
     pairs = [(getattr(optax, name, None), getattr(gradx, name)) for name in names]
     return {
@@ -58,12 +59,11 @@ class Optax:
         """One of Optax's test modules, run with this `import`."""
         if name not in self.loaded:
             path = importlib.util.find_spec(name).origin
-            module = self.loaded[name] = sys.modules[f"with_gradx.{name}"] = types.ModuleType(
-                f"with_gradx.{name}"
-            )
+            module = types.ModuleType(f"with_gradx.{name}")
+            self.loaded[name] = sys.modules[module.__name__] = module
             module.__file__ = path
             module.__dict__["__builtins__"] = vars(builtins) | {"__import__": self.importer(name)}
-            exec(compile(open(path).read(), path, "exec"), module.__dict__)
+            exec(compile(pathlib.Path(path).read_text(), path, "exec"), module.__dict__)
         return self.loaded[name]
 
     def importer(self, name: str) -> Callable:
