@@ -8,7 +8,7 @@ import sys
 import optax
 import pytest
 
-from tests.optax_suite.differences import DIFFERENCES
+from tests.optax_suite.differences import DIFFERENCES, NOT_COUNTED
 
 LEAST = 0.97  # of the tests that run a function of gradx
 
@@ -22,7 +22,7 @@ def test_all_pass_that_should(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "rows.json").read_text())
     assert not found["left_out"]
-    rows = found["rows"]
+    rows = {name: row for name, row in found["rows"].items() if name not in NOT_COUNTED}
     failed = {name: row["error"] for name, row in rows.items() if row["outcome"] == "failed"}
     listed = set(itertools.chain(*DIFFERENCES.values()))
     assert {name: error for name, error in failed.items() if name not in listed} == {}
