@@ -16,7 +16,7 @@ from gradx.core.factory import factory
 from gradx.core.foreign import widened
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten, is_missing
-from gradx.engine.leaf_checks import beside, present, promotion
+from gradx.engine.leaf_checks import params_of, present, promotion
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import copy_slot, zero_slot
 from gradx.numerics.arrays import increment, zeros_beside
@@ -93,7 +93,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
                 )
             leaves, treedef = flatten(updates)
             gs = present(leaves, treedef, "stochastic_rounding")
-            ps = beside(gs, params, treedef, "stochastic_rounding")
+            ps = params_of(gs, params, treedef, "stochastic_rounding")
             salted = salts(state.rng_key, state.steps, len(gs))
             for (i, g), salt in zip(gs.items(), salted, strict=True):
                 leaves[i] = by_chance(emit, g, ps[i], salt)
