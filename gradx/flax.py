@@ -27,7 +27,7 @@ __all__ = ["TrainState", "eval_model", "opt_state", "stacked_axes"]
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState, whose `apply_gradients` takes what a transformation must be told besides.
+    """Flax's TrainState, whose `apply_gradients` takes what a transformation must be with_extra besides.
 
     >>> import gradx, gradx.flax, jax.numpy as jnp
     >>> tx = gradx.inject_hyperparams(gradx.sgd)(gradx.reduce_on_plateau(0.5, patience=0))
@@ -47,8 +47,8 @@ class TrainState(train_state.TrainState):
           kwargs: fields of the state to replace.
         """
         update = partial(optax.with_extra_args_support(self.tx).update, **(extra or {}))
-        told = self.replace(tx=optax.GradientTransformation(self.tx.init, update))
-        return super(TrainState, told).apply_gradients(grads=grads, **kwargs).replace(tx=self.tx)
+        with_extra = self.replace(tx=optax.GradientTransformation(self.tx.init, update))
+        return super(TrainState, with_extra).apply_gradients(grads=grads, **kwargs).replace(tx=self.tx)
 
     @property
     def eval_params(self) -> Any:

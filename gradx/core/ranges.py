@@ -46,8 +46,8 @@ RANGES: dict[str, Range] = {
 def declare_ranges(owner: str = "", /, **ranges: Range) -> None:
     """Say which values hyperparameters may have: in the factory `owner`, or else in every factory.
 
-    A factory's own range takes precedence over the range of the name. A name without a range may be any number
-    but NaN.
+    A factory's own range takes precedence over the range of the name. Without one, any number but NaN is
+    allowed.
     """
     for name, declared in ranges.items():
         key = f"{owner}.{name}" if owner else name

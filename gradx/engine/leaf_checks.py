@@ -55,7 +55,7 @@ def params_of(gs: Arrays, params: Tree, treedef: Treedef, owner: str) -> Arrays:
     return ps
 
 
-def stored(new: Slot, old: Slot, name: str, place: Place | str) -> Slot:
+def slot_like(new: Slot, old: Slot, name: str, place: Place | str) -> Slot:
     """The new slot with the dtypes, device axes and containers of the old: NNX makes a State of a list."""
     check_fit(new, old, name, place)
     news, (olds, treedef) = jax.tree.leaves(new), jax.tree.flatten(old)

@@ -12,7 +12,7 @@ from gradx.core.compilation import is_eager
 from gradx.core.foreign import widened
 from gradx.core.hyperparameters import Scalar, as_scalar, parameters_of, pick
 from gradx.engine.layers import Axes, ruled
-from gradx.engine.leaf_checks import Slot, promotion, stored
+from gradx.engine.leaf_checks import Slot, promotion, slot_like
 from gradx.engine.small_arrays import batched
 from gradx.numerics.dtypes import compute_dtype, real_dtype
 
@@ -93,5 +93,5 @@ class Rule:
             names = [*self.slots, *self.reports]
             raise TypeError(f"{self.owner}: the rule must return the update and then {names}")
         kept: Iterator[tuple[str, Slot]] = zip(self.slots, rest, strict=False)
-        new = {k: stored(x, slots[k], k, self.owner) for k, x in kept}
+        new = {k: slot_like(x, slots[k], k, self.owner) for k, x in kept}
         return u, new, tuple(rest[len(slots) :])

@@ -12,8 +12,8 @@ from gradx.numerics.norms import in_range
 
 __all__ = []  # internal: `packed` sets the size, the engine asks
 
-# Within `largest_batched(n)` a rule takes arrays of up to n elements in batches, each of one shape. It is a part
-# of the key under which JAX keeps traces.
+# Within `largest_batched(n)` a rule takes arrays of up to n elements in batches, each of one shape. JAX keeps
+# a trace for each n.
 largest_batched: Any = jax.make_user_context(0)
 
 

@@ -105,7 +105,7 @@ def store(
         found = entries(treedef.unflatten(without), params)
         copies = set() if named else copied(tx.init, params)
         theirs, layers, out = selected(params), axes_here(params), {}
-        for k, e, (name, codec) in zip(places, found, assigned(codecs, found), strict=True):
+        for k, e, (name, codec) in zip(places, found, with_codecs(codecs, found), strict=True):
             is_left = k in copies or (not named and is_exact(e.owner, e.field))
             if codec is not None and e.i in theirs and not is_left:
                 positive = is_positive(e.owner, e.field)
@@ -205,7 +205,7 @@ def check_formats(held: list[Codec], codecs: Any) -> None:
             )
 
 
-def assigned(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
+def with_codecs(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
     """The name of each array of a state, and the codec of that name."""
     names = short_names(found)
     if not isinstance(codecs, dict):

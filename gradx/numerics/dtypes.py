@@ -1,4 +1,4 @@
-"""In which dtype to compute."""
+"""The dtypes of computations."""
 
 from typing import TypeAlias
 

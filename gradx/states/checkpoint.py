@@ -4,14 +4,14 @@ import pathlib
 import re
 import shutil
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 import optax
 
 from gradx.core.foreign import check_transformation
-from gradx.core.tree import Tree, flatten, is_missing, slash_paths
+from gradx.core.tree import Leaf, State, Tree, flatten, is_missing, slash_paths
 from gradx.engine.state_layout import CorrectedState
 from gradx.states.entries import Entry, entries, full_names
 from gradx.states.multihost import check_seen, check_shared, is_local, of_first, without_local
@@ -19,23 +19,25 @@ from gradx.states.restore_plan import abstract_state, empty, like_given, placeme
 
 __all__ = ["Checkpoint", "latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
 
+Arrays: TypeAlias = dict[str, Leaf]  # by name
+
 
 class Checkpoint(NamedTuple):
     """The result of `restore_checkpoint`: the step, the parameters, the state, and the extra values."""
 
     step: int
-    params: Any
-    state: Any
-    extra: Any
+    params: Tree
+    state: State
+    extra: Tree
 
 
 def save_checkpoint(
     path: str | pathlib.Path,
     step: int,
     params: Tree,
-    state: Any,
+    state: State,
     *,
-    extra: Any = None,
+    extra: Tree = None,
     keep: int | None = None,
 ) -> None:
     """Write parameters and state of a step to a new folder, `path/step`, whole or not at all.
@@ -106,9 +108,9 @@ def restore_checkpoint(
     tx: optax.GradientTransformation,
     params: Tree,
     *,
-    extra: Any = None,
+    extra: Tree = None,
     step: int | None = None,
-    state_sharding: Any = None,
+    state_sharding: Tree | None = None,
 ) -> Checkpoint:
     """Read what `save_checkpoint` wrote, for a transformation that has the same slots.
 
@@ -177,7 +179,7 @@ def tidy(folder: pathlib.Path) -> None:
             shutil.rmtree(left)
 
 
-def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
+def named(params: Tree, state: State, extra: Tree) -> Arrays:
     """All arrays by name, in the order of the leaves."""
     ps, qs = ((slash_paths(tree), flatten(tree)[0]) for tree in (params, extra))
     pairs = [(f"params/{path}", x) for path, x in zip(*ps, strict=True) if not is_missing(x)]
@@ -191,32 +193,32 @@ def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
     return out
 
 
-def of_state(params: Tree, state: Any) -> list[tuple[str, Entry]]:
+def of_state(params: Tree, state: State) -> list[tuple[str, Entry]]:
     """The arrays of a state, by name."""
     found = entries(state, params)
     tail = lambda e: "" if e.path is None else f"/{e.path}"
     return [(f"state/{name}{tail(e)}", e) for name, e in zip(full_names(found), found, strict=True)]
 
 
-def manifest_of(arrays: dict[str, Any], params: Tree, state: Any) -> dict[str, str]:
+def manifest_of(arrays: Arrays, params: Tree, state: State) -> dict[str, str]:
     """The dtype and shape of each array, and the codec without which its bits mean nothing."""
     codecs = {name: f" of {e.codec!r}" for name, e in of_state(params, state) if e.codec is not None}
     return {name: described(array_of(name, x)) + codecs.get(name, "") for name, x in arrays.items()}
 
 
-def manifest_in(ocp: Any, folder: pathlib.Path) -> dict[str, str]:
+def manifest_in(ocp: ModuleType, folder: pathlib.Path) -> dict[str, str]:
     """The manifest of a checkpoint."""
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
         return checkpointer.restore(folder, args=args)["manifest"]
 
 
-def as_saved(state: Any, params: Tree, saved: dict[str, str]) -> Any:
+def as_saved(state: State, params: Tree, saved: dict[str, str]) -> State:
     """An abstract state without the weights of averages that 0.1.0 did not save for fixed injected rates."""
     is_there = [name in saved for name, _ in of_state(params, state)]
     is_corrected = lambda x: isinstance(x, CorrectedState)
 
-    def pruned(node: Any, found: Any) -> Any:
+    def pruned(node: Tree, found: Tree) -> Tree:
         if not is_corrected(node):
             return node
         weights = {k: w for k, w in node.weights.items() if found.weights[k]}
@@ -225,7 +227,7 @@ def as_saved(state: Any, params: Tree, saved: dict[str, str]) -> Any:
     return jax.tree.map(pruned, state, jax.tree.structure(state).unflatten(is_there), is_leaf=is_corrected)
 
 
-def read(ocp: Any, folder: pathlib.Path, likes: dict[str, Any]) -> dict[str, Any]:
+def read(ocp: ModuleType, folder: pathlib.Path, likes: Arrays) -> Arrays:
     """The arrays of a checkpoint."""
     targets = {}
     for name, x in likes.items():
@@ -238,7 +240,7 @@ def read(ocp: Any, folder: pathlib.Path, likes: dict[str, Any]) -> dict[str, Any
         return checkpointer.restore(folder, args=ocp.args.Composite(arrays=args))["arrays"]
 
 
-def array_of(name: str, x: Any) -> Any:
+def array_of(name: str, x: Leaf) -> Leaf:
     """An array; a number as a NumPy scalar."""
     if isinstance(x, bool | int | float | complex | np.generic):
         return np.asarray(x)
@@ -247,7 +249,7 @@ def array_of(name: str, x: Any) -> Any:
     return x
 
 
-def described(x: Any) -> str:
+def described(x: Leaf) -> str:
     """Dtype and shape, as in the manifest."""
     return f"{x.dtype}{list(x.shape)}"
 

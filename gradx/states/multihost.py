@@ -2,11 +2,12 @@
 
 import pathlib
 import zlib
-from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from gradx.core.tree import Leaf
 
 __all__ = []  # internal: of checkpoints
 
@@ -20,7 +21,7 @@ def of_first(step: int | None) -> int | None:
     return None if high == low == 0 else high * 2**32 + low - 1
 
 
-def without_local(arrays: dict[str, Any]) -> dict[str, Any]:
+def without_local(arrays: dict[str, Leaf]) -> dict[str, Leaf]:
     """Arrays with each process's local ones in NumPy, for the first to write; all must have the same."""
     if jax.process_count() == 1:
         return arrays
@@ -36,7 +37,7 @@ def without_local(arrays: dict[str, Any]) -> dict[str, Any]:
     return arrays | local
 
 
-def is_local(x: Any) -> bool:
+def is_local(x: Leaf) -> bool:
     """Whether an array (or its sharding) is local to one process, where there are several."""
     return jax.process_count() > 1 and getattr(getattr(x, "sharding", None), "is_fully_addressable", True)
 
