@@ -111,7 +111,9 @@ def check_states(state: State, links: int) -> None:
     """Raise ValueError unless there is a state for each link of a chain."""
     if not isinstance(state, tuple) or len(state) != links:
         given = len(state) if isinstance(state, tuple) else type(state).__name__
-        raise ValueError(f"this chain has {links} links and was given a state of {given}{HINT}")
+        raise ValueError(
+            f"this chain has {links} links, and its state needs one part for each, got {given}{HINT}"
+        )
 
 
 @factory

@@ -98,7 +98,7 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
         return  # it branches on the step: not jittable, but good enough for eager use
     except TypeError as e:
         raise TypeError(
-            f"{owner}: {name} is a function, called with the step alone, as a schedule is, and failed: {e}"
+            f"{owner}: {name} is a function, but it fails as a schedule, called with the step alone: {e}"
         ) from e
     is_real = hasattr(out, "dtype") and out.dtype.kind not in "bc" and jnp.issubdtype(out.dtype, np.number)
     if not is_real or out.shape:

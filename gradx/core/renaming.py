@@ -29,7 +29,7 @@ def with_new_names(function: Any, given: dict[str, Any]) -> dict[str, Any]:
         called = f"{function.__name__}: {old}= is the old spelling of {new}="
         if new in given:
             raise TypeError(f"{called}, and both are given: give {new} only")
-        warnings.warn(f"{called}, and goes with the next release", DeprecationWarning, stacklevel=3)
+        warnings.warn(f"{called}, and the next release removes it", DeprecationWarning, stacklevel=3)
         given = {new if k == old else k: v for k, v in given.items()}
     return given
 

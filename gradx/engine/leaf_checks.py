@@ -37,7 +37,7 @@ def present(leaves: list[Leaf], treedef: Treedef, owner: str) -> Arrays:
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f"{Place(owner, treedef, i)}: {type(x).__name__ if dtype is None else dtype} cannot be "
-                "optimized, only floating point can; leave it out with None, gradx.masked or a filter"
+                "optimized, because it is not floating point: leave it out with None, masked or a filter"
             )
     return out
 

@@ -24,7 +24,7 @@ def zero_slot(dtype: DTypeLike | None = None, *, real: bool = False) -> Start:
     if dtype is not None:
         dtype = jax.dtypes.canonicalize_dtype(dtype)
         if not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(f"a slot must be floating point, and {dtype} is not")
+            raise TypeError(f"a slot must be floating point, got {dtype}")
 
     def start(p: jax.Array) -> jax.Array:
         own = compute_dtype(p.dtype)

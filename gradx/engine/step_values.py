@@ -35,7 +35,9 @@ class StepValues:
         """Raise for a wrong hyperparameter, and for one whose name has another meaning in a rule."""
         taken = (self.hyper.keys() | self.corrections.keys()) & meanings
         if taken:
-            raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
+            raise TypeError(
+                f"{self.owner}: {sorted(taken)} have another meaning in a rule: rename these hyperparameters"
+            )
         check(self.owner, **self.hyper)
 
     @functools.cached_property

@@ -48,7 +48,7 @@ def update_if(
     out, after, _ = shapes
     if jax.tree.structure(after) != treedef:
         raise ValueError(
-            f"a state that may have to be kept cannot change its structure, and {treedef} became "
+            f"the state must keep its structure, because a step may be skipped, but {treedef} became "
             f"{jax.tree.structure(after)}"
         )
     before = len(jax.tree.leaves(out))
@@ -63,10 +63,10 @@ def check_shared(ok: jax.Array, state: State) -> None:
     for x in jax.tree.leaves(state):
         for axis in sorted(varying(ok) - varying(x)):
             raise ValueError(
-                f"along {axis!r} each device would decide for itself whether to skip a step, of one state "
-                "for all: average_gradients goes in front; where only losses differ, skip_if has axis_name; "
-                "where each device trains parameters of its own, mark what init makes as varying too: "
-                "jax.lax.pcast(x, axis, to='varying') of what does not vary"
+                f"along {axis!r} each device would decide for itself whether to skip a step, but all share one "
+                "state: put average_gradients in front; if only losses differ, give skip_if axis_name; if each "
+                "device trains separate parameters, mark the arrays of the state that do not vary: "
+                "jax.lax.pcast(x, axis, to='varying')"
             )
 
 

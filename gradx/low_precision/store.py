@@ -28,7 +28,7 @@ __all__ = ["StoreState", "store"]
 
 
 class StoreState(NamedTuple):
-    """The number of steps, which the random bits follow; the inner state, with a `Stored` for some arrays."""
+    """The number of steps, which sets the random bits; the inner state, with a `Stored` for some arrays."""
 
     steps: jax.Array  # not `count`, which tools look for in the state of an optimizer, and find once
     inner_state: Any
@@ -49,30 +49,30 @@ def store(
         u, slots = tx(g, slots)
         stored   = encode(slots)
 
-    `tx` computes in float32 as before. Under jit the three are fused: on a GPU in one pass over memory, or in
-    two for blocks, whose scales come first. Put it around the optimizer, and accumulation, skipping, `packed`
-    and the like around it.
+    `tx` computes in float32 as before. Under jit the three lines are fused: on a GPU into one pass over
+    memory, or into two for blocks, whose scales come first. Put `store` around the optimizer, and put
+    accumulation, skipping, `packed` and the like around `store`.
 
     Arguments:
       tx: any transformation, of Optax too.
-      codecs: the format of all slots, or formats by name, `{"nu": Rounded("bfloat16")}`: names are those of
-        `slots`; the end of one will do, where that says which.
-      where: which parameters have their slots stored: a regular expression that is searched for in the
-        path, or a function (path, array) -> bool; None for all. "^(?!embed/)" leaves embeddings out, whose
-        rare and large gradients are the hardest to hold in few bits.
+      codecs: the format of all slots, or formats by name, `{"nu": Rounded("bfloat16")}`. The names are those
+        of `slots`; an unambiguous suffix is enough.
+      where: the parameters whose slots are stored: a regular expression that is searched for in the path, or
+        a function (path, array) -> bool; None for all. "^(?!embed/)" leaves out embeddings, whose rare and
+        large gradients are the hardest to hold in few bits.
       min_size: the fewest elements of an array that is stored, at least 1.
-      seed: an integer or a random key, another for each store. Codecs that round by chance need one; all do
-        but those with rounding="nearest".
+      seed: an integer or a random key, another for each store. Codecs that round by chance need it: all
+        codecs but those with rounding="nearest".
 
-    Smaller arrays and vectors stay as they are. So do, with one codec for all, integers and complex numbers,
-    what the codec cannot hold, and copies of the parameters, such as averages of them or L-BFGS's: these are
-    stored where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
-    An inner `store` keeps what it has, and what is around it stores nothing of its transformation.
+    Smaller arrays and vectors are not stored. With one codec for all slots, neither are integers, complex
+    numbers, arrays that the codec cannot hold, and copies of the parameters, such as averages of them or
+    L-BFGS's; name such a slot to store it. It is no error if all slots are too small, or if `tx` has no slots
+    for one codec. Stores may nest: each slot is stored once, by the innermost.
 
     Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
-    there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for a block
-    that does not divide, for what is named and the codec cannot hold, and for averages of squares in float16,
-    or in bfloat16 by nearest rounding, where they stall: give `rounding="stochastic"`, 8 bits, or
+    that exist, for a slot that `tx` does not have; ValueError for a `where` that matches no parameter, for a
+    block that does not divide, for a named slot that the codec cannot hold, and for averages of squares in
+    float16, or in bfloat16 by nearest rounding, where they stall: give `rounding="stochastic"`, 8 bits, or
     `force=True`.
 
     >>> import gradx, jax
@@ -98,7 +98,7 @@ def store(
         return StoreState(jnp.zeros((), jnp.int32), state)
 
     def chosen(state, params):
-        """What is stored, by its place among the leaves: each as a `Stored` without its arrays."""
+        """The `Stored` of each stored slot, still without arrays, by its position among the leaves."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
         places = [k for k, x in enumerate(leaves) if not isinstance(x, StoreState)]
         without = [() if isinstance(x, StoreState) else x for x in leaves]
@@ -136,7 +136,7 @@ def store(
         return updates, StoreState(increment(state.steps), treedef.unflatten(new)), reports
 
     def whole(state, params):
-        """The state with each `Stored`, of which Flax NNX makes a container of its own at every step."""
+        """The state with its `Stored` nodes: Flax NNX replaces them by other containers at every step."""
         if any(map(is_stored, jax.tree.leaves(state, is_leaf=is_stored))):
             return state
         likes, leaves = jax.tree.structure(jax.eval_shape(init, params)), jax.tree.leaves(state)
@@ -150,7 +150,7 @@ def every(path: str, array: Any) -> bool:
 
 
 def is_own(x: Any) -> bool:
-    """Whether a node is to be taken whole: an array that is stored here, or all that another store holds."""
+    """Whether a node counts as one leaf: a slot that is stored here, or the state of an inner store."""
     return is_stored(x) or isinstance(x, StoreState)
 
 
@@ -165,7 +165,7 @@ def encoded(like: Stored, x: jax.Array, salt: Salt | None = None, steps: Any = N
 
 
 def salts_for(slots: list[Stored], seed: Any) -> list[Salt | None]:
-    """A salt for each slot whose codec rounds by chance, the same at all steps: a constant of the program."""
+    """A salt for each slot whose codec rounds by chance, a constant of the program; the same at all steps."""
     n = sum(slot.codec.stochastic for slot in slots)
     if not n:
         return [None] * len(slots)
@@ -189,19 +189,19 @@ def check_codecs(codecs: Any, seed: Any) -> None:
     for codec in given:
         if codec.stochastic:
             raise TypeError(
-                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, and to each "
-                "store another"
+                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, another one to "
+                "each store"
             )
 
 
 def check_formats(held: list[Codec], codecs: Any) -> None:
-    """Raise if a state holds a format that is not given."""
+    """Raise if a state holds a format that is not in `codecs`."""
     given = list(codecs.values()) if isinstance(codecs, dict) else [codecs]
     for codec in held:
         if codec not in given:
             raise ValueError(
-                f"store: the state holds {codec!r}, and codecs is {text(codecs)}: migrate goes from one to "
-                "the other"
+                f"store: the state holds {codec!r}, and codecs is {text(codecs)}: use migrate to change the "
+                "format"
             )
 
 
@@ -216,12 +216,12 @@ def with_codecs(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None
 
 
 def is_held(what: str, codec: Any, x: Any, ndim: int, positive: bool, min_size: int, named: bool) -> bool:
-    """Whether an array of so many axes in a layer is stored; an error where it is meant to be, and cannot."""
+    """Whether an array with `ndim` axes in a layer is stored; an error if it is named, but cannot be."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if named:
             raise TypeError(
                 f"{what} is {x.dtype}, and only real floating point can be stored: leave the slot out of "
-                "codecs, or the parameter by where"
+                "codecs, or leave out the parameter by where"
             )
         return False
     if ndim < 2 or x.size < min_size:
@@ -235,7 +235,7 @@ def is_held(what: str, codec: Any, x: Any, ndim: int, positive: bool, min_size: 
     if not wrong and positive and stalls(codec):
         raise ValueError(
             f"{what} holds no numbers below 0: averages of squares stall or underflow in {codec!r}; take "
-            "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to have it all the same"
+            "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to use it anyway"
         )
     return not wrong
 
@@ -248,11 +248,11 @@ def stalls(codec: Codec) -> bool:
 
 
 def copied(init: Any, params: Tree) -> set[int]:
-    """Which leaves of a fresh state depend on the values of the parameters, as copies do and zeros do not."""
+    """The leaves of a fresh state that depend on the parameters' values: copies do, and zeros do not."""
     program, state = jax.make_jaxpr(init, return_shape=True)(params)
     reached = set(program.jaxpr.invars)
     for eqn in program.jaxpr.eqns:
-        is_zero = eqn.params.get("name") == "traced_zeros"  # which take a sharding from them, and no values
+        is_zero = eqn.params.get("name") == "traced_zeros"  # these have a parameter's sharding only
         if not is_zero and any(isinstance(v, Var) and v in reached for v in eqn.invars):
             reached.update(eqn.outvars)
     flags = [isinstance(v, Var) and v in reached for v in program.jaxpr.outvars]

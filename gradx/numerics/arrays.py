@@ -39,8 +39,8 @@ def zeros_beside(x: Any, dtype: Any) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="dtype")
 def traced_zeros(x: jax.Array, dtype: Any) -> jax.Array:
-    # Zeros do not depend on `x`, and would all be on one device. So a condition selects between `x` and zeros;
-    # the compiler does not see that it never holds.
+    # Zeros do not depend on `x`, and would all be on one device. So a condition selects between `x` and
+    # zeros; the compiler does not see that it never holds.
     never = lax.optimization_barrier(jnp.zeros((), bool))
     given = x if jnp.issubdtype(dtype, jnp.complexfloating) else x.real
     return lax.select(never, given.astype(dtype), jnp.zeros_like(x, dtype=dtype))

@@ -1,7 +1,7 @@
 """Named axes of devices, within `jax.shard_map` or `jax.pmap`: arrays that vary over them, and sums.
 
-Where `shard_map` checks (check_vma=True, its default), the type of an array names the axes that it varies over.
-Elsewhere nothing is known, and every array counts as varying.
+Where `shard_map` checks (check_vma=True, its default), the type of an array names the axes that it varies
+over. Elsewhere nothing is known, and every array counts as varying.
 """
 
 from typing import Any, TypeAlias

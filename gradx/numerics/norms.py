@@ -62,8 +62,9 @@ def total(scalars: list[jax.Array], dtype: Any) -> jax.Array:
     """The sum of scalars, one for each leaf."""
     if not scalars:
         return jnp.zeros((), dtype)
-    # Not a chain of additions: these are cheap, so XLA would copy the whole chain into the kernel of each leaf,
-    # n times n additions. It keeps the result of a reduction, and the barrier stops it from undoing this one.
+    # Not a chain of additions: these are cheap, so XLA would copy the whole chain into the kernel of each
+    # leaf, n times n additions. It keeps the result of a reduction, and the barrier stops it from undoing
+    # this one.
     return jnp.sum(jax.lax.optimization_barrier(jnp.stack([x.astype(dtype) for x in scalars])))
 
 
@@ -86,9 +87,10 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 def resize(norm: jax.Array, target: Any, size: Any) -> tuple[jax.Array, jax.Array]:
     """Factors `(a, b)` such that `x * a * b` has the norm `target`; finite if `norm` is 0.
 
-    `norm` is the norm of `x`, which holds `size` real numbers. Where its square overflowed, the factors assume
-    the largest norm that finite numbers can have: the direction is right, the result too short. There are two
-    because their product is too small for a float; otherwise `a` is 1. NaN gives NaN, and inf stays inf.
+    `norm` is the norm of `x`, which holds `size` real numbers. Where its square overflowed, the factors
+    assume the largest norm that finite numbers can have: the direction is right, the result too short. There
+    are two because their product is too small for a float; otherwise `a` is 1. NaN gives NaN, and inf stays
+    inf.
     """
     return factors(jnp.zeros(norm.shape, bool), norm, target, size)
 

@@ -62,8 +62,8 @@ def mixed(x: Any) -> Any:
 def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
     """`x` as one of its two neighbours in a smaller `dtype`, the nearer the likelier: its mean is `x`.
 
-    Values that `dtype` can hold do not change, nor do the sign of a zero, inf and NaN. Values that are too large
-    become those of `astype`, such as inf. `bits` are 32 random bits for each element.
+    Values that `dtype` can hold do not change, nor do the sign of a zero, inf and NaN. Values that are too
+    large become those of `astype`, such as inf. `bits` are 32 random bits for each element.
     """
     return exact(jnp.where(jnp.isnan(x), jnp.nan, on_grid(x, dtype, bits)), dtype)
 
@@ -86,8 +86,8 @@ def upper_half(x: jax.Array) -> jax.Array:
 def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Array:
     """The nearest value to `x` that `dtype` can hold, in `x`'s dtype; with bits, that of `stochastic_round`.
 
-    XLA may simplify `x.astype(dtype).astype(x.dtype)` to `x`, but computes this. Values that are too large, and
-    inf, do not change. The result for NaN means nothing: to keep NaN took longer than all the rest.
+    XLA may simplify `x.astype(dtype).astype(x.dtype)` to `x`, but computes this. Values that are too large,
+    and inf, do not change. The result for NaN means nothing: to keep NaN took longer than all the rest.
     """
     own, its = jnp.finfo(x.dtype), jnp.finfo(dtype)
     dropped = own.nmant - its.nmant
@@ -132,7 +132,7 @@ def half_step(x: jax.Array, dtype: Any) -> jax.Array:
 def dither(salt: Salt, step: jax.Array, like: jax.Array) -> jax.Array:
     """`random_bits` that are spread evenly over the steps: for each element they follow the golden ratio.
 
-    They serve a slot that is rounded at every step, with one salt for all steps: a change that is lost in n - 1
-    of n steps is made up for in the nth almost exactly, where independent bits would leave a random walk.
+    They serve a slot that is rounded at every step, with one salt for all steps: a change that is lost in n -
+    1 of n steps is made up for in the nth almost exactly, where independent bits would leave a random walk.
     """
     return random_bits(salt, like) + step.astype(jnp.uint32) * jnp.uint32(GOLDEN)

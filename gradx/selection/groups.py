@@ -161,7 +161,7 @@ def layerwise_decay(
     check_number("layerwise_decay", decay=decay)
     if callable(layers):
         if num_layers is None:
-            raise TypeError("layerwise_decay: give num_layers, as layers is a function")
+            raise TypeError("layerwise_decay: layers is a function: give num_layers too")
         positive_integer("layerwise_decay", num_layers=num_layers)
         patterns: list[Pattern] = [Layer(layers, i, num_layers) for i in range(num_layers)]
     else:
@@ -171,7 +171,7 @@ def layerwise_decay(
             )
         patterns = list(layers)
     if len(set(patterns)) < len(patterns):
-        raise ValueError(f"layerwise_decay: a pattern is there twice in {text(patterns)}")
+        raise ValueError(f"layerwise_decay: a pattern occurs twice in {text(patterns)}")
     above = range(len(patterns) - 1, -1, -1)
     return groups(tx, {p: {"learning_rate": scaled(decay**n)} for p, n in zip(patterns, above, strict=True)})
 

@@ -151,7 +151,7 @@ def check_bools(mask: Tree) -> None:
 
 
 def spread(what: str, prefix: Tree, like: Tree) -> list:
-    """The value of `prefix`, a tree with the structure of `like` or a prefix of it, for each leaf of `like`."""
+    """The value of `prefix` for each leaf of `like`; its structure is that of `like` or a prefix of it."""
     pairs, treedef = tree_flatten_with_path(prefix, is_leaf=is_missing)
     subtrees = aligned(treedef, like, (what.partition(": ")[2], "the parameters"))
     out = []

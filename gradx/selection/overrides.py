@@ -48,7 +48,7 @@ def scaled(factor: ScalarOrSchedule) -> Scaled:
         if not is_number and not is_schedule:
             raise TypeError(
                 f"{name} is {text(value)}, and only a number or a function of the step can be scaled: give "
-                "the group its own"
+                "the group a value"
             )
         factors: list[Any] = [factor, value]
         if not any(map(callable, factors)):
@@ -92,7 +92,7 @@ def overridden(
     if changes and not calls:
         raise TypeError(
             f"{owner}: {text(tx)} was not made by a factory of gradx, so its hyperparameters are not known: "
-            "give a transformation in place of a dict, or decorate what made it with gradx.factory"
+            "give a transformation in place of a dict, or decorate its factory with gradx.factory"
         )
     changes = renewed(calls, changes)
     for name in changes:

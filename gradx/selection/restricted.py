@@ -16,9 +16,9 @@ __all__ = []  # internal: parts and line searches use it
 def restricted(extra: Extra, part: Tree, params: Tree | None) -> Extra:
     """The extra arguments of `update` for a part: `value_fn` as a function of the part, and its `grad`.
 
-    `part` is `params` with a MaskedNode wherever a parameter is not in the part. The restricted `value_fn` keeps
-    the other parameters at their present values, and takes further arguments by the same names. Without a
-    `value_fn`, and if nothing is left out, the arguments pass unchanged.
+    `part` is `params` with a MaskedNode wherever a parameter is not in the part. The restricted `value_fn`
+    keeps the other parameters at their present values, and takes further arguments by the same names. Without
+    a `value_fn`, and if nothing is left out, the arguments pass unchanged.
     """
     leaves, treedef = flatten(part)
     is_whole = not any(isinstance(x, MaskedNode) for x in leaves)

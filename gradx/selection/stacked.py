@@ -115,7 +115,7 @@ def by_function(rule: Callable[[str, Leaf], Stack | None]) -> Callable[[Tree], l
         given = zip(slash_paths(like), leaves, strict=True)
         found = [None if is_missing(x) else rule(path, x) for path, x in given]
         if all(axes is None for axes in found) and not any(map(is_missing, leaves)):
-            raise ValueError(f"stacked: {text(rule)} gives an axis of nothing{shapes(like)}")
+            raise ValueError(f"stacked: {text(rule)} gives no axis for any parameter{shapes(like)}")
         return found
 
     return find

@@ -1,4 +1,4 @@
-"""Which field of which link, and which parameter, each array of a state belongs to."""
+"""The field, the link and the parameter that each array of a state belongs to."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -106,7 +106,7 @@ def pieces_of(node: Tree, params: Tree) -> list[Tree] | None:
 
 
 def is_absent(x: Tree) -> bool:
-    """No array; of a complex parameter, none of either part."""
+    """Whether there is no array; for a complex parameter, none of either part."""
     return is_missing(x) or (isinstance(x, ComplexParts) and not jax.tree.leaves(x))
 
 
@@ -133,7 +133,7 @@ def is_leaf(x: Tree) -> bool:
 
 
 def is_piece(x: Tree) -> bool:
-    """An array, or a plain container of arrays; for a complex parameter, one for each part."""
+    """Whether this is an array or a plain container of arrays; for a complex parameter, one for each part."""
     if isinstance(x, Mapping):
         x = list(x.values())
     if isinstance(x, ComplexParts):
@@ -142,7 +142,7 @@ def is_piece(x: Tree) -> bool:
 
 
 def with_arrays(state: State, arrays: list[Leaf]) -> State:
-    """A state with other arrays in place of its own, in their order; a stored slot counts as one."""
+    """A state with other arrays, in the order of its own; a stored slot counts as one."""
     return jax.tree.unflatten(jax.tree.structure(state, is_leaf=is_stored), arrays)
 
 

@@ -13,7 +13,7 @@ __all__ = []  # internal: of checkpoints
 
 
 def of_first(step: int | None) -> int | None:
-    """The step that the first process found. On a shared disk others may see it later, and would disagree."""
+    """The step that the first process found. On a shared disk others may see a step later."""
     if jax.process_count() == 1:
         return step
     high_low = divmod(0 if step is None else step + 1, 2**32)  # JAX has no integers of more bits

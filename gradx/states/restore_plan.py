@@ -1,4 +1,4 @@
-"""The arrays to read: shapes, dtypes, and where each goes."""
+"""The arrays to read: their shapes, dtypes and shardings."""
 
 import contextlib
 

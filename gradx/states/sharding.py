@@ -143,7 +143,7 @@ def partition(
 
 
 def typed(tx: optax.GradientTransformation, shapes: Tree, specs: Specs, mesh: AnyMesh) -> list[tuple] | None:
-    """The partitions that JAX infers with the mesh in the types; None where `init` cannot be typed so."""
+    """The partitions that JAX infers with the mesh in the types; None if `init` fails with such types."""
     explicit = mesh.abstract_mesh.update(axis_types=(AxisType.Explicit,) * len(mesh.axis_names))
     leaves, treedef = jax.tree.flatten(shapes)
     params = [p.update(sharding=NamedSharding(explicit, spec)) for p, spec in zip(leaves, specs, strict=True)]

@@ -55,9 +55,9 @@ def import_torch_state(
       state_dict: of torch's optimizer, not of its model. Torch need not be installed, only to read the file.
       paths: where torch's parameters are, if their names do not say it: a list of paths such as
         "dense/kernel", in torch's order; or a dict from torch's names to paths, for those whose names differ.
-        What has no place in either starts from `init`.
+        Parameters that are in neither start from `init`.
       convert: a function of a parameter's path and one of its arrays, to transpose it, say; None for none.
-      step: the steps taken, where torch does not count them, which is in SGD; None for torch's own count.
+      step: the number of steps taken, for SGD, where torch does not count them; None for torch's count.
 
     torch's state has names if its optimizer was made of `model.named_parameters()`, or if
     `torch.distributed.checkpoint` saved it. Then "dense.weight" is found at "dense/weight"; if that does not
@@ -123,13 +123,13 @@ def sections(state_dict: Any) -> tuple[list, dict]:
 
 
 def unnamed(where: TorchPaths, wanted: set[str]) -> list[str]:
-    """What to say of parameters with slots that no name of torch's is for, if torch has names."""
+    """The error for parameters with slots that none of torch's names match, if torch has names."""
     left = sorted(wanted - set(where.paths.values())) if where.by_name else []
     return [f"torch has no names for {left}: give paths={{}} to start them from init"] if left else []
 
 
 def turned(where: TorchPaths, theirs: dict[str, dict[str, np.ndarray]]) -> list[str]:
-    """What to say of matrices that may be the other way round: the shape of a square one does not tell."""
+    """The errors for matrices that may be transposed: the shape of a square one does not tell."""
     found = [
         (path, name)
         for path, name in where.by_name.items()

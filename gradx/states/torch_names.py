@@ -1,4 +1,4 @@
-"""Which parameter each of torch's is: by its name, or by its place."""
+"""Match torch's parameters to paths, by name or by order."""
 
 import warnings
 from collections import Counter, defaultdict
@@ -21,14 +21,14 @@ WEIGHTS = {"weight", "kernel", "scale", "embedding"}  # one thing under the name
 
 
 class TorchPaths(NamedTuple):
-    """The path of each of torch's parameters, by its id; torch's name of each path that its name decided."""
+    """The path of each of torch's parameters, by id; torch's name for each path that was found by name."""
 
     paths: dict[Id, str]
     by_name: dict[str, str]
 
 
 def torch_paths(groups: Groups, saved: Mapping[Id, object], params: Tree, paths: Paths) -> TorchPaths:
-    """Where torch's parameters are in `params`; those that are `saved`, with a state, must be somewhere."""
+    """The paths of torch's parameters in `params`; an error if a `saved` one, with a state, has no path."""
     ids, names = [i for group in groups for i in group["params"]], names_in(groups)
     leaves = zip(slash_paths(params), flatten(params)[0], strict=True)
     shapes = {path: jnp.shape(p) for path, p in leaves if not is_missing(p)}
@@ -45,7 +45,7 @@ def torch_paths(groups: Groups, saved: Mapping[Id, object], params: Tree, paths:
 def by_names(
     names: dict[Id, str], saved: Mapping[Id, object], known: list[str], given: dict[str, str]
 ) -> TorchPaths:
-    """Each parameter where its name says, or where it is `given`."""
+    """The path of each parameter: the `given` one, or the one that its name matches."""
     strange = [name for name in given if name not in names.values()]
     if strange:
         raise ValueError(f"{OWNER}: paths has {strange}, and torch's names are {list(names.values())}")
@@ -64,14 +64,14 @@ def by_names(
 
 
 def names_in(groups: Groups) -> list[str] | None:
-    """The names in torch's order: those of `named_parameters()`, or those that stand for ids."""
+    """The names in torch's order: from `named_parameters()`, or names in place of ids."""
     named = [group.get("param_names") or group["params"] for group in groups]
     names = [name for some in named for name in some]
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def match_names(names: list[str], paths: list[str], given: dict[str, str]) -> dict[str, str]:
-    """The path of each name that has one: the same one, or the only one that means the same."""
+    """The path of each name that has one: the equal path, or the only path with the same bare name."""
     found: dict[str, str] = {}
     for form in (plain, bare):
         theirs = alone(form, [name for name in names if name not in given | found])
@@ -81,7 +81,7 @@ def match_names(names: list[str], paths: list[str], given: dict[str, str]) -> di
 
 
 def alone(form: Callable[[str], str], names: list[str]) -> dict[str, str]:
-    """The names by their form, without those that share one."""
+    """The names by their form, without names that share a form."""
     by_form = defaultdict(list)
     for name in names:
         by_form[form(name)].append(name)
@@ -94,7 +94,7 @@ def plain(name: str) -> str:
 
 
 def bare(name: str) -> str:
-    """The name without what is around the whole model, and without the word for the weights of a layer."""
+    """The name without wrappers of the whole model, and without the word for a layer's weights."""
     parts = plain(name).split("/")
     while parts and parts[0] in WRAPPERS:
         parts = parts[1:]
@@ -112,7 +112,7 @@ def check_paths(paths: list[str], known: list[str]) -> None:
 
 
 def in_order(ids: list[Id], names: list[str] | None, known: list[str], paths: list[str] | None) -> list[str]:
-    """The paths in torch's order, as given or as the leaves are; torch's names must not contradict them."""
+    """The paths in torch's order, given or as the leaves have it; torch's names must not contradict them."""
     order = known if paths is None else paths
     check_paths(order, known)
     if len(order) != len(ids):
@@ -130,12 +130,12 @@ def in_order(ids: list[Id], names: list[str] | None, known: list[str], paths: li
 
 
 def is_flat(params: Tree) -> bool:
-    """A list of arrays has the order that its maker gave it; a dict has that of its sorted keys."""
+    """Whether `params` is a list of arrays, whose order its maker chose; a dict is sorted by its keys."""
     return type(params) in (list, tuple) and len(flatten(params)[0]) == len(params)
 
 
 def warn_of_twins(shapes: list[tuple[str, tuple]]) -> None:
-    """Say so where another order would have fitted too."""
+    """Warn if another order would have fitted too."""
     counts = Counter(shape for _, shape in shapes)
     twins = [path for path, shape in shapes if counts[shape] > 1]
     if twins:

@@ -76,14 +76,14 @@ def accumulate(
         the number of steps taken. Its value is rounded to an integer of at least 1.
       weight: the name of an extra argument of `update`, say `"num_tokens"`, that gives the weight of the
         micro-batch, a number of at least 0. Where each gradient is a mean over tokens, the result is the mean
-        over all tokens, however ragged. A micro-batch of weight 0 adds nothing, not even NaN. `inner` is given
-        the sum of the weights by that name.
+        over all tokens, however ragged. A micro-batch of weight 0 adds nothing, not even NaN. `inner` is
+        given the sum of the weights by that name.
       dtype: the dtype of the mean; None for each parameter's own, but at least float32.
       drop_nonfinite: leave out micro-batches whose gradients are not all finite, as if they weighed nothing.
       averaged: names of extra arguments, such as `"value"`, of which `inner` is given the mean, by the same
         weights.
-      axis_name: the axis of `jax.shard_map` or `jax.pmap` that rows are divided over, for local gradients,
-        as in `average_gradients`. Each device adds up, or leaves out, its own gradients. When a step is taken,
+      axis_name: the axis of `jax.shard_map` or `jax.pmap` that rows are divided over, for local gradients, as
+        in `average_gradients`. Each device adds up, or leaves out, its own gradients. When a step is taken,
         the sums, the `averaged` arguments and the weights are reduced once, by weight. In the state,
         `acc_grads` and `skip_state` then differ between devices; the rest is the same on all.
 
@@ -105,7 +105,9 @@ def accumulate(
     names = (averaged,) if isinstance(averaged, str) else tuple(averaged)
     for name in (*names, *([] if weight is None else [weight])):
         if not isinstance(name, str):
-            raise TypeError(f"accumulate: weight and averaged name arguments of update, got {name!r}")
+            raise TypeError(
+                f"accumulate: weight and averaged must be names of arguments of update, got {name!r}"
+            )
     axes = axis_names("accumulate", axis_name)
     mean, mean_argument = accumulator(dtype), accumulator(None)
     if weight is None and not drop_nonfinite and not names:
@@ -203,7 +205,7 @@ def accumulation(
 
 
 def everywhere(this: Micro, complete: jax.Array, axes: tuple[str, ...]) -> Micro:
-    """A step's last micro-batch, with weight and means reduced over devices; other ones with a weight of 0."""
+    """A step's last micro-batch with weight and means reduced over devices; others with a weight of 0."""
     if not axes or not isinstance(this.skip_state, MicroBatches):
         return this  # on one device, or of equal weights
     weight, means, dropped = this.skip_state
@@ -227,7 +229,7 @@ class Accumulator(NamedTuple):
 
 
 def accumulator(dtype: DTypeLike | None, mean: bool = True) -> GradientTransformation:
-    """A transformation that adds a gradient to the mean, or the sum, of earlier ones; `added` has its scalars."""
+    """A transformation that adds a gradient to the mean or sum so far; `added` gives its arguments."""
     dtype = None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
 
     def rule(g, acc_grads, ratio, old):
@@ -284,7 +286,7 @@ def has_updated(state: State) -> jax.Array:
     found = found_in(state, MultiStepsState)
     if len(found) != 1:
         raise ValueError(
-            f"has_updated needs the state of one accumulate or MultiSteps, and there are {len(found)}"
+            f"has_updated needs a state with one accumulate or MultiSteps, and this one has {len(found)}"
         )
     skip_state: Any = found[0].skip_state
     updated = (found[0].mini_step == 0) & (found[0].gradient_step > 0)

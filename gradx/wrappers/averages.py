@@ -35,8 +35,9 @@ def average_params(start: ScalarOrSchedule = 0, *, every: int = 1) -> GradientTr
 
     From the first step on it is Polyak's average; from a late step on, say `run.fraction(0.75)` of a `Run`,
     it is a tail average; with `every` as long as a schedule's cycles, it is stochastic weight averaging
-    (Izmailov et al. 2018, arXiv:1803.05407). The updates pass unchanged. The average is `average` in the state,
-    in float32 or better, and `eval_params` reads it. It averages parameters as `apply_updates` rounds them.
+    (Izmailov et al. 2018, arXiv:1803.05407). The updates pass unchanged. The average is `average` in the
+    state, in float32 or better, and `eval_params` reads it. It averages parameters as `apply_updates` rounds
+    them.
 
     Arguments:
       start: steps before the averaging begins, at least 0.

@@ -43,10 +43,11 @@ def split_real_and_imaginary(inner: optax.GradientTransformation) -> GradientTra
     Arguments:
       inner: any transformation.
 
-    The state has the class of `inner`'s, and its slots are complex arrays of the parameter's shape. Slots that
-    no complex array can hold are kept for each part: slots of 16 bits, and slots that an inner `store` encodes.
-    Put `store` around, if you use it. Masks and groups see the parameter's path. Real parameters pass unchanged,
-    and if no parameter is complex, `inner` runs as it is. `value_fn` is called with complex parameters.
+    The state has the class of `inner`'s, and its slots are complex arrays of the parameter's shape. Slots
+    that no complex array can hold are kept for each part: slots of 16 bits, and slots that an inner `store`
+    encodes. Put `store` around, if you use it. Masks and groups see the parameter's path. Real parameters
+    pass unchanged, and if no parameter is complex, `inner` runs as it is. `value_fn` is called with complex
+    parameters.
 
     `jax.grad` of a real loss gives the conjugate of the direction in which the loss rises: give
     `jax.tree.map(jnp.conj, grads)`, as to every optimizer of complex parameters.

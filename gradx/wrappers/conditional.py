@@ -41,8 +41,8 @@ def apply_if_finite(
 
     Arguments:
       inner: any transformation; a whole optimizer.
-      max_consecutive_errors: the number of such steps in a row, at least 0, after which the next step is taken
-        even if it is not finite.
+      max_consecutive_errors: the number of such steps in a row, at least 0, after which the next step is
+        taken even if it is not finite.
 
     `skip_if(inner, nonfinite())` goes on skipping instead, and costs nothing beside clipping.
     """

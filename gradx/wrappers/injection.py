@@ -165,7 +165,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: DTypeLike
         for name in set(state.hyperparams) ^ set(known):
             raise KeyError(f"the state's hyperparams must be {known}; {name!r} is unknown or missing")
         for name in set(state.hyperparams_states) ^ set(schedules):
-            raise KeyError(f"{name!r} follows a schedule in the state or in the transformation, not in both")
+            raise KeyError(f"{name!r} follows a schedule in only one of the state and the transformation")
         given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
         hyperparams = given | scheduled(state.hyperparams_states, **extra)
         made = make(**hyperparams)

@@ -56,8 +56,8 @@ def measured(
     Arguments:
       inner: any transformation; foreign ones report nothing.
       norms: which of the norms to take. On the CPU the norm of the gradients costs nothing besides clipping,
-        and 12 bytes a parameter without it; the norm of the parameters costs 4; the norm of the updates, which
-        have to be kept for it, up to 24.
+        and 12 bytes a parameter without it; the norm of the parameters costs 4; the norm of the updates,
+        which have to be kept for it, up to 24.
 
     Raises ValueError for an unknown norm.
 
@@ -125,7 +125,7 @@ def by_name(reports: Reports) -> dict[str, Report]:
 
 
 def as_tree(value: Numbers, like: Tree, *, missing: bool = False) -> Tree:
-    """Scalars by path as a tree `like` another, whose leaves (or None) fill the gaps; one scalar unchanged."""
+    """Scalars by path as a tree `like` another, whose leaves (or None) fill gaps; one scalar unchanged."""
     if not isinstance(value, dict):
         return value
     leaves, treedef = flatten(like)
@@ -136,8 +136,8 @@ def as_tree(value: Numbers, like: Tree, *, missing: bool = False) -> Tree:
 def metrics(state: State) -> dict[str, jax.Array]:
     """The scalars that `measured` keeps, by name: float32, the same names at every step.
 
-    Before the first step all are 0. They stay on the device until you read them; under jit, return them or the
-    state from the step. Raises ValueError if `measured` is nowhere in the state, or in two places.
+    Before the first step all are 0. They stay on the device until you read them; under jit, return them or
+    the state from the step. Raises ValueError if `measured` is nowhere in the state, or in two places.
     """
     found = found_in(state, MeasuredState)
     if len(found) != 1:

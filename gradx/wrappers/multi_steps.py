@@ -74,7 +74,7 @@ def MultiSteps(  # noqa: N802  (Optax's name)
     def micro(updates, state, params, extra):
         skipped, skip_state = skip(updates, state.gradient_step, params)
         if jnp.shape(skipped) or not jnp.issubdtype(jnp.result_type(skipped), jnp.bool_):
-            raise ValueError(f"MultiSteps: should_skip_update_fn must give a bool first, got {skipped}")
+            raise ValueError(f"MultiSteps: should_skip_update_fn must return a bool first, got {skipped}")
         dtype = dtype_of(state.acc_grads)
         weight, shares = added((~skipped).astype(dtype), state.mini_step.astype(dtype))
         return Micro(~skipped, weight, shares, typed_like(skip_state, state.skip_state), {})
@@ -90,8 +90,8 @@ def skip_not_finite(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Skip a micro-batch whose gradients are not all finite, in `MultiSteps`.
 
-    It also gives `{"should_skip", "num_not_finite"}`, the count of inf and NaN in `updates`. `gradient_step` and
-    `params` are not used.
+    It also gives `{"should_skip", "num_not_finite"}`, the count of inf and NaN in `updates`. `gradient_step`
+    and `params` are not used.
     """
     counts = [jnp.sum(~jnp.isfinite(x), dtype=jnp.int32) for x in jax.tree.leaves(updates)]
     count = total(counts, jnp.int32).astype(jnp.int32)

@@ -121,7 +121,7 @@ def pack_state(tx: optax.GradientTransformation, state: State, params: Tree) -> 
 
 def layout_for(owner: str, tx: optax.GradientTransformation, params: Tree) -> "Layout":
     if not isinstance(tx, Packed):
-        raise TypeError(f"{owner} needs what gradx.packed returned, and was given {tx!r}")
+        raise TypeError(f"{owner} needs the result of gradx.packed, got {tx!r}")
     return tx.layout_of(params)
 
 
@@ -142,7 +142,7 @@ def packable(x: jax.Array, max_size: int) -> bool:
 
 
 class Layout:
-    """The place of each array of a state. It depends on shapes and dtypes only, so it is the same at all steps."""
+    """The place of each array of a state: a function of shapes and dtypes, and so the same at all steps."""
 
     def __init__(self, state: State, params: Treedef, max_size: int) -> None:
         self.avals, self.treedef = jax.tree.flatten(state)

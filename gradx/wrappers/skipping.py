@@ -72,8 +72,8 @@ class Step:
 class Condition(Made):
     """A condition of `skip_if`: a name and two functions. `nonfinite` and `spike` make conditions.
 
-    `init()` gives the condition's first memory. `judge(memory, step)` gives a pair: whether the step is bad, and
-    the new memory, used if it is not. A step has a `loss`, None if not given, and a `gradient_norm`.
+    `init()` gives the condition's first memory. `judge(memory, step)` gives a pair: whether the step is bad,
+    and the new memory, used if it is not. A step has a `loss`, None if not given, and a `gradient_norm`.
     """
 
     def __init__(self, name: str, init: Callable[[], Memory], judge: Judge) -> None:
@@ -111,7 +111,8 @@ def spike(
     Arguments:
       of: "loss", for which `update` must be given `value`, or "gradient_norm".
       sigmas: how many standard deviations above the mean are too many, more than 0.
-      window: the number of accepted steps that the mean is over, about, at least 2; over all of them at first.
+      window: the number of accepted steps that the mean is over, about, at least 2; over all of them at
+        first.
       warmup: the number of accepted steps before it may fire, at least 2.
 
     Bad steps do not change mean and variance. A value that is not finite, or too far off to be squared, is
@@ -122,7 +123,7 @@ def spike(
     for name, value in {"window": window, "warmup": warmup}.items():
         positive_integer("spike", **{name: value})
         if value < 2:
-            raise ValueError(f"spike: {name} must be at least 2, as one value has no deviation, got {value}")
+            raise ValueError(f"spike: {name} must be at least 2: one value has no deviation, got {value}")
 
     def init():
         return SpikeState(jnp.zeros((), jnp.int32), *(jnp.zeros((), jnp.float32) for _ in range(2)))
@@ -230,7 +231,7 @@ def check_conditions(conditions: tuple) -> None:
             raise TypeError(f"skip_if: a condition is nonfinite() or spike(...), got {c!r}{hint}")
     names = [c.name for c in conditions]
     if len(set(names)) < len(names):
-        raise ValueError(f"skip_if: two conditions look at the same: {list(conditions)}")
+        raise ValueError(f"skip_if: two conditions have one name: {list(conditions)}")
 
 
 def count_if(counts: jax.Array, count: jax.Array) -> jax.Array:
@@ -243,16 +244,16 @@ def check_skips(state: State) -> None:
     Arguments:
       state: the state of `skip_if`, or any state around it: of a chain, a group, a wrapper.
 
-    It waits until the state is computed, so call it every hundred steps, not at each. The parameters are still
-    those of the last good step.
+    It waits until the state is computed, so call it every hundred steps, not at each. The parameters are
+    still those of the last good step.
     """
     for s in found_in(state, SkipState):
         if np.any(s.exceeded):
             causes = ", ".join(f"{name} {np.max(n)}" for name, n in s.by_condition.items())
             raise RuntimeError(
-                f"skip_if: as many steps in a row were bad as max_consecutive allows; {np.max(s.total)} were "
-                f"skipped in all ({causes}), the last {np.max(s.consecutive)} in a row. Parameters and "
-                "optimizer are as after the last good step. Look at the batches since then, the loss for "
-                "them in float32, and the learning rate; then go on from a checkpoint before."
+                f"skip_if: max_consecutive steps in a row were bad; {np.max(s.total)} were skipped in all "
+                f"({causes}), the last {np.max(s.consecutive)} in a row. Parameters and optimizer are those "
+                "after the last good step. Look at the batches since then, at their loss in float32, and at "
+                "the learning rate; then go on from an earlier checkpoint."
             )
         check_skips(s.inner_state)
