@@ -15,7 +15,7 @@ __all__ = ["apply_updates"]
 def apply_updates(params: Tree, updates: Tree) -> Tree:
     """Add the updates to the parameters: `p + u`, rounded once, into the parameter's dtype.
 
-    A parameter whose update is missing (None or masked out) stays as it is. Raises ValueError where
+    A parameter whose update is missing (None or masked out) does not change. Raises ValueError where
     structures or shapes differ.
     """
     ps, treedef = flatten(params)

@@ -39,7 +39,7 @@ def combined(function: Callable, *values: ScalarOrSchedule) -> ScalarOrSchedule:
 
 
 def resolve(given: dict[str, ScalarOrSchedule], count: Count, dtype: DTypeLike) -> dict[str, Scalar]:
-    """The values at step `count`: Python numbers as they are, the rest as scalars of `dtype`."""
+    """The values at step `count`: Python numbers as floats, other values as scalars of `dtype`."""
     return {name: as_scalar(value_at(value, count), dtype) for name, value in given.items()}
 
 

@@ -75,7 +75,7 @@ class Rule:
             at_leaf = functools.partial(self, scalars=scalars, numbers=numbers)
             return batched(lambda leaf: ruled(at_leaf, *leaf), leaves)
 
-        on_leaves.__name__ = self.owner  # what a profile shows
+        on_leaves.__name__ = self.owner  # the name in a profile
         traced = jax.jit(on_leaves, static_argnums=2)
         # A user's rule may depend on more than its arguments, so outside of jit it runs each time.
         return lambda *args: [Result(*x) for x in (on_leaves if is_eager() else traced)(*args)]

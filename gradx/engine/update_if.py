@@ -39,7 +39,7 @@ def update_if(
 
     There the updates mean nothing. The reports are news where `ok` is True.
     """
-    if not isinstance(ok, Tracer):  # outside of jit, where the inner update runs as it is written
+    if not isinstance(ok, Tracer):  # outside of jit the inner update is simply called, or not
         return observe(updates, state, params, **extra) if ok else (widened(updates), state, ())
     check_shared(ok, state)
     run = lambda updates, state: observe(updates, state, params, **extra)  # extra may hold functions
@@ -110,7 +110,7 @@ def evaluated(
 def nested(program: ClosedJaxpr, name: str) -> Callable:
     """`evaluated` as a nested jit, traced once for all parameters that share a program."""
     run = lambda arguments, olds, ok: evaluated(program, arguments, olds, ok)
-    run.__name__ = name  # what a profile shows
+    run.__name__ = name  # the name in a profile
     return jax.jit(run)
 
 

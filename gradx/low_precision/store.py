@@ -1,6 +1,6 @@
 """Slots in smaller formats, for any transformation."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from gradx.codecs.stored import Codec, Stored, is_stored
 from gradx.core.factory import factory, text
 from gradx.core.foreign import observe_of, wrapper
 from gradx.core.ranges import positive_integer
-from gradx.core.transformation import HINT, GradientTransformation, check_state
-from gradx.core.tree import Tree, aligned, flatten, slash_paths
+from gradx.core.transformation import HINT, GradientTransformation, Init, check_state
+from gradx.core.tree import Leaf, State, Tree, aligned, flatten, slash_paths
 from gradx.engine.layers import as_layers, axes_here
 from gradx.numerics.arrays import increment
 from gradx.numerics.rounding import Salt, dither, salts
@@ -26,22 +26,25 @@ from gradx.transforms.noise import check_key, new_key
 
 __all__ = ["StoreState", "store"]
 
+Codecs: TypeAlias = Codec | dict[str, Codec]  # one for all slots, or by name
+Seed: TypeAlias = jax.Array | int | None
+
 
 class StoreState(NamedTuple):
     """The number of steps, which sets the random bits; the inner state, with a `Stored` for some arrays."""
 
     steps: jax.Array  # not `count`, which tools look for in the state of an optimizer, and find once
-    inner_state: Any
+    inner_state: State
 
 
 @factory
 def store(
     tx: optax.GradientTransformation,
-    codecs: Codec | dict[str, Codec],
+    codecs: Codecs,
     *,
     where: Pattern | None = None,
     min_size: int = 4096,
-    seed: jax.Array | int | None = None,
+    seed: Seed = None,
 ) -> GradientTransformation:
     """Hold the slots of a transformation in fewer bytes: 16, 8 or 4 bits for each element.
 
@@ -118,7 +121,7 @@ def store(
         """The positions of the parameters whose slots are stored."""
         paths, ps = slash_paths(params), flatten(as_layers(params))[0]
         found = {i: matches(path, p) for i, (path, p) in enumerate(zip(paths, ps, strict=True))}
-        if all(m is False for m in found.values()):  # None: it cannot tell, as the parameter is missing
+        if all(m is False for m in found.values()):  # None: unknown for a missing parameter
             raise ValueError(f"store: where={text(where)} matches none of the parameters {paths}")
         return {i for i, m in found.items() if m}
 
@@ -145,11 +148,11 @@ def store(
     return wrapper(tx, init, observe)
 
 
-def every(path: str, array: Any) -> bool:
+def every(path: str, array: Leaf) -> bool:
     return True
 
 
-def is_own(x: Any) -> bool:
+def is_own(x: object) -> bool:
     """Whether a node counts as one leaf: a slot that is stored here, or the state of an inner store."""
     return is_stored(x) or isinstance(x, StoreState)
 
@@ -164,7 +167,7 @@ def encoded(like: Stored, x: jax.Array, salt: Salt | None = None, steps: Any = N
     return like.encode(x, None if salt is None else dither(salt, steps, x))
 
 
-def salts_for(slots: list[Stored], seed: Any) -> list[Salt | None]:
+def salts_for(slots: list[Stored], seed: Seed) -> list[Salt | None]:
     """A salt for each slot whose codec rounds by chance, a constant of the program; the same at all steps."""
     n = sum(slot.codec.stochastic for slot in slots)
     if not n:
@@ -174,7 +177,7 @@ def salts_for(slots: list[Stored], seed: Any) -> list[Salt | None]:
     return [next(rows) if slot.codec.stochastic else None for slot in slots]
 
 
-def check_codecs(codecs: Any, seed: Any) -> None:
+def check_codecs(codecs: Codecs, seed: Seed) -> None:
     """Raise unless there are formats, and a seed if one needs it."""
     is_dict = isinstance(codecs, dict)
     given = list(codecs.values()) if is_dict else [codecs]
@@ -194,7 +197,7 @@ def check_codecs(codecs: Any, seed: Any) -> None:
             )
 
 
-def check_formats(held: list[Codec], codecs: Any) -> None:
+def check_formats(held: list[Codec], codecs: Codecs) -> None:
     """Raise if a state holds a format that is not in `codecs`."""
     given = list(codecs.values()) if isinstance(codecs, dict) else [codecs]
     for codec in held:
@@ -205,7 +208,7 @@ def check_formats(held: list[Codec], codecs: Any) -> None:
             )
 
 
-def with_codecs(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
+def with_codecs(codecs: Codecs, found: list[Entry]) -> list[tuple[str, Codec | None]]:
     """The name of each array of a state, and the codec of that name."""
     names = short_names(found)
     if not isinstance(codecs, dict):
@@ -215,7 +218,9 @@ def with_codecs(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None
     return [(name, by_name.get(name)) for name in names]
 
 
-def is_held(what: str, codec: Any, x: Any, ndim: int, positive: bool, min_size: int, named: bool) -> bool:
+def is_held(
+    what: str, codec: Codec, x: jax.Array, ndim: int, positive: bool, min_size: int, named: bool
+) -> bool:
     """Whether an array with `ndim` axes in a layer is stored; an error if it is named, but cannot be."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if named:
@@ -247,7 +252,7 @@ def stalls(codec: Codec) -> bool:
     return codec.rounding == "nearest" or codec.dtype == "float16"
 
 
-def copied(init: Any, params: Tree) -> set[int]:
+def copied(init: Init, params: Tree) -> set[int]:
     """The leaves of a fresh state that depend on the parameters' values: copies do, and zeros do not."""
     program, state = jax.make_jaxpr(init, return_shape=True)(params)
     reached = set(program.jaxpr.invars)

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradx.core.factory import factory
 from gradx.core.foreign import widened
-from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import Tree, aligned, flatten, is_missing
+from gradx.core.transformation import GradientTransformation, Init, Observe, check_state
+from gradx.core.tree import State, Tree, aligned, flatten, is_missing
 from gradx.engine.leaf_checks import params_of, present, promotion
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import copy_slot, zero_slot
@@ -45,19 +46,19 @@ class StochasticRoundingState(NamedTuple):
 class KahanState(NamedTuple):
     """The rounding errors of the parameters, in bfloat16; () for parameters in float32 or better."""
 
-    compensation: Any
+    compensation: Tree
 
 
 class SplitWeightsState(NamedTuple):
     """The rounding errors in 256ths of the distance between neighbours of a parameter, as int8."""
 
-    correction: Any
+    correction: Tree
 
 
 class MasterWeightsState(NamedTuple):
     """The parameters in float32 or better; () for those that are already in it."""
 
-    master: Any
+    master: Tree
 
 
 @factory
@@ -174,7 +175,7 @@ def split_weights() -> GradientTransformation:
 
 
 @factory
-def master_weights(dtype: Any = jnp.float32) -> GradientTransformation:
+def master_weights(dtype: DTypeLike = jnp.float32) -> GradientTransformation:
     """Add the updates to a float32 copy, and round it to get the parameters; the last link of a chain.
 
         master = master + g
@@ -205,12 +206,12 @@ def master_weights(dtype: Any = jnp.float32) -> GradientTransformation:
     return lifted(MasterWeightsState, rule, start)
 
 
-def is_wide(dtype: Any, bits: int = 32) -> bool:
+def is_wide(dtype: DTypeLike, bits: int = 32) -> bool:
     """Whether a dtype has at least so many bits; for a complex one, the dtype of its parts."""
     return jnp.finfo(dtype).bits >= bits
 
 
-def split(full: jax.Array, g: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def split(full: jax.Array, g: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`full + g`, the nearest to it in `dtype`, and the rest."""
     w = full + real(g).astype(full.dtype)
     new = on_grid(w, dtype)
@@ -243,7 +244,7 @@ UPDATE = Emit(lambda p, g: g, toward)
 PARAMETER = Emit(lambda p, g: p + (g if jnp.iscomplexobj(p) else real(g)), itself)
 
 
-def lifted(State: Any, rule: Callable, start: Callable) -> GradientTransformation:
+def lifted(State: type, rule: Callable, start: Callable) -> GradientTransformation:
     """A link from a rule that returns the wanted parameter, its rounded value, and its one slot.
 
     The rule does not run on a parameter without a slot, for which `start` gives ().
@@ -264,10 +265,10 @@ def lifted(State: Any, rule: Callable, start: Callable) -> GradientTransformatio
     return stepping(to_update.init, to_update.observe, to_parameter.observe, jnp.astype)
 
 
-def stepping(init: Callable, observe: Any, parameters: Any, narrow: Callable) -> GradientTransformation:
+def stepping(init: Init, observe: Observe, parameters: Observe, narrow: Callable) -> GradientTransformation:
     """A link that can take the step: `parameters` gives new parameters, which `narrow` casts."""
 
-    def step(updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+    def step(updates: Tree, state: State, params: Tree, **extra: Any) -> tuple[Tree, State]:
         new, state, _ = parameters(updates, state, params, **extra)
         ps, treedef = flatten(params)
         for i, x in enumerate(aligned(treedef, new, ("the parameters", "the updates"))):

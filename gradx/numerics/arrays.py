@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 __all__ = []
 
@@ -32,13 +32,13 @@ def real_size(x: jax.Array) -> int:
     return 2 * x.size if jnp.iscomplexobj(x) else x.size
 
 
-def zeros_beside(x: Any, dtype: Any) -> jax.Array:
+def zeros_beside(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Zeros of the shape of `x`, on its devices and with its sharding, under jit too."""
     return (traced_zeros if isinstance(x, Tracer) else jnp.zeros_like)(x, dtype=dtype)
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def traced_zeros(x: jax.Array, dtype: Any) -> jax.Array:
+def traced_zeros(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     # Zeros do not depend on `x`, and would all be on one device. So a condition selects between `x` and
     # zeros; the compiler does not see that it never holds.
     never = lax.optimization_barrier(jnp.zeros((), bool))

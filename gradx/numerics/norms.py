@@ -1,14 +1,17 @@
 """Norms and sums of squares of arrays."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from gradx.numerics.arrays import abs_sq, alike
 from gradx.numerics.device_axes import differing, sum_over, varying
 
 __all__ = []
+
+Size: TypeAlias = Any  # a number of elements: an integer, or symbolic under jax.export
 
 
 @jax.jit  # traced once for all leaves of a shape
@@ -26,12 +29,12 @@ def sums_of_squares(xs: list[jax.Array]) -> list[jax.Array]:
     return [sums[i] if i in sums else sum_of_squares(x) for i, x in enumerate(xs)]
 
 
-def in_range(size: Any, most: int) -> bool:
+def in_range(size: Size, most: int) -> bool:
     """Whether a size is between 1 and `most`; False for a symbolic size, which may be any."""
     return isinstance(size, int) and 0 < size <= most
 
 
-def size_power(size: Any, exponent: float, dtype: Any) -> Any:
+def size_power(size: Size, exponent: float, dtype: DTypeLike) -> float | jax.Array:
     """A power of a number of elements, which counts as at least 1; an array for a symbolic number."""
     if isinstance(size, int):
         return max(size, 1) ** exponent
@@ -58,7 +61,7 @@ def shared_sums_jvp(primals: tuple, tangents: tuple) -> tuple[list, list]:
     return shared_sums(xs), [2 * jnp.sum((jnp.conj(x) * t).real) for x, t in zip(xs, ts, strict=True)]
 
 
-def total(scalars: list[jax.Array], dtype: Any) -> jax.Array:
+def total(scalars: list[jax.Array], dtype: DTypeLike) -> jax.Array:
     """The sum of scalars, one for each leaf."""
     if not scalars:
         return jnp.zeros((), dtype)
@@ -84,7 +87,7 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
 
 
-def resize(norm: jax.Array, target: Any, size: Any) -> tuple[jax.Array, jax.Array]:
+def resize(norm: jax.Array, target: ArrayLike, size: Size) -> tuple[jax.Array, jax.Array]:
     """Factors `(a, b)` such that `x * a * b` has the norm `target`; finite if `norm` is 0.
 
     `norm` is the norm of `x`, which holds `size` real numbers. Where its square overflowed, the factors
@@ -95,12 +98,12 @@ def resize(norm: jax.Array, target: Any, size: Any) -> tuple[jax.Array, jax.Arra
     return factors(jnp.zeros(norm.shape, bool), norm, target, size)
 
 
-def shrink(norm: jax.Array, max_norm: Any, size: Any) -> tuple[jax.Array, jax.Array]:
+def shrink(norm: jax.Array, max_norm: ArrayLike, size: Size) -> tuple[jax.Array, jax.Array]:
     """`resize` to a norm of at most `max_norm`: both factors are 1 where `norm` is small enough."""
     return factors(norm <= max_norm, norm, max_norm, size)  # NaN fits nowhere, and reaches every element
 
 
-def factors(fits: jax.Array, norm: jax.Array, target: Any, size: Any) -> tuple[jax.Array, jax.Array]:
+def factors(fits: jax.Array, norm: jax.Array, target: ArrayLike, size: Size) -> tuple[jax.Array, jax.Array]:
     """The factors of `resize`, but 1 where `fits`."""
     # Divisions come last: XLA keeps the result of one, and copies anything cheaper into every leaf's kernel.
     largest = float(jnp.finfo(norm.dtype).max)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 __all__ = []  # internal: for links that round parameters, and for codecs
 
@@ -59,7 +60,7 @@ def mixed(x: Any) -> Any:
     return x ^ (x >> 16)
 
 
-def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
+def stochastic_round(x: jax.Array, dtype: DTypeLike, bits: jax.Array) -> jax.Array:
     """`x` as one of its two neighbours in a smaller `dtype`, the nearer the likelier: its mean is `x`.
 
     Values that `dtype` can hold do not change, nor do the sign of a zero, inf and NaN. Values that are too
@@ -68,7 +69,7 @@ def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
     return exact(jnp.where(jnp.isnan(x), jnp.nan, on_grid(x, dtype, bits)), dtype)
 
 
-def exact(x: jax.Array, dtype: Any) -> jax.Array:
+def exact(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """`x.astype(dtype)` of values that `dtype` can hold, that are too large for it, or not finite."""
     cast = lambda x: x.astype(dtype)
     if x.dtype != jnp.float32 or jnp.dtype(dtype) != jnp.bfloat16:
@@ -78,12 +79,12 @@ def exact(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def upper_half(x: jax.Array) -> jax.Array:
-    """The first 16 bits of float32 numbers, which are those of bfloat16."""
+    """The first 16 bits of float32 numbers, as bfloat16 numbers."""
     bits = lax.bitcast_convert_type(x, jnp.uint32)
     return lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
 
 
-def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Array:
+def on_grid(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None = None) -> jax.Array:
     """The nearest value to `x` that `dtype` can hold, in `x`'s dtype; with bits, that of `stochastic_round`.
 
     XLA may simplify `x.astype(dtype).astype(x.dtype)` to `x`, but computes this. Values that are too large,
@@ -117,7 +118,7 @@ def at_equal_steps(x: jax.Array, step: float, bits: jax.Array | None) -> jax.Arr
     return jnp.where(chance < x - below, below + 1, below) * step
 
 
-def half_step(x: jax.Array, dtype: Any) -> jax.Array:
+def half_step(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Half of the distance between neighbours of `x` in `dtype`, above it; `x` in float32 or better.
 
     It is at least so large that a 128th of it is no subnormal number: XLA:CPU takes those for 0.

@@ -19,7 +19,7 @@ from gradx.selection.partition import Assignment, parted, path_lines
 __all__ = ["frozen", "groups", "layerwise_decay"]
 
 Pattern: TypeAlias = str | re.Pattern | Callable[[str, Leaf], bool]
-Matcher: TypeAlias = Callable[[str, Leaf], bool | None]  # None: it cannot tell, as the leaf is missing
+Matcher: TypeAlias = Callable[[str, Leaf], bool | None]  # None: unknown for a missing leaf
 Rule: TypeAlias = optax.GradientTransformation | dict[str, Any]
 
 

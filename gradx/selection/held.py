@@ -21,7 +21,7 @@ def held_paths(tx: optax.GradientTransformation, params: Tree) -> set[tuple]:
         parts = tx.parts(params).values()
         return set().union(*(held_paths(part.tx, cut(params, part.mask)) for part in parts))
     if call is None or function not in (chain, named_chain):
-        return set()  # a wrapper may apply what it wraps at some steps only
+        return set()  # a wrapper may apply its inner transformation at some steps only
     links = call.bound.arguments["links"]
     links = [link for _, link in links] if function is named_chain else links
     return set().union(*(held_paths(link, params) for link in links))

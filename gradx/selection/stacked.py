@@ -41,8 +41,8 @@ def stacked(
       tx: any transformation. Links of Optax do not know layers: elementwise ones are right, others see one
         large array.
       rule: pattern -> stacked axis, or a tuple of several, say {"^layers/": 0}; patterns as in `groups`.
-        Or a function (path, array) -> axis, tuple, or None for what is not stacked. For models of Flax
-        `gradx.flax.stacked_axes` has it.
+        Or a function (path, array) -> axis, tuple, or None for an array that is not stacked. For models of
+        Flax `gradx.flax.stacked_axes` makes it.
 
     Put it around every wrapper that must know the layers, such as `masked`, `groups` and `store`. With
     `measured` there is a trust ratio for each layer. Where one `stacked` is in another, the inner one counts.

@@ -112,7 +112,7 @@ def restore_checkpoint(
     step: int | None = None,
     state_sharding: Tree | None = None,
 ) -> Checkpoint:
-    """Read what `save_checkpoint` wrote, for a transformation that has the same slots.
+    """Read a checkpoint of `save_checkpoint`, for a transformation that has the same slots.
 
     Links without a state, such as clips, may come and go; for another chain, restore with the old one and
     then `migrate`. Processes and devices may be others than at the time of saving; all processes call it.
@@ -121,7 +121,7 @@ def restore_checkpoint(
       path: as in `save_checkpoint`.
       tx: the transformation of the state.
       params: parameters like the saved ones, as arrays, or `jax.ShapeDtypeStruct`s with their shardings. They
-        say the structure, dtypes and shardings, and with `tx.init` also those of the state.
+        give the structure, dtypes and shardings, and through `tx.init` also those of the state.
       extra: a pytree like the saved one; None leaves it out.
       step: the step to restore; None for the latest.
       state_sharding: a tree of shardings for the arrays of the state, from the function of this name; None

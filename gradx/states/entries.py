@@ -142,7 +142,7 @@ def is_piece(x: Tree) -> bool:
 
 
 def with_arrays(state: State, arrays: list[Leaf]) -> State:
-    """A state with other arrays, in the order of its own; a stored slot counts as one."""
+    """A state with other arrays, in the order of its leaves; a stored slot counts as one."""
     return jax.tree.unflatten(jax.tree.structure(state, is_leaf=is_stored), arrays)
 
 

@@ -110,7 +110,7 @@ def averages(state: State, path: str = "") -> list[Average]:
     if found and isinstance(state, PackedState) and jax.tree.leaves(state.buffers):
         raise ValueError(
             f"eval_params: the average at {found[0].path} is packed into buffers; call "
-            "gradx.unpack_state(tx, state, params) first, and give what it returns"
+            "gradx.unpack_state(tx, state, params) first, and give its result"
         )
     return found
 

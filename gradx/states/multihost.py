@@ -58,7 +58,7 @@ def check_shared(folder: pathlib.Path, name: str) -> None:
 
 
 def check_seen(owner: str, path: pathlib.Path) -> None:
-    """Raise, in all processes, if one does not see what another does."""
+    """Raise, in all processes, if one of them does not see the path."""
     if jax.process_count() == 1:
         return
     seen = multihost_utils.process_allgather(np.array(path.exists()))

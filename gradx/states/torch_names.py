@@ -16,7 +16,11 @@ Groups: TypeAlias = list[dict[str, Any]]
 Paths: TypeAlias = Sequence[str] | Mapping[str, str] | None
 
 OWNER = "import_torch_state"
-WRAPPERS = {"module", "_orig_mod", "params"}  # what DDP, torch.compile and Flax put around a whole model
+WRAPPERS = {
+    "module",
+    "_orig_mod",
+    "params",
+}  # that DDP, torch.compile and Flax put around a whole model
 WEIGHTS = {"weight", "kernel", "scale", "embedding"}  # one thing under the names of torch and Flax
 
 

@@ -50,7 +50,7 @@ class Micro(NamedTuple):
     weight: Scalar  # of all so far
     shares: Shares
     skip_state: State
-    extra: Extra  # for the inner transformation, in place of what `update` was given
+    extra: Extra  # for the inner transformation, instead of the arguments of `update`
 
 
 @factory
@@ -233,7 +233,7 @@ def accumulator(dtype: DTypeLike | None, mean: bool = True) -> GradientTransform
     dtype = None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
 
     def rule(g, acc_grads, ratio, old):
-        acc = jnp.where(old == 1, acc_grads, 0)  # what was left there may be NaN
+        acc = jnp.where(old == 1, acc_grads, 0)  # a first gradient replaces acc_grads, which may be NaN
         new = jnp.where(old == 1, acc + (ratio * (g - acc) if mean else g), g)
         new = jnp.where(ratio == 0, acc, new)
         new = new if dtype is None else new.astype(dtype)

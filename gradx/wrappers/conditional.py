@@ -44,7 +44,7 @@ def apply_if_finite(
       max_consecutive_errors: the number of such steps in a row, at least 0, after which the next step is
         taken even if it is not finite.
 
-    `skip_if(inner, nonfinite())` goes on skipping instead, and costs nothing beside clipping.
+    `skip_if(inner, nonfinite())` goes on skipping instead, and costs nothing besides clipping.
     """
     inner_observe = observe_of("the inner transformation of apply_if_finite", inner)
     check_number("apply_if_finite", max_consecutive_errors=max_consecutive_errors)

@@ -43,7 +43,7 @@ def inject_hyperparams(
 
     `state.hyperparams` is a dict of scalars. A number can be changed between steps without a
     recompilation, or differ between runs under `vmap`; a schedule shows its value of the last step.
-    A schedule with a state of its own, such as `reduce_on_plateau`, is given the extra arguments of
+    A schedule that has a state, such as `reduce_on_plateau`, is given the extra arguments of
     `update` after each step.
 
     Arguments:
