@@ -367,6 +367,6 @@ def test_bytes_of_live_buffers(tx, most):
 def test_a_state_in_another_format():
     state = gx.store(ADAMW, gx.Blockwise(4), seed=0).init(MODEL)
     with pytest.raises(
-        ValueError, match=r"the state holds Blockwise\(bits=4\), and codecs is Blockwise\(\): migrate goes"
+        ValueError, match=r"the state holds Blockwise\(bits=4\), and codecs is Blockwise\(\): use migrate"
     ):
         gx.store(ADAMW, gx.Blockwise(), seed=0).update(MODEL, state, MODEL)
