@@ -1,6 +1,6 @@
 """gradx in Flax: a Linen train state that passes extra arguments on; NNX models to evaluate; stacked layers.
 
-The only module that imports Flax: `import gradx.flax`. An optimizer needs none of it: to Flax it is Optax's.
+Only this module imports Flax: `import gradx.flax`. An optimizer does not need it: Flax takes it for Optax's.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ __all__ = ["TrainState", "eval_model", "opt_state", "stacked_axes"]
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState, whose `apply_gradients` takes what a transformation must be told besides.
+    """Flax's TrainState, whose `apply_gradients` also takes the extra arguments of `update`.
 
     >>> import gradx, gradx.flax, jax.numpy as jnp
     >>> tx = gradx.inject_hyperparams(gradx.sgd)(gradx.reduce_on_plateau(0.5, patience=0))
@@ -47,8 +47,8 @@ class TrainState(train_state.TrainState):
           kwargs: fields of the state to replace.
         """
         update = partial(optax.with_extra_args_support(self.tx).update, **(extra or {}))
-        told = self.replace(tx=optax.GradientTransformation(self.tx.init, update))
-        return super(TrainState, told).apply_gradients(grads=grads, **kwargs).replace(tx=self.tx)
+        with_extra = self.replace(tx=optax.GradientTransformation(self.tx.init, update))
+        return super(TrainState, with_extra).apply_gradients(grads=grads, **kwargs).replace(tx=self.tx)
 
     @property
     def eval_params(self) -> Any:
@@ -57,7 +57,7 @@ class TrainState(train_state.TrainState):
 
 
 def restored(slot: Stored, arrays: dict[str, Any]) -> Stored:
-    """A slot of the same format, from what Flax's serialization has of it."""
+    """A slot of the same format, from its arrays in Flax's serialization."""
     return dataclasses.replace(slot, arrays=arrays)
 
 
@@ -71,8 +71,9 @@ def opt_state(optimizer: nnx.Optimizer, model: nnx.Module | None = None) -> Any:
 
     Arguments:
       optimizer: any.
-      model: its model; needed where slots are more than an array each, as in `store`: NNX replaces what holds
-        them by a container of its own, and what `tx.init` makes for the model says what it was.
+      model: its model, for states in which a slot is more than one array, as in `store`: NNX replaces the
+        node that holds these by another container, and `tx.init` of the model's parameters gives the node
+        back.
 
     >>> import gradx, gradx.flax
     >>> from flax import nnx
@@ -92,8 +93,8 @@ def opt_state(optimizer: nnx.Optimizer, model: nnx.Module | None = None) -> Any:
 def eval_model(optimizer: nnx.Optimizer, model: Model) -> Model:
     """The model to evaluate: with an average of its parameters that the optimizer's state holds.
 
-    What is not trained, such as the statistics of batch normalization, is that of `model`, which itself stays
-    as it is; so does everything where there is no average.
+    Variables that are not trained, such as the statistics of batch normalization, are those of `model`, and
+    so is a parameter without an average. `model` itself does not change.
     """
     params = nnx.as_pure(nnx.state(model, optimizer.wrt))
     copy = nnx.clone(model)
@@ -102,18 +103,18 @@ def eval_model(optimizer: nnx.Optimizer, model: Model) -> Model:
 
 
 def stacked_axes(params: Any, name: str) -> dict[str, Stack]:
-    """The rule of `gradx.stacked` for a model that scans over layers: which axes have a name.
+    """The rule of `gradx.stacked` for a model that scans over layers: the axes with a name.
 
-    Flax notes it where `nn.scan`, or `nnx.vmap`, is given `metadata_params={nn.PARTITION_NAME: name}`, or
-    `transform_metadata`; but only of parameters that have names for their axes, made by `with_partitioning`
-    or the like. Of a model without, take the path of what is scanned: `stacked(tx, {"^layers/": 0})`.
+    Flax names the axis if `nn.scan` is given `metadata_params={nn.PARTITION_NAME: name}`, or `nnx.vmap` is
+    given `transform_metadata`; but only for parameters whose axes have names, made by `with_partitioning` or
+    the like. For a model without names, give the path of the scanned layers: `stacked(tx, {"^layers/": 0})`.
 
     Arguments:
       params: the parameters with their metadata: as Linen's `init` gives them, boxed; or
         `nnx.state(model, nnx.Param)`.
-      name: that of the stacked axis, such as "layers".
+      name: the name of the stacked axis, such as "layers".
 
-    Raises ValueError, with the names there are, if no axis has it.
+    Raises ValueError, with the names that exist, if no axis has it.
 
     >>> import gradx, gradx.flax, jax.numpy as jnp
     >>> from flax import linen as nn

@@ -90,7 +90,7 @@ ABOUT = {
     ),
     "adamaxw": About(
         "Kingma & Ba 2015; [Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)",
-        "likewise, with decay",
+        "sparse gradients, with decay",
         "1e-4 – 3e-3",
     ),
     "yogi": About(
@@ -114,7 +114,7 @@ ABOUT = {
     ),
     "optimistic_adam": About(
         "[Daskalakis et al. 2018](https://arxiv.org/abs/1711.00141)",
-        "GANs, with a rate of its own for the optimism",
+        "GANs, with a separate rate for the optimism",
         "1e-4 – 3e-3",
     ),
     "optimistic_adam_v2": About(
@@ -131,7 +131,9 @@ ABOUT = {
         "1e-5 – 1e-3",
     ),
     "signum": About(
-        "[Bernstein et al. 2018](https://arxiv.org/abs/1802.04434)", "likewise, with momentum", "1e-5 – 1e-3"
+        "[Bernstein et al. 2018](https://arxiv.org/abs/1802.04434)",
+        "one bit of communication, with momentum",
+        "1e-5 – 1e-3",
     ),
     "fromage": About(
         "[Bernstein et al. 2020](https://arxiv.org/abs/2002.03432)", "little to tune, GANs", "0.01"

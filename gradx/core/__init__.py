@@ -1,1 +1,1 @@
-"""The contract: what a transformation is, chains of them, hyperparameters, trees."""
+"""The contract of a transformation; chains, hyperparameters, trees."""

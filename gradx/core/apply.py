@@ -1,9 +1,8 @@
 """Adding updates to parameters."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+import optax
 
 from gradx.core.foreign import is_inexact, observe_of
 from gradx.core.transformation import GradientTransformation, Step
@@ -16,7 +15,7 @@ __all__ = ["apply_updates"]
 def apply_updates(params: Tree, updates: Tree) -> Tree:
     """Add the updates to the parameters: `p + u`, rounded once, into the parameter's dtype.
 
-    A parameter whose update is missing (None or masked out) stays as it is. Raises ValueError where
+    A parameter whose update is missing (None or masked out) does not change. Raises ValueError where
     structures or shapes differ.
     """
     ps, treedef = flatten(params)
@@ -36,8 +35,8 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     return treedef.unflatten(ps)
 
 
-def step_of(name: str, tx: Any) -> Step:
-    """A step, `(updates, state, params, **extra) -> (params, state)`, which rounds each parameter once."""
+def step_of(name: str, tx: optax.GradientTransformation) -> Step:
+    """The function `(updates, state, params, **extra) -> (params, state)`; it rounds each parameter once."""
     observe = observe_of(name, tx)
     own = tx.step if isinstance(tx, GradientTransformation) else None
 

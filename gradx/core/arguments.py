@@ -1,4 +1,4 @@
-"""Extra arguments of `update` that are one number: taken, or refused with the names of taker and argument."""
+"""Extra arguments of `update` that are one number; an error names the transformation and the argument."""
 
 import numbers
 from typing import Any
@@ -6,27 +6,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
-__all__ = []  # internal: what takes a number calls `argument`
+from gradx.core.tree import Extra
+
+__all__ = []  # internal: a transformation that takes a number calls `argument`
 
 
-def argument(owner: str, name: str, extra: dict[str, Any], dtype: Any = None) -> jax.Array:
-    """An extra argument of `update` that must be given: a number. None counts as not given."""
+def argument(owner: str, name: str, extra: Extra, dtype: DTypeLike | None = None) -> jax.Array:
+    """A number that must be given to `update` as an extra argument. None counts as not given."""
     return scalar(owner, name, needed(owner, name, extra.get(name)), dtype)
 
 
 def needed(owner: str, name: str, value: Any) -> Any:
-    """The value of an extra argument; TypeError if it is None, which is how one that is not given counts."""
+    """The value of an extra argument. Raises TypeError for None, which counts as not given."""
     if value is None:
         raise TypeError(f"{owner} needs {name!r}: call update(updates, state, params, {name}=...)")
     return value
 
 
-def scalar(owner: str, name: str, value: Any, dtype: Any = None) -> jax.Array:
-    """One real number as an array, in `dtype`, or in its own, which is a float at least.
+def scalar(owner: str, name: str, value: Any, dtype: DTypeLike | None = None) -> jax.Array:
+    """One real number as an array, in `dtype`; by default in the number's own dtype, or float for an integer.
 
-    A Python number, a NumPy scalar, an array without axes and what turns into one are numbers; anything else
-    raises TypeError, an array with axes ValueError.
+    A Python number, a NumPy scalar, an array without axes and an object that converts to one are numbers. An
+    array with axes raises ValueError, anything else TypeError.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, np.generic):
         return jnp.asarray(float(value), float if dtype is None else dtype)

@@ -12,14 +12,14 @@ from optax import EmptyState
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, is_exact, observe_of, wrapper
 from gradx.core.transformation import HINT, GradientTransformation
-from gradx.core.tree import Tree, aligned, flatten, is_missing
+from gradx.core.tree import Leaf, State, Tree, aligned, flatten, is_missing
 
 __all__ = ["chain", "identity", "named_chain", "set_to_zero", "stateless", "stateless_with_tree_map"]
 
 
 @factory
 def identity() -> GradientTransformation:
-    """Pass the updates on as they are."""
+    """Pass the updates on unchanged."""
     return stateless(lambda updates, params: updates)
 
 
@@ -29,7 +29,7 @@ def set_to_zero() -> GradientTransformation:
     return stateless(lambda updates, params: jax.tree.map(zeros_like, updates))
 
 
-def zeros_like(x: Any) -> Any:
+def zeros_like(x: Leaf) -> Leaf:
     return x if is_missing(x) else jnp.zeros_like(x)
 
 
@@ -70,7 +70,7 @@ def chain(*links: optax.GradientTransformation) -> GradientTransformation:
 
     Any Optax transformation is a link too, given updates in float32 or better like the others. Extra
     keyword arguments of `update` reach every link that accepts them. `chain()` is the identity.
-    Raises TypeError for what is not a transformation.
+    Raises TypeError for a link that is not a transformation.
 
     >>> import gradx
     >>> gradx.chain(gradx.clip_by_global_norm(1.0), gradx.adamw(1e-3, weight_decay=0.01))
@@ -107,11 +107,13 @@ def chain(*links: optax.GradientTransformation) -> GradientTransformation:
     return GradientTransformation.of(init, observe, blank, step=step, exact=True)
 
 
-def check_states(state: Any, links: int) -> None:
+def check_states(state: State, links: int) -> None:
     """Raise ValueError unless there is a state for each link of a chain."""
     if not isinstance(state, tuple) or len(state) != links:
         given = len(state) if isinstance(state, tuple) else type(state).__name__
-        raise ValueError(f"this chain has {links} links and was given a state of {given}{HINT}")
+        raise ValueError(
+            f"this chain has {links} links, and its state needs one part for each, got {given}{HINT}"
+        )
 
 
 @factory

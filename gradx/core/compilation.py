@@ -1,28 +1,32 @@
-"""Outside of `jax.jit`: an update that calls no function of the user's compiles itself.
+"""Outside of `jax.jit`, an update that calls no function of the user's compiles itself.
 
 A notebook makes many optimizers that are equal or differ in numbers only. Compiling takes a hundred times as
-long as tracing, so they share what is compiled: the numbers of a traced update are taken out of its jaxpr and
-become arguments. What is left, a `Program`, compares by its structure, and is what JAX compiles for.
+long as tracing, so they share compiled code: the numbers of a traced update are taken out of its jaxpr and
+become arguments. The rest is a `Program`. It compares by its structure, and JAX compiles once for each.
 
-A number keeps the digits that it has as a constant, since Python has done its arithmetic before it is traced.
+A number keeps the digits that it has as a constant, since Python does its arithmetic before the trace.
 """
 
 import functools
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeAlias
+from typing import Literal as OneOf
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, get_opaque_trace_state
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, get_opaque_trace_state
 from jax.sharding import Sharding
 
-from gradx.core.factory import ById, Purity
+from gradx.core.factory import ById, Made, Purity
+from gradx.core.tree import Leaf, State, Tree, Treedef
 
 __all__ = []  # internal: a transformation's `update` and the links of a chain
 
 TOP_LEVEL = get_opaque_trace_state()  # outside of jit, grad, vmap and the like, as when this is imported
+Atom: TypeAlias = Var | Literal
+Which: TypeAlias = OneOf["update", "observe"]  # the functions of a transformation that are compiled
 
 
 def is_eager() -> bool:
@@ -30,8 +34,15 @@ def is_eager() -> bool:
     return get_opaque_trace_state() == TOP_LEVEL
 
 
-def call(tx: Any, which: str, updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-    """`tx.update` or `tx.observe`, compiled where that is allowed and useful; as it is written elsewhere."""
+def call(
+    tx: Made,
+    which: Which,
+    updates: Tree,
+    state: State,
+    params: Tree | None = None,
+    **extra: Any,
+) -> Any:
+    """`tx.update` or `tx.observe`, compiled where that is allowed and useful; elsewhere called directly."""
     if is_eager() and tx.purity is not Purity.UNKNOWN and not is_jit_disabled():
         leaves, treedef = jax.tree.flatten((updates, state, params, extra))
         others = tuple(None if is_array(x) else x for x in leaves)
@@ -54,11 +65,11 @@ def is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | int | float | complex)
 
 
-def written(tx: Any, which: str) -> Callable:
+def written(tx: Any, which: Which) -> Callable:
     return tx[1] if which == "update" else tx.observe
 
 
-def is_hashable(x: Any) -> bool:
+def is_hashable(x: object) -> bool:
     try:
         hash(x)
     except TypeError:
@@ -71,12 +82,12 @@ class Found(NamedTuple):
 
     program: "Program"
     numbers: "Numbers"
-    treedef: Any
+    treedef: Treedef
 
 
-def traced(tx: Any, which: str, leaves: list, treedef: Any, others: tuple) -> Found:
+def traced(tx: Made, which: Which, leaves: list[Leaf], treedef: Treedef, others: tuple) -> Found:
     """The program of an update, traced once for equal transformations and arguments of one kind."""
-    known = traces(tx if tx.purity is Purity.KNOWN else ById(tx), which)  # equal ones of a user's may differ
+    known = traces(tx if tx.purity is Purity.KNOWN else ById(tx), which)  # a user's equal ones may differ
     arrays = [x for x in leaves if is_array(x)]
     types = tuple(x.aval if isinstance(x, jax.Array) else jax.typeof(x) for x in arrays)
     kind = jax_context(), treedef, others, types
@@ -95,14 +106,14 @@ def traced(tx: Any, which: str, leaves: list, treedef: Any, others: tuple) -> Fo
 
 
 @functools.lru_cache(maxsize=256)
-def traces(tx: Any, which: str) -> dict[Hashable, Found]:
+def traces(tx: Hashable, which: Which) -> dict[Hashable, Found]:
     """The programs of one transformation, by the kind of their arguments."""
     return {}
 
 
 @jax.tree_util.register_static
 class Context:
-    """Stands for all that a trace depends on beside its arguments: one for each that JAX tells apart."""
+    """Stands for all that a trace depends on besides its arguments: JAX makes one for each such context."""
 
 
 @jax.jit
@@ -111,18 +122,18 @@ def jax_context() -> Context:
 
 
 class Numbers(NamedTuple):
-    """The numbers and constant arrays of a program, and those of each program in it."""
+    """The numbers and constant arrays of a program, and the `Numbers` of each program in it."""
 
-    own: list[Any]
+    own: list[Leaf]
     nested: list["Numbers"]
 
 
-# For the equations that hold programs, by position: where in `programs` these are.
+# The position of an equation that holds programs -> the positions of these in `programs`.
 Nested: TypeAlias = dict[int, tuple[int, ...]]
 
 
 class Program:
-    """A jaxpr without its numbers; equal to another of the same equations."""
+    """A jaxpr without its numbers. Two with the same equations are equal."""
 
     def __init__(self, jaxpr: Jaxpr, nested: "Nested", programs: list["Program"]) -> None:
         self.jaxpr = jaxpr
@@ -140,12 +151,12 @@ class Program:
 
 @functools.lru_cache(maxsize=1024)
 def shared(program: Program) -> Program:
-    """The first program that is equal, so that JAX finds what it compiled for it by identity."""
+    """The first program that is equal: JAX looks up compiled code by the identity of a program."""
     return program
 
 
 def without_numbers(closed: ClosedJaxpr) -> tuple[Program, Numbers]:
-    """A program, with what was taken out of it."""
+    """A program, and the numbers that were taken out of it."""
     place: dict[int, int] = {}  # one program for all leaves of a shape, which share a jaxpr
     nested: Nested = {}
     programs, numbers = [], []
@@ -163,7 +174,7 @@ def without_numbers(closed: ClosedJaxpr) -> tuple[Program, Numbers]:
     return Program(closed.jaxpr, nested, programs), Numbers([*closed.consts, *own], numbers)
 
 
-def branches(eqn: Any) -> tuple[ClosedJaxpr, ...]:
+def branches(eqn: JaxprEqn) -> tuple[ClosedJaxpr, ...]:
     """The programs in an equation whose numbers can be taken out as well."""
     if is_plain_jit(eqn):
         return (eqn.params["jaxpr"],)
@@ -172,31 +183,31 @@ def branches(eqn: Any) -> tuple[ClosedJaxpr, ...]:
     return tuple(eqn.params["branches"]) if eqn.primitive.name == "cond" else ()
 
 
-def is_plain_jit(eqn: Any) -> bool:
-    """Whether an equation is a nested jit, and one that does not say where its arrays are to be."""
+def is_plain_jit(eqn: JaxprEqn) -> bool:
+    """Whether an equation is a nested jit that sets no shardings."""
     if eqn.primitive.name != "jit":
         return False
     places = [*eqn.params["in_shardings"], *eqn.params["out_shardings"]]
     return not any(isinstance(x, Sharding) for x in places)
 
 
-def is_number(x: Any) -> bool:
+def is_number(x: Atom) -> bool:
     aval: Any = x.aval
     return isinstance(x, Literal) and aval.shape == () and jnp.issubdtype(aval.dtype, jnp.inexact)
 
 
 def literals(jaxpr: Jaxpr) -> list[Any]:
-    """The floating point numbers of a program, in order: those in its equations, and in its results."""
+    """The floating-point constants of a program, in order: first in its equations, then in its results."""
     used = [x for eqn in jaxpr.eqns for x in eqn.invars]
     return [x for x in [*used, *jaxpr.outvars] if is_number(x)]
 
 
 def signature(jaxpr: Jaxpr, nested: Nested | None = None) -> Hashable:
-    """All of a program but the names of its variables; but its numbers too, if `nested` is given."""
+    """All of a program but the names of its variables; without its numbers too, if `nested` is given."""
     place = {x: i for i, x in enumerate([*jaxpr.constvars, *jaxpr.invars])}
     types = tuple(x.aval for x in place)
 
-    def shown(x: Any) -> Hashable:
+    def shown(x: Atom) -> Hashable:
         if not isinstance(x, Literal):
             return place[x]
         is_out = nested is not None and is_number(x)
@@ -212,8 +223,8 @@ def signature(jaxpr: Jaxpr, nested: Nested | None = None) -> Hashable:
     return types, tuple(equations), tuple(map(shown, jaxpr.outvars))
 
 
-def constant(x: Any) -> Hashable:
-    """A parameter of an equation, to compare by; what cannot be compared is equal to itself only."""
+def constant(x: object) -> Hashable:
+    """A parameter of an equation in a form that compares by value; a last resort compares by identity."""
     if isinstance(x, ClosedJaxpr):
         return signature(x.jaxpr), tuple(map(constant, x.consts))
     if isinstance(x, Jaxpr):
@@ -225,15 +236,15 @@ def constant(x: Any) -> Hashable:
     return x if is_hashable(x) else ById(x)
 
 
-def evaluate(program: Program, numbers: Numbers, arguments: list) -> list:
+def evaluate(program: Program, numbers: Numbers, arguments: list[jax.Array]) -> list[jax.Array]:
     """The results of a program with its numbers."""
     jaxpr = program.jaxpr
     own = iter(numbers.own)
     inputs = [*jaxpr.constvars, *jaxpr.invars]
     constants = [next(own) for _ in jaxpr.constvars]
-    env: dict[Any, Any] = dict(zip(inputs, [*constants, *arguments], strict=True))
+    env: dict[Var, jax.Array] = dict(zip(inputs, [*constants, *arguments], strict=True))
 
-    def value(x: Any) -> Any:
+    def value(x: Atom) -> Any:
         if not isinstance(x, Literal):
             return env[x]
         return next(own) if is_number(x) else x.val
@@ -251,7 +262,7 @@ def evaluate(program: Program, numbers: Numbers, arguments: list) -> list:
     return list(map(value, jaxpr.outvars))
 
 
-def results(eqn: Any, arguments: list) -> list:
+def results(eqn: JaxprEqn, arguments: list[jax.Array]) -> list[jax.Array]:
     """The results of one equation."""
     with eqn.ctx.manager:
         out = eqn.primitive.bind(*arguments, **eqn.primitive.get_bind_params(eqn.params))

@@ -1,8 +1,8 @@
 """Objects that are known by the call that made them.
 
 An optimizer is made of closures, and closures compare by identity: two equal optimizers would
-compile twice, and neither could be printed or pickled. What a function decorated with `@factory`
-returns remembers the call instead, and compares, hashes, prints and pickles by it.
+compile twice, and neither could be printed or pickled. The result of a function decorated with
+`@factory` remembers the call instead, and compares, hashes, prints and pickles by it.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import html
 import inspect
 import re
 import types
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, ParamSpec, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +27,17 @@ __all__ = ["factory"]
 
 
 class Purity(enum.IntEnum):
-    """Whether it is known that an object calls no function of the user's, which must run as written."""
+    """Whether an object is known to call no function of the user's, which must run each time as written."""
 
     UNKNOWN = 0
-    DERIVED = 1  # it does not, but a user's factory made it: two that are equal may differ
-    KNOWN = 2  # it does not, and what is equal does the same
+    DERIVED = 1  # it calls none, but a user's factory made it: two that compare equal may differ
+    KNOWN = 2  # it calls none, and equal objects do the same
 
 
 class Call:
-    """A function with the arguments that it was called with, defaults filled in, and what it returned."""
+    """A function, the arguments of a call with defaults filled in, and the result."""
 
-    def __init__(self, function: Any, bound: inspect.BoundArguments, returned: Any = None) -> None:
+    def __init__(self, function: Callable, bound: inspect.BoundArguments, returned: object = None) -> None:
         bound.apply_defaults()
         self.function = function
         self.bound = bound
@@ -45,7 +45,7 @@ class Call:
 
     @functools.cached_property
     def purity(self) -> Purity:
-        """The purity of the arguments of a function of gradx; at most DERIVED if a user's function made it."""
+        """The purity of the arguments, for a function of gradx's; at most DERIVED for a user's function."""
         if not getattr(self.returned, "compiles", True):
             return Purity.UNKNOWN
         if purity_of(self.function) is Purity.KNOWN:
@@ -53,7 +53,7 @@ class Call:
         return min(Purity.DERIVED, purity_of(self.returned))
 
     @functools.cached_property
-    def key(self) -> Any:
+    def key(self) -> Hashable:
         """Equal for equal calls, and hashable whatever the arguments are."""
         return self.function, hashable(dict(self.bound.arguments))
 
@@ -62,7 +62,7 @@ class Call:
         return hash(self.key)  # kept: a jitted step asks for it at every call
 
     def shown(self) -> list[tuple[str, Any]]:
-        """The arguments as one would write them, ('name=' or nothing, value): without those at a default."""
+        """The arguments as one would write them, as pairs ('name=' or '', value), without defaults."""
         shown = []
         for name, value in self.bound.arguments.items():
             parameter = self.bound.signature.parameters[name]
@@ -80,14 +80,14 @@ class Call:
 class Made:
     """Mixin: equality, hash, repr, copy and pickle by the call that made the object."""
 
-    _call: Call | None = None  # None: made by hand, and then like any other object
+    _call: Call | None = None  # None: made by hand, and so compared by identity
 
     @property
     def purity(self) -> Purity:
-        """Whether it calls functions of the user's; not known of what was made by hand."""
+        """Whether it may call functions of the user's; unknown if it was made by hand."""
         return Purity.UNKNOWN if self._call is None else self._call.purity
 
-    def __eq__(self, other: object) -> Any:
+    def __eq__(self, other: object) -> bool:
         theirs = getattr(other, "_call", None)
         if self._call is None and theirs is None:
             return super().__eq__(other)
@@ -95,7 +95,7 @@ class Made:
             return False
         return self is other or self._call.key == theirs.key
 
-    def __ne__(self, other: object) -> Any:  # tuple brings its own, which would not ask __eq__
+    def __ne__(self, other: object) -> bool:  # tuple brings its own, which would not ask __eq__
         equal = self == other
         return equal if equal is NotImplemented else not equal
 
@@ -108,7 +108,7 @@ class Made:
     def _repr_html_(self) -> str | None:  # in a notebook
         return None if self._call is None else f"<pre>{markup(self)}</pre>"
 
-    def _copy(self) -> Any:
+    def _copy(self) -> Self:
         copy = type(self).__new__(type(self))
         copy.__dict__.update(self.__dict__)
         return copy
@@ -124,10 +124,10 @@ T = TypeVar("T", bound=Made)
 
 
 def factory(function: Callable[P, T]) -> Callable[P, T]:
-    """Make what `function` returns compare, hash, print and pickle by the call.
+    """Make the results of `function` compare, hash, print and pickle by the call.
 
-    `function` returns a gradx transformation or schedule; raises TypeError if it does not. It stands at
-    the top level of a module if what it returns is to be pickled.
+    `function` returns a gradx transformation or schedule; TypeError if it does not. Define it at the top
+    level of a module if its results are to be pickled.
 
     >>> import gradx
     >>> @gradx.factory
@@ -153,7 +153,7 @@ def factory(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def owned(x: Any) -> Any:
-    """Copies of containers and NumPy arrays: what was made must not change with the caller's list."""
+    """Copies of containers and NumPy arrays: the caller may change a list later, and the object must not."""
     if type(x) in (list, tuple):
         return type(x)(map(owned, x))
     if type(x) is dict:
@@ -161,8 +161,8 @@ def owned(x: Any) -> Any:
     return x.copy() if isinstance(x, np.ndarray | set) else x
 
 
-def known_by(made: Any, call: Call) -> Any:
-    """`made` under another name: a copy, as a factory may return what it was given."""
+def known_by(made: T, call: Call) -> T:
+    """A copy of `made` that remembers this call: a factory may return an object that it was given."""
     copy = made._copy()
     copy._call = call
     return copy
@@ -175,18 +175,18 @@ def is_bool(x: Any) -> bool:
 
 
 def rebuild(function: Callable, args: tuple, kwargs: dict) -> Any:
-    """Call again: what pickle and copy do."""
+    """Call again, for pickle and copy."""
     return function(*args, **kwargs)
 
 
-def hashable(value: Any) -> Any:
+def hashable(value: object) -> Hashable:
     """A hashable stand-in: numbers by value, arrays by content, trees leaf by leaf, the rest by `==`."""
     is_leaf = lambda x: x is None or isinstance(x, Made) or type(x) is dict  # whose keys JAX would sort
     leaves, treedef = jax.tree.flatten(value, is_leaf=is_leaf)
     return treedef, tuple(map(hashable_leaf, leaves))
 
 
-def hashable_leaf(x: Any) -> Any:
+def hashable_leaf(x: object) -> Hashable:
     if type(x) in (int, float):
         return x  # 1 and 1.0 mean the same; True does not, nor does a NumPy scalar, which has a dtype
     if type(x) is dict:
@@ -210,7 +210,7 @@ PLAIN = (int, float, complex, bool, str, bytes, type(None), type(...), np.dtype,
 LIBRARIES = {"builtins", "gradx", "jax", "ml_dtypes", "numpy"}
 
 
-def purity_of(value: Any) -> Purity:
+def purity_of(value: object) -> Purity:
     """KNOWN for plain values, and functions and objects of gradx that hold nothing else."""
     if isinstance(value, Made):
         return value.purity
@@ -234,14 +234,14 @@ def purity_of(value: Any) -> Purity:
     return min(map(purity_of, inside), default=Purity.KNOWN)
 
 
-def is_made(x: Any) -> bool:
+def is_made(x: object) -> bool:
     return isinstance(x, Made)
 
 
 class ById:
     """Stands for an object that cannot be hashed, a tracer for one: equal to itself only."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
@@ -251,8 +251,8 @@ class ById:
         return id(self.value)
 
 
-def pieces(value: Any) -> tuple[str, list[tuple[str, Any]], str] | None:
-    """What opens the text of a call or a container, what is in it with its labels, and what closes it."""
+def pieces(value: object) -> tuple[str, list[tuple[str, Any]], str] | None:
+    """The text of a call or a container in pieces: its opening, its labelled contents, its closing."""
     call = getattr(value, "_call", None)
     if isinstance(call, Call):
         return f"{text(call.function)}(", call.shown(), ")"
@@ -265,8 +265,8 @@ def pieces(value: Any) -> tuple[str, list[tuple[str, Any]], str] | None:
     return None
 
 
-def text(value: Any) -> str:
-    """`repr`, but a function or a type by its name, and a foreign transformation by its maker's."""
+def text(value: object) -> str:
+    """`repr`, but a function or a type as its name, and a foreign transformation as its factory's name."""
     found = pieces(value)
     if found is not None:
         opening, inside, closing = found
@@ -280,8 +280,8 @@ def text(value: Any) -> str:
 WIDTH = 80  # characters of a line in a notebook
 
 
-def markup(value: Any, indent: int = 0, label: str = "") -> str:
-    """`text` as HTML: what is too long for a line has a line for each argument; a name tells what it does."""
+def markup(value: object, indent: int = 0, label: str = "") -> str:
+    """`text` as HTML: a long call has a line for each argument; the title of a name is its docstring's."""
     found = pieces(value)
     if found is None:
         return html.escape(label + text(value), quote=False)

@@ -2,19 +2,23 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core.primitives import convert_element_type_p
+from jax.typing import DTypeLike
 from optax import ScalarOrSchedule
 
 __all__ = ["ScalarOrSchedule"]
 
+Scalar: TypeAlias = Any  # a Python number, or an array without axes
+Count: TypeAlias = Any  # the number of a step, 0 at first: an integer, or an array without axes
 
-def is_zero(value: Any) -> bool:
-    """Whether a hyperparameter is 0 and stays it: an injected one may change, though it is 0 now."""
+
+def is_zero(value: ScalarOrSchedule) -> bool:
+    """Whether a hyperparameter is always 0: an injected one may change, though it is 0 now."""
     return isinstance(value, int | float | np.number) and value == 0
 
 
@@ -22,15 +26,16 @@ def is_zero(value: Any) -> bool:
 following_schedules: Any = jax.make_user_context(False)
 
 
-def varies(value: Any) -> bool:
+def varies(value: ScalarOrSchedule) -> bool:
     """Whether a hyperparameter follows a schedule: its own, or one that an injection around it runs.
 
     An injection gives fixed numbers as weakly typed arrays. JAX keeps a weak type through arithmetic with
     numbers, and a strong one wins. So whatever a factory makes of its arguments, it is strongly typed only
     if it depends on a schedule (or on an array that the factory brings along, which does no harm).
     """
-    is_array = isinstance(value, jax.Array) and following_schedules.value
-    return callable(value) or (is_array and not value.weak_type)
+    if isinstance(value, jax.Array):
+        return following_schedules.value and not value.weak_type
+    return callable(value)
 
 
 def fixed(value: Any) -> jax.Array:
@@ -39,37 +44,37 @@ def fixed(value: Any) -> jax.Array:
     return convert_element_type_p.bind(x, new_dtype=x.dtype, weak_type=True, sharding=None)
 
 
-def value_at(value: Any, count: Any) -> Any:
+def value_at(value: ScalarOrSchedule, count: Count) -> Scalar:
     """A hyperparameter at step `count`."""
     return value(count) if callable(value) else value
 
 
-def combined(function: Callable, *values: Any) -> Any:
+def combined(function: Callable, *values: ScalarOrSchedule) -> ScalarOrSchedule:
     """`function` of hyperparameters: a number, or a schedule if one of them is."""
     if not any(map(callable, values)):
         return function(*values)
     return lambda count: function(*(value_at(value, count) for value in values))
 
 
-def resolve(given: dict[str, ScalarOrSchedule], count: Any, dtype: Any) -> dict[str, Any]:
-    """The values at step `count`: Python numbers as they are, the rest as scalars of `dtype`."""
+def resolve(given: dict[str, ScalarOrSchedule], count: Count, dtype: DTypeLike) -> dict[str, Scalar]:
+    """The values at step `count`: Python numbers as floats, other values as scalars of `dtype`."""
     return {name: as_scalar(value_at(value, count), dtype) for name, value in given.items()}
 
 
-def as_scalar(value: Any, dtype: Any) -> Any:
+def as_scalar(value: Scalar, dtype: DTypeLike) -> Scalar:
     """A scalar in `dtype`; a Python or NumPy number as a Python float, which takes the dtype it meets."""
     return float(value) if isinstance(value, int | float | np.number) else jnp.asarray(value, dtype)
 
 
 def parameters_of(function: Callable | None) -> dict[str, bool]:
-    """The names that a function asks for, and whether it must have each."""
+    """The parameters of a function by name, and whether each must be given."""
     if function is None:
         return {}
     return {k: p.default is p.empty for k, p in inspect.signature(function).parameters.items()}
 
 
 def pick(owner: str, names: dict[str, bool], known: dict[str, Any]) -> dict[str, Any]:
-    """What is asked for, of what is known."""
+    """The values that are known of the names that are asked for."""
     for name, required in names.items():
         if required and name not in known:
             raise TypeError(f"{owner} asks for {name!r}, and there are only {sorted(known)}")

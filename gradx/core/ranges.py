@@ -44,9 +44,10 @@ RANGES: dict[str, Range] = {
 
 
 def declare_ranges(owner: str = "", /, **ranges: Range) -> None:
-    """Say which values hyperparameters may have: in the factory `owner`, or else wherever the names stand.
+    """Say which values hyperparameters may have: in the factory `owner`, or else in every factory.
 
-    A factory's own range goes before the range of the name. A name without either may be any number but NaN.
+    A factory's own range takes precedence over the range of the name. Without one, any number but NaN is
+    allowed.
     """
     for name, declared in ranges.items():
         key = f"{owner}.{name}" if owner else name
@@ -63,7 +64,7 @@ def range_of(owner: str, name: str) -> Range:
 
 
 def check(owner: str, **given: Any) -> None:
-    """Raise if a hyperparameter cannot be meant; `owner` is the factory that was called."""
+    """Raise if a hyperparameter has a wrong type or value; `owner` is the factory that was called."""
     for name, value in given.items():
         if callable(value):
             check_schedule(owner, name, value)
@@ -97,7 +98,7 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
         return  # it branches on the step: not jittable, but good enough for eager use
     except TypeError as e:
         raise TypeError(
-            f"{owner}: {name} is a function, called with the step alone, as a schedule is, and failed: {e}"
+            f"{owner}: {name} is a function, but it fails as a schedule, called with the step alone: {e}"
         ) from e
     is_real = hasattr(out, "dtype") and out.dtype.kind not in "bc" and jnp.issubdtype(out.dtype, np.number)
     if not is_real or out.shape:
@@ -105,7 +106,7 @@ def check_schedule(owner: str, name: str, schedule: Callable) -> None:
 
 
 def one_of(owner: str, known: Any, **given: Any) -> None:
-    """Raise unless a given value is one of those that are `known`."""
+    """Raise unless each given value is one of the `known` ones."""
     for name, value in given.items():
         if value not in known:
             *others, last = map(repr, known)
@@ -120,7 +121,7 @@ def positive_integer(owner: str, **given: Any) -> None:
 
 
 def check_number(owner: str, **given: Any) -> None:
-    """`check`, for what cannot follow a schedule."""
+    """`check`, for numbers that cannot follow a schedule."""
     for name, value in given.items():
         if callable(value):
             raise TypeError(f"{owner}: {name} must be a number, got a function")

@@ -1,4 +1,4 @@
-"""Old spellings of arguments: accepted for one release, with a DeprecationWarning that names the new one."""
+"""Old spellings of arguments: accepted for one release, with a DeprecationWarning."""
 
 import functools
 import warnings
@@ -9,7 +9,7 @@ __all__ = []  # internal: the factories'
 
 
 def renamed_arguments(**names: str) -> Callable[[Callable], Callable]:
-    """Let a factory take old spellings, given as `old="new"`; it stands below `@factory`.
+    """Let a factory take old spellings, given as `old="new"`; write it below `@factory`.
 
     The factory's signature, and equality, repr and pickle of its objects know the new spelling only.
     """
@@ -29,13 +29,13 @@ def with_new_names(function: Any, given: dict[str, Any]) -> dict[str, Any]:
         called = f"{function.__name__}: {old}= is the old spelling of {new}="
         if new in given:
             raise TypeError(f"{called}, and both are given: give {new} only")
-        warnings.warn(f"{called}, and goes with the next release", DeprecationWarning, stacklevel=3)
+        warnings.warn(f"{called}, and the next release removes it", DeprecationWarning, stacklevel=3)
         given = {new if k == old else k: v for k, v in given.items()}
     return given
 
 
 def partial_with_new_names(function: Any) -> Any:
-    """A `functools.partial` with its keywords by their new names, without which it has no signature."""
+    """A `functools.partial` with the new names of its keywords: with an old one it has no signature."""
     if not isinstance(function, functools.partial):
         return function
     keywords = with_new_names(function.func, function.keywords)

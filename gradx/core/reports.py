@@ -1,4 +1,4 @@
-"""Numbers that a link reports beside its updates: `measured` keeps them, and nobody else computes them."""
+"""Numbers that a link reports besides its updates. They are computed only if `measured` keeps them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,8 +6,11 @@ from typing import Any, TypeAlias
 
 import jax
 
+from gradx.core.tree import Tree
+
 __all__ = []  # internal: a link returns them, a wrapper passes them on
 
+Flag: TypeAlias = bool | jax.Array
 Numbers: TypeAlias = Any  # one number, or a dict from the path of each parameter to its number
 
 
@@ -16,30 +19,31 @@ Numbers: TypeAlias = Any  # one number, or a dict from the path of each paramete
 class Report:
     """A number of one step.
 
-    Where `news` is False the number of the step before stays; `mean` asks for the mean over all steps.
+    Where `news` is False, `measured` keeps the number of the step before. `mean` asks for the mean over all
+    steps.
     """
 
     name: str = dataclasses.field(metadata={"static": True})
     value: Numbers
-    news: Any = True
+    news: Flag = True
     mean: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 Reports: TypeAlias = tuple[Report, ...]
-# What a transformation will report, from the parameters: the same names in the same order, any values.
-Blank: TypeAlias = Callable[[Any], Reports]
+# From the parameters to the names of all reports in their order; the values mean nothing.
+Blank: TypeAlias = Callable[[Tree], Reports]
 
 
-def no_reports(params: Any) -> Reports:
+def no_reports(params: Tree) -> Reports:
     """The blank reports of a transformation that reports nothing."""
     return ()
 
 
-def news_if(condition: Any, reports: Reports) -> Reports:
-    """Reports that are news only where a condition holds too."""
+def news_if(condition: Flag, reports: Reports) -> Reports:
+    """Reports that are news only where a condition also holds."""
     return tuple(dataclasses.replace(r, news=r.news & condition) for r in reports)
 
 
 def prefixed(prefix: str, reports: Reports) -> Reports:
-    """Reports of a part, `prefix/name`."""
+    """Reports with `prefix/` before their names."""
     return tuple(dataclasses.replace(r, name=f"{prefix}/{r.name}") for r in reports)

@@ -1,4 +1,4 @@
-"""The contract: a gradient transformation is a pair of pure functions, and a third one that reports."""
+"""The contract: a transformation is a pair of pure functions, and a third one that also reports."""
 
 import functools
 from collections.abc import Callable
@@ -12,12 +12,11 @@ from optax import EmptyState
 from gradx.core.compilation import call
 from gradx.core.factory import Made
 from gradx.core.reports import Blank, Reports, no_reports
-from gradx.core.tree import Tree, can_move, flatten, is_float0, is_missing, movable, without_float0
-from gradx.numerics.dtypes import promoted
+from gradx.core.tree import State, Tree, can_move, flatten, is_float0, is_missing, movable, without_float0
+from gradx.numerics.dtypes import DType, promoted
 
 __all__ = ["EmptyState", "GradientTransformation"]
 
-State: TypeAlias = Any
 Init: TypeAlias = Callable[[Tree], State]
 Update: TypeAlias = Callable[..., tuple[Tree, State]]  # of (updates, state, params=None, **extra)
 Observe: TypeAlias = Callable[..., tuple[Tree, State, Reports]]  # of the same
@@ -34,11 +33,11 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
     transformations that are equal or differ in numbers only. `jax.disable_jit()` turns that off.
     """
 
-    # `update` without the border of dtypes, and with reports. A transformation made by hand has none.
+    # `update` before the cast to the parameters' dtypes, and with reports. One made by hand has no `observe`.
     observe: Observe
     blank: Blank = staticmethod(no_reports)
-    # Takes the whole step, where the last link rounds the parameters: what `update` gives is then the
-    # difference of two numbers, which `apply_updates` would add up and round again.
+    # Gives the new parameters, where the last link rounds them: an update is then the difference of two
+    # parameters, and `apply_updates` would add and round once more.
     step: Step | None = None
     # Whether it may compile itself outside of jit: False if it looks at the values of arguments.
     compiles: bool = True
@@ -61,7 +60,7 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
     ) -> Self:
         """A transformation from `observe`, which may leave updates in float32; `facts` are attributes.
 
-        Between this border and `observe`, a leaf without a gradient is None, whatever it is outside.
+        `observe` sees None for every leaf without a gradient, such as an integer.
         """
 
         def start(params):
@@ -92,16 +91,16 @@ jax.tree_util.register_static(GradientTransformation)
 
 
 def bordered(out: Tree, updates: Tree, params: Tree | None, exact: bool) -> Tree:
-    """Updates as they leave gradx: in the dtype that parameter and gradient have together, as in Optax.
+    """Updates as they leave gradx: in the promoted dtype of parameter and gradient, as in Optax.
 
-    Exact ones stay as they are. A gradient of float0 comes back.
+    Exact updates are not cast. A gradient of float0 comes back as its own update.
     """
     us, treedef = flatten(out)
     try:
         gs = treedef.flatten_up_to(updates)
         ps = gs if params is None else treedef.flatten_up_to(params)
     except (ValueError, TypeError, KeyError):
-        return out  # a function of the user's made another tree, of which no dtypes are known
+        return out  # a function of the user's made another tree, whose dtypes are unknown
     for i, (u, g, p) in enumerate(zip(us, gs, ps, strict=True)):
         if is_missing(u):
             us[i] = g if is_float0(g) else u
@@ -112,23 +111,23 @@ def bordered(out: Tree, updates: Tree, params: Tree | None, exact: bool) -> Tree
 
 
 @functools.cache
-def border_dtype(update: Any, gradient: Any, parameter: Any) -> Any:
+def border_dtype(update: DType, gradient: DType, parameter: DType) -> DType:
     """The dtype in which an update leaves; a complex one stays complex."""
     dtype = promoted(gradient, parameter)
     loses = update.kind == "c" != dtype.kind
     return update if loses else dtype
 
 
-def is_empty(state: Any) -> bool:
-    """Whether this is the state of a link that has none: an EmptyState, or None or () in its place."""
+def is_empty(state: State) -> bool:
+    """Whether a state holds nothing: an EmptyState, or None or () in its place."""
     return state is None or (isinstance(state, tuple) and state == ())
 
 
 HINT = ". Was the state made by this transformation's init, for these parameters?"
 
 
-def check_state(owner: str, kind: type, state: Any) -> None:
-    """Raise unless `state` is of the class that the transformation makes."""
+def check_state(owner: str, kind: type, state: State) -> None:
+    """Raise unless `state` is an instance of `kind`."""
     if not isinstance(state, kind):
         needed, given = (with_article(x.__name__) for x in (kind, type(state)))
         raise TypeError(f"{owner} needs {needed}, and was given {given}{HINT}")

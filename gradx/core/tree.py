@@ -1,4 +1,4 @@
-"""Pytrees of parameters: leaves that are absent, paths in errors, masks and norms."""
+"""Pytrees of parameters: missing leaves, paths, comparison of structures, the global norm."""
 
 import functools
 from typing import Any, TypeAlias
@@ -9,51 +9,55 @@ from jax.tree_util import GetAttrKey, keystr
 from optax import MaskedNode
 
 from gradx.numerics.device_axes import AxisName, axis_names, check_bound, differing, sum_over
-from gradx.numerics.dtypes import compute_dtype, promoted, real_dtype
+from gradx.numerics.dtypes import DType, compute_dtype, promoted, real_dtype
 from gradx.numerics.norms import safe_sqrt, sums_of_squares, total
 
 __all__ = ["MaskedNode", "global_norm"]
 
 Tree: TypeAlias = Any  # a pytree of arrays
+Leaf: TypeAlias = Any  # an array or a number; in a tree of parameters also a missing place, a function
+State: TypeAlias = Any  # of a transformation: a pytree too
+Treedef: TypeAlias = jax.tree_util.PyTreeDef  # pyright: ignore[reportInvalidTypeForm]  (JAX has no stub)
+Extra: TypeAlias = dict[str, Any]  # the further arguments of `update`, by name
 
 
-def is_missing(x: Any) -> bool:
+def is_missing(x: Leaf) -> bool:
     """A place without an array: `None` (frozen or filtered out) or `MaskedNode` (masked out)."""
     return x is None or isinstance(x, MaskedNode)
 
 
-def can_move(x: Any) -> bool:
+def can_move(x: Leaf) -> bool:
     """Whether a leaf is floating point, so that it can have a gradient."""
     dtype = getattr(x, "dtype", None)
     return isinstance(x, float | complex) if dtype is None else is_inexact_dtype(dtype)
 
 
 @functools.cache
-def is_inexact_dtype(dtype: Any) -> bool:
+def is_inexact_dtype(dtype: DType) -> bool:
     return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def movable(params: Tree) -> Tree:
-    """Parameters with None for integers, functions and the like, as where a whole model is given."""
+    """Parameters with None for integers, functions and the like, which a whole model may hold."""
     if all(map(can_move, jax.tree.leaves(params))):
         return params
     return jax.tree.map(lambda x: x if can_move(x) else None, params)
 
 
 def without_float0(updates: Tree) -> Tree:
-    """Gradients with None for those of integers."""
+    """Gradients with None in place of float0."""
     if not any(map(is_float0, jax.tree.leaves(updates))):
         return updates
     return jax.tree.map(lambda x: None if is_float0(x) else x, updates)
 
 
-def is_float0(x: Any) -> bool:
+def is_float0(x: Leaf) -> bool:
     """Whether a leaf is the gradient that JAX gives an integer."""
     return getattr(x, "dtype", None) == jax.dtypes.float0
 
 
-def flatten(tree: Tree) -> tuple[list, Any]:
-    """Leaves and structure, where a missing leaf is a leaf too and keeps its place."""
+def flatten(tree: Tree) -> tuple[list[Leaf], Treedef]:
+    """Leaves and structure; a missing leaf counts as a leaf and keeps its place."""
     return jax.tree.flatten(tree, is_leaf=is_missing)
 
 
@@ -70,8 +74,8 @@ PART_KEYS = (GetAttrKey("real part"), GetAttrKey("imaginary part"))
 def slash_path(path: tuple) -> str:
     """A leaf's path as users write it, `backbone/dense_0/kernel`, from the keys that JAX gives.
 
-    What holds the array is left out: the `value` of an `nnx.Param`, or of a box of Linen's, and which part of
-    a complex parameter it is.
+    The last key is left out if it is the `value` of an `nnx.Param` or of a box of Linen's, or if it names a
+    part of a complex parameter.
     """
     path = path[:-1] if path and path[-1] in PART_KEYS else path
     names = [keystr((key,), simple=True) for key in path]
@@ -84,26 +88,26 @@ def slash_paths(tree: Tree) -> list[str]:
 
 
 def found_in(tree: Tree, kind: type) -> list[Any]:
-    """The nodes of a class in a tree; not those within another of them."""
+    """The nodes of a class in a tree, without those that lie inside another one."""
     is_one = lambda x: isinstance(x, kind)
     return [x for x in jax.tree.leaves(tree, is_leaf=is_one) if is_one(x)]
 
 
 def all_finite(tree: Tree) -> jax.Array:
-    """Whether every element is finite: the largest of each array is, NaN being larger than all."""
+    """Whether every element is finite, from the largest of each array, which is NaN if one element is."""
     largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
     return total([~jnp.isfinite(x) for x in largest], jnp.float32) == 0
 
 
-def path_at(treedef: Any, i: int) -> str:
+def path_at(treedef: Treedef, i: int) -> str:
     """The path of leaf `i`, for an error."""
     return leaf_paths(treedef.unflatten(range(treedef.num_leaves)))[i]
 
 
-def aligned(treedef: Any, tree: Tree, names: tuple[str, str], hint: str = "") -> list:
-    """The subtrees of `tree` at the leaves of `treedef`; an error says where the two part.
+def aligned(treedef: Treedef, tree: Tree, names: tuple[str, str], hint: str = "") -> list[Tree]:
+    """The subtrees of `tree` at the leaves of `treedef`; an error says where the structures differ.
 
-    `names` is what to call the two in that error, `hint` what may be the cause.
+    The error calls the two by `names`, and ends in `hint`, a likely cause.
     """
     try:
         return treedef.flatten_up_to(tree)
@@ -113,7 +117,7 @@ def aligned(treedef: Any, tree: Tree, names: tuple[str, str], hint: str = "") ->
 
 
 def first_difference(a: Tree, b: Tree, names: tuple[str, str], path: str = "") -> str:
-    """Where `b` first fails to have the containers of `a`, as a phrase."""
+    """A phrase that says where the containers of `b` first differ from those of `a`."""
     ours, theirs = children(a), children(b)
     for key in (k for k in ours if k not in theirs):
         return f"{path}{key} is in {names[0]}, but not in {names[1]}"
@@ -129,12 +133,12 @@ def first_difference(a: Tree, b: Tree, names: tuple[str, str], path: str = "") -
 
 
 def children(node: Tree) -> dict[str, Tree]:
-    """What is directly below a node, by key; nothing for a leaf."""
+    """The children of a node by key; none for a leaf."""
     below, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     return {keystr(path): x for path, x in below if path}
 
 
-def is_numeric(x: Any) -> bool:
+def is_numeric(x: Leaf) -> bool:
     """Whether a leaf is an array of numbers, or a number."""
     dtype = getattr(x, "dtype", None)
     return isinstance(x, int | float | complex) if dtype is None else jnp.issubdtype(dtype, jnp.number)
@@ -147,8 +151,8 @@ def global_norm(tree: Tree, *, axis_name: AxisName | None = None) -> jax.Array:
 
     Arguments:
       tree: of arrays; None, MaskedNode, float0, functions and the like count for nothing.
-      axis_name: that of the devices which have slices of the arrays, within `jax.shard_map`; one that does
-        not vary over it counts once. Without check_vma, and under `jax.pmap`, all count as slices.
+      axis_name: the axis of the devices that hold slices of the arrays, within `jax.shard_map`. An array
+        that does not vary over it counts once. Without check_vma, and under `jax.pmap`, all count as slices.
 
     NaN if any element is NaN; inf if one is inf, or if their squares overflow.
     """

@@ -1,12 +1,12 @@
 """A rule on one array, lifted to a pytree.
 
-This is the only place that counts steps, chooses dtypes, passes over missing leaves, resolves
-hyperparameters and compares structures. A rule is a function of one parameter's arrays and the
-step's scalars, all asked for by name:
+Only the engine counts steps, chooses dtypes, skips missing leaves, resolves hyperparameters and
+compares structures. A rule is a function of one parameter's arrays and the step's scalars, all
+asked for by name:
 
     g         the gradient (or the update from the link before)
     p         the parameter; asking for it makes `params` required in `update`
-    dtype     the parameter's own, which `p` is widened from
+    dtype     the dtype of the parameter, before `p` is widened
     <slot>    a field of the state
     <hyper>   a hyperparameter, resolved at this step
     <scalar>  a number that the `scalars` function gave, such as a norm over all parameters; a bias correction
@@ -14,13 +14,12 @@ step's scalars, all asked for by name:
 It closes over Python numbers only, so the same rule can be traced by XLA, vmapped over stacked
 layers, or put into one fused kernel.
 
-An update goes through four parts, split by when each is known: the rule and what it asks for (`Rule`), the
-scalars of a step (`StepValues`), the layout of the state (`StateLayout`), and the run over the leaves.
+An update has four parts, split by when each is known: the rule and its parameters (`Rule`), the scalars of a
+step (`StepValues`), the layout of the state (`StateLayout`), and the run over the leaves.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from optax import ScalarOrSchedule
@@ -30,7 +29,7 @@ from gradx.engine.layers import started
 from gradx.engine.leaf_checks import Place, check_fit
 from gradx.engine.leaves import Leaves
 from gradx.engine.reports import Kind, Reported
-from gradx.engine.rule import Leaf, Result, Rule, Scalars
+from gradx.engine.rule import Inputs, Result, Rule, Scalars
 from gradx.engine.slot_starts import zero_slot
 from gradx.engine.small_arrays import batches
 from gradx.engine.state_layout import Parts, Starts, StateLayout
@@ -40,7 +39,7 @@ __all__ = ["leafwise"]
 
 
 def leafwise(
-    State: Any,
+    State: type,
     rule: Callable,
     scalars: Callable | None = None,
     *,
@@ -55,18 +54,18 @@ def leafwise(
     Arguments:
       State: a NamedTuple class. `count`, if it has it, is the step count (int32, 0 at first); every
         other field is a slot: one array (or small pytree) per parameter.
-      rule: a function of what it names (see above), returning the update, or the update and then
+      rule: a function whose parameters have the names above. It returns the update, or the update and then
         each slot in the order of `State`. Its arrays are float32 or better.
       scalars: a function returning a dict of further scalars, run once a step. Besides
         hyperparameters and corrections it may name `t` (the step, 1 at first, as a float), `updates`
-        and `params` (lists of all arrays); what else it names, such as `value`, must be given to
+        and `params` (lists of all arrays). Any other parameter, such as `value`, must be given to
         `update` by that name.
       slots: how each slot starts: a function parameter -> initial slot; `zero_slot()` if not given. If the
         slot has the parameter's shape, each element may depend on its own element only.
       corrections: scalar -> hyperparameter, say `{"c1": "b1"}` for c1 = 1 / (1 - b1ᵗ), the factor that
         undoes the zero start of an average. If b1 follows a schedule, its product stands for b1ᵗ.
-      renamed: field of the state -> what it is called here, where a class that others made has fields
-        whose names have another meaning in a rule, say `{"t": "count", "g": "previous"}`.
+      renamed: field of the state -> its name in the rule, for a class of another library whose field names
+        have another meaning in a rule, say `{"t": "count", "g": "previous"}`.
       reports: metrics, for `measured`, besides the learning rate: "step" for a scalar that `scalars` gives,
         "mean" for its mean over the steps, "leaf" for a number of each parameter, which the rule returns
         after the slots.
@@ -117,9 +116,9 @@ def leafwise(
 
 
 def run(rule: Rule, leaves: Leaves, parts: Parts, known: Scalars, starts: Starts) -> dict[int, Result]:
-    """The rule on every leaf that is there: one after the other, or small ones together."""
+    """The results of the rule by position: leaf by leaf, or for a batch of small leaves together."""
     scalars = functools.cache(lambda dtype: rule.scalars(known, dtype))
-    inputs = {i: Leaf(g, leaves.ps.get(i), parts.at(i), leaves.axes.get(i)) for i, g in leaves.gs.items()}
+    inputs = {i: Inputs(g, leaves.ps.get(i), parts.at(i), leaves.axes.get(i)) for i, g in leaves.gs.items()}
     results: dict[int, Result] = {}
     for positions in batches(inputs):
         first, place = inputs[positions[0]], Place(leaves.owner, leaves.treedef, positions[0])
@@ -138,8 +137,8 @@ def run(rule: Rule, leaves: Leaves, parts: Parts, known: Scalars, starts: Starts
     return results
 
 
-def check_slots(leaf: Leaf, starts: Starts, place: Place) -> None:
-    """Raise ValueError for a slot that has not the shape that `init` gives it."""
-    for name, slot in leaf.slots.items():
-        start = functools.partial(started, starts[name], axes=leaf.axes)
-        check_fit(jax.eval_shape(start, leaf.g if leaf.p is None else leaf.p), slot, name, place)
+def check_slots(inputs: Inputs, starts: Starts, place: Place) -> None:
+    """Raise ValueError for a slot with another shape than `init` gives it."""
+    for name, slot in inputs.slots.items():
+        start = functools.partial(started, starts[name], axes=inputs.axes)
+        check_fit(jax.eval_shape(start, inputs.g if inputs.p is None else inputs.p), slot, name, place)

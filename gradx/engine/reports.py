@@ -1,9 +1,9 @@
-"""What a lifted rule reports: scalars of the step, and numbers of each parameter."""
+"""The reports of a lifted rule: scalars of the step, and numbers of each parameter."""
 
 import dataclasses
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from gradx.core.reports import Report, Reports
+from gradx.core.reports import Numbers, Report, Reports
 from gradx.engine.leaves import Leaves
 from gradx.engine.rule import Result, Scalars
 
@@ -14,7 +14,7 @@ Kind: TypeAlias = Literal["step", "mean", "leaf"]
 
 @dataclasses.dataclass(frozen=True)
 class Reported:
-    """Which scalars of a step are reported, "mean" for their mean over the steps, and "leaf" for results."""
+    """The reports of a rule by name, each with its kind; see `reports` of `leafwise`."""
 
     kinds: dict[str, Kind]
 
@@ -37,5 +37,5 @@ class Reported:
         }
         return self.all({name: each[name] if name in each else known[name] for name in self.kinds})
 
-    def all(self, values: dict[str, Any]) -> Reports:
+    def all(self, values: dict[str, Numbers]) -> Reports:
         return tuple(Report(name, x, mean=self.kinds[name] == "mean") for name, x in values.items())

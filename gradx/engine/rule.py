@@ -3,27 +3,28 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
+from jax.typing import DTypeLike
 
 from gradx.core.compilation import is_eager
 from gradx.core.foreign import widened
-from gradx.core.hyperparameters import as_scalar, parameters_of, pick
+from gradx.core.hyperparameters import Scalar, as_scalar, parameters_of, pick
 from gradx.engine.layers import Axes, ruled
-from gradx.engine.leaf_checks import promotion, stored
+from gradx.engine.leaf_checks import Slot, promotion, slot_like
 from gradx.engine.small_arrays import batched
 from gradx.numerics.dtypes import compute_dtype, real_dtype
 
 __all__ = []  # internal: the engine's
 
-Slot: TypeAlias = Any  # an array, or a small pytree of arrays
 Slots: TypeAlias = dict[str, Slot]
-Scalars: TypeAlias = dict[str, Any]
+Scalars: TypeAlias = dict[str, Scalar]
+Numbers: TypeAlias = tuple[tuple[str, float], ...]  # Python numbers by name, hashable
 
 
-class Leaf(NamedTuple):
-    """What a rule has of one parameter: gradient, parameter (None if not asked for), slots, stacked axes."""
+class Inputs(NamedTuple):
+    """The arrays of one parameter: gradient, parameter (None if not asked for), slots; its stacked axes."""
 
     g: jax.Array
     p: jax.Array | None
@@ -32,16 +33,16 @@ class Leaf(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a rule gives for one parameter."""
+    """The update, the new slots and the reports of one parameter."""
 
     update: jax.Array
     slots: Slots
-    reports: tuple[Any, ...]
+    reports: tuple[jax.Array, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A function of one array, the slots and the reports that it returns after the update, by name."""
+    """A function of one array, and the names of the slots and reports that it returns after the update."""
 
     owner: str
     function: Callable
@@ -50,7 +51,7 @@ class Rule:
 
     @functools.cached_property
     def parameters(self) -> dict[str, bool]:
-        """The names that it asks for, and whether it must have each."""
+        """The parameters of the function by name, and whether each must be given."""
         return parameters_of(self.function)
 
     @property
@@ -58,8 +59,8 @@ class Rule:
         """Whether it asks for the parameter or its dtype."""
         return bool({"p", "dtype"} & self.parameters.keys())
 
-    def scalars(self, known: Scalars, dtype: Any) -> tuple[Scalars, tuple[tuple[str, float], ...]]:
-        """The scalars that it asks for, for arrays of one dtype: those that are arrays; Python numbers."""
+    def scalars(self, known: Scalars, dtype: DTypeLike) -> tuple[Scalars, Numbers]:
+        """The scalars that it asks for, in the dtype for these arrays: first arrays, then Python numbers."""
         given = pick(self.owner, self.parameters, known | dict.fromkeys(["g", "p", "dtype", *self.slots]))
         dtype = real_dtype(compute_dtype(dtype))
         scalars = {k: as_scalar(known[k], dtype) for k in given if k in known}
@@ -74,12 +75,14 @@ class Rule:
             at_leaf = functools.partial(self, scalars=scalars, numbers=numbers)
             return batched(lambda leaf: ruled(at_leaf, *leaf), leaves)
 
-        on_leaves.__name__ = self.owner  # what a profile shows
+        on_leaves.__name__ = self.owner  # the name in a profile
         traced = jax.jit(on_leaves, static_argnums=2)
-        # A rule of the user's may depend on more than its arguments, so outside of jit it runs each time.
+        # A user's rule may depend on more than its arguments, so outside of jit it runs each time.
         return lambda *args: [Result(*x) for x in (on_leaves if is_eager() else traced)(*args)]
 
-    def __call__(self, g: jax.Array, p: Any, slots: Slots, scalars: Scalars, numbers: tuple) -> Any:
+    def __call__(
+        self, g: jax.Array, p: jax.Array | None, slots: Slots, scalars: Scalars, numbers: Numbers
+    ) -> tuple[jax.Array, Slots, tuple]:
         arrays = widened({"g": g, "p": p} | slots)
         own = {} if p is None else {"dtype": p.dtype}
         given = pick(self.owner, self.parameters, dict(numbers) | scalars | arrays | own)
@@ -89,6 +92,6 @@ class Rule:
         if len(rest) != len(slots) + len(self.reports):
             names = [*self.slots, *self.reports]
             raise TypeError(f"{self.owner}: the rule must return the update and then {names}")
-        kept: Iterator[Any] = zip(self.slots, rest, strict=False)
-        new = {k: stored(x, slots[k], k, self.owner) for k, x in kept}
+        kept: Iterator[tuple[str, Slot]] = zip(self.slots, rest, strict=False)
+        new = {k: slot_like(x, slots[k], k, self.owner) for k, x in kept}
         return u, new, tuple(rest[len(slots) :])

@@ -1,4 +1,4 @@
-"""The state of a lifted rule: how it starts, and how it is taken apart and put together."""
+"""The state of a lifted rule: its start, its parts, and the way back from the parts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from optax import EmptyState
 
 from gradx.core.transformation import HINT, check_state, is_empty
-from gradx.core.tree import aligned
+from gradx.core.tree import State, aligned
 from gradx.engine.layers import started
+from gradx.engine.leaf_checks import Slot
 from gradx.engine.leaves import Leaves
 from gradx.engine.rule import Result, Slots
 from gradx.numerics.arrays import increment
@@ -20,24 +21,24 @@ __all__ = ["CorrectedState", "ScheduledState"]
 
 
 class ScheduledState(NamedTuple):
-    """The state of a link that has no step count of its own, but a schedule that needs one."""
+    """The state of a link whose schedule needs a step count, around a state that has none."""
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  (Optax's name for it)
-    inner_state: Any
+    inner_state: State
 
 
 class CorrectedState(NamedTuple):
     """The state of a link that undoes the zero start of averages whose decay rates change.
 
-    `weights` has for each such rate the sum of the average's weights so far: 1 minus their product.
+    `weights` holds for each such rate the sum of the average's weights so far: 1 minus the rates' product.
     """
 
     weights: dict[str, jax.Array]
-    inner_state: Any
+    inner_state: State
 
 
 Weights: TypeAlias = dict[str, jax.Array]
-Starts: TypeAlias = dict[str, Callable[[Any], Any]]  # of each slot, from its parameter
+Starts: TypeAlias = dict[str, Callable[[jax.Array], Slot]]  # parameter -> initial slot, by name
 
 
 class Parts(NamedTuple):
@@ -45,8 +46,8 @@ class Parts(NamedTuple):
 
     count: Any  # None if steps are not counted
     weights: Weights
-    slots: dict[str, list]
-    empty: Any = EmptyState()  # the state, where there is nothing to keep
+    slots: dict[str, list[Slot]]
+    empty: State = EmptyState()  # the state itself, if it holds nothing
 
     def at(self, i: int) -> Slots:
         """The slots of one leaf."""
@@ -63,22 +64,22 @@ class Parts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StateLayout:
-    """Where the count, the weights and the slots are in a state."""
+    """The places of the count, the weights and the slots in a state."""
 
     owner: str
-    State: Any
-    fields: list[str]  # of `State`, by the names that a rule has for them
+    kind: type  # the class of the state
+    fields: list[str]  # of that class, by the names that a rule has for them
     starts: Starts
-    scheduled: bool  # steps are counted, and `State` has no field for it
+    scheduled: bool  # steps are counted, and the class has no field for it
     weighted: list[str]
 
     @property
     def is_stateless(self) -> bool:
-        """Whether there is nothing to keep, so that None and () are states as well."""
-        return self.State is EmptyState and not self.scheduled and not self.weighted
+        """Whether the state holds nothing, so that None and () are states as well."""
+        return self.kind is EmptyState and not self.scheduled and not self.weighted
 
-    def init(self, leaves: Leaves) -> Any:
-        """The state before the first step; each array is a buffer of its own."""
+    def init(self, leaves: Leaves) -> State:
+        """The state before the first step; no two arrays share a buffer."""
         slots = {k: list(leaves.all) for k in self.starts}
         for i, p in leaves.gs.items():
             for k, start in self.starts.items():
@@ -88,16 +89,16 @@ class StateLayout:
         weights = {k: jnp.zeros((), leaves.scalar_dtype) for k in self.weighted}
         return self.pack(Parts(jnp.zeros((), jnp.int32), weights, slots), leaves)
 
-    def pack(self, parts: Parts, leaves: Leaves) -> Any:
+    def pack(self, parts: Parts, leaves: Leaves) -> State:
         """The state of these parts."""
         if self.is_stateless:
             return parts.empty
         trees = {k: leaves.treedef.unflatten(column) for k, column in parts.slots.items()}
-        state = self.State(*(parts.count if k == "count" else trees[k] for k in self.fields))
+        state = self.kind(*(parts.count if k == "count" else trees[k] for k in self.fields))
         state = ScheduledState(parts.count, state) if self.scheduled else state
         return CorrectedState(parts.weights, state) if self.weighted else state
 
-    def unpack(self, state: Any, leaves: Leaves) -> Parts:
+    def unpack(self, state: State, leaves: Leaves) -> Parts:
         """The parts of a state; raises TypeError or ValueError if it is not one for these parameters."""
         if self.is_stateless and is_empty(state):
             return Parts(None, {}, {}, state)
@@ -108,7 +109,7 @@ class StateLayout:
         if self.scheduled:
             check_state(self.owner, ScheduledState, state)
             count, state = state
-        check_state(self.owner, self.State, state)
+        check_state(self.owner, self.kind, state)
         trees = dict(zip(self.fields, state, strict=True))
         names = {k: ("the updates", f"the state's {k}") for k in self.starts}
         slots = {k: aligned(leaves.treedef, trees[k], names[k], HINT) for k in self.starts}

@@ -1,4 +1,4 @@
-"""The scalars of a step: hyperparameters, bias corrections, and all that is computed once a step."""
+"""The scalars of a step, computed once: hyperparameters, bias corrections, results of `scalars`."""
 
 import dataclasses
 import functools
@@ -10,8 +10,9 @@ from optax import ScalarOrSchedule
 
 from gradx.core.arguments import needed
 from gradx.core.foreign import widened
-from gradx.core.hyperparameters import as_scalar, parameters_of, pick, resolve, varies
+from gradx.core.hyperparameters import Count, as_scalar, parameters_of, pick, resolve, varies
 from gradx.core.ranges import check
+from gradx.core.tree import Extra
 from gradx.engine.leaves import Leaves
 from gradx.engine.rule import Scalars
 from gradx.engine.state_layout import Weights
@@ -23,7 +24,7 @@ __all__ = []  # internal: the engine's
 
 @dataclasses.dataclass(frozen=True)
 class StepValues:
-    """How the scalars of a step come from its count and its arrays; arguments as in `leafwise`."""
+    """Computes the scalars of a step from its count and its arrays; fields as in `leafwise`."""
 
     owner: str
     hyper: dict[str, ScalarOrSchedule]
@@ -31,20 +32,22 @@ class StepValues:
     scalars: Callable | None
 
     def check(self, meanings: set[str]) -> None:
-        """Raise for a hyperparameter that cannot be meant, and for a name that has a meaning in a rule."""
+        """Raise for a wrong hyperparameter, and for one whose name has another meaning in a rule."""
         taken = (self.hyper.keys() | self.corrections.keys()) & meanings
         if taken:
-            raise TypeError(f"{self.owner}: {sorted(taken)} have a meaning, and cannot name hyperparameters")
+            raise TypeError(
+                f"{self.owner}: {sorted(taken)} have another meaning in a rule: rename these hyperparameters"
+            )
         check(self.owner, **self.hyper)
 
     @functools.cached_property
     def parameters(self) -> dict[str, bool]:
-        """The names that `scalars` asks for, and whether it must have each."""
+        """The parameters of `scalars` by name, and whether each must be given."""
         return parameters_of(self.scalars)
 
     @functools.cached_property
     def weighted(self) -> list[str]:
-        """The decay rates that may change: their averages' weights are summed up, in place of a power."""
+        """The decay rates that may change: the sum of their averages' weights stands for 1 minus a power."""
         return sorted({k for k in self.corrections.values() if varies(self.hyper[k])})
 
     @property
@@ -53,7 +56,9 @@ class StepValues:
         by_power = not set(self.corrections.values()) <= set(self.weighted)
         return by_power or "t" in self.parameters or any(map(callable, self.hyper.values()))
 
-    def at(self, count: Any, weights: Weights, leaves: Leaves, extra: Scalars) -> tuple[Scalars, Weights]:
+    def at(
+        self, count: Count | None, weights: Weights, leaves: Leaves, extra: Extra
+    ) -> tuple[Scalars, Weights]:
         """The scalars of this step by name, and the new weights."""
         dtype = leaves.scalar_dtype
         known = resolve(self.hyper, count, dtype)

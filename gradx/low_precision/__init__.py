@@ -1,1 +1,1 @@
-"""Optimizers that work in fewer bytes: stored slots, and policies that choose them."""
+"""Optimizers in fewer bytes: stored slots, rounded parameters, and policies that combine them."""

@@ -22,7 +22,7 @@ Policy: TypeAlias = Literal["bf16-stochastic", "bf16-kahan", "master", "split", 
 
 
 class Formats(NamedTuple):
-    """How slots are stored, and what rounds parameters of 16 bits, made from a seed."""
+    """The format of slots, and a function from a seed to the link that rounds parameters of 16 bits."""
 
     slots: Codec | None
     parameters: Callable[[int], GradientTransformation]
@@ -54,17 +54,17 @@ def precision(
         "8-bit"            8 bits            with 8 more bits              2 + 1 + 2
 
     Arguments:
-      tx: any optimizer of gradx or Optax, whole: what it returns is added to the parameters.
+      tx: any whole optimizer of gradx or Optax, whose updates are added to the parameters.
       policy: one of the above: a chain of `store` and of `stochastic_rounding`, `kahan`, `split_weights` or
         `master_weights`, which can be combined in other ways too.
-      where: which parameters have their slots stored, as in `store`; None for all. Vectors and small arrays
-        never have.
+      where: the parameters whose slots are stored, as in `store`; None for all. Slots of vectors and small
+        arrays are never stored.
       seed: an integer, for the random bits.
 
-    Parameters keep their dtypes: cast to bfloat16 those that are to be in 16 bits; float32 ones may stand
-    beside them, and are updated as ever. `summarize` tells the bytes of the state. Raises ValueError for an
-    unknown policy, with the names that there are, and for `where` with a policy that stores no slots;
-    TypeError for a seed that is no integer.
+    Parameters keep their dtypes: cast to bfloat16 the ones that you want in 16 bits. The others may be
+    float32; they are updated as usual. `summarize` tells the bytes of the state. Raises ValueError for an
+    unknown policy, with the names that exist, and for `where` with a policy that stores no slots; TypeError
+    for a seed that is no integer.
 
     >>> import gradx, jax
     >>> params = {"w": jax.ShapeDtypeStruct((1024, 1024), "bfloat16")}
@@ -82,5 +82,5 @@ def precision(
     if slots is None and where is not None:
         raise ValueError(f"precision: where chooses the slots that are stored, and {policy!r} stores none")
     # The parameters' random bits must not be those of the slots.
-    stored = tx if slots is None else store(tx, slots, where=where, seed=seed)
-    return chain(stored, parameters(seed + 1))
+    inner = tx if slots is None else store(tx, slots, where=where, seed=seed)
+    return chain(inner, parameters(seed + 1))

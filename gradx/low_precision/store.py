@@ -1,6 +1,6 @@
 """Slots in smaller formats, for any transformation."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from gradx.codecs.stored import Codec, Stored, is_stored
 from gradx.core.factory import factory, text
 from gradx.core.foreign import observe_of, wrapper
 from gradx.core.ranges import positive_integer
-from gradx.core.transformation import HINT, GradientTransformation, check_state
-from gradx.core.tree import Tree, aligned, flatten, slash_paths
+from gradx.core.transformation import HINT, GradientTransformation, Init, check_state
+from gradx.core.tree import Leaf, State, Tree, aligned, flatten, slash_paths
 from gradx.engine.layers import as_layers, axes_here
 from gradx.numerics.arrays import increment
 from gradx.numerics.rounding import Salt, dither, salts
@@ -26,22 +26,25 @@ from gradx.transforms.noise import check_key, new_key
 
 __all__ = ["StoreState", "store"]
 
+Codecs: TypeAlias = Codec | dict[str, Codec]  # one for all slots, or by name
+Seed: TypeAlias = jax.Array | int | None
+
 
 class StoreState(NamedTuple):
-    """The number of steps, which the random bits follow; the inner state, with a `Stored` for some arrays."""
+    """The number of steps, which sets the random bits; the inner state, with a `Stored` for some arrays."""
 
     steps: jax.Array  # not `count`, which tools look for in the state of an optimizer, and find once
-    inner_state: Any
+    inner_state: State
 
 
 @factory
 def store(
     tx: optax.GradientTransformation,
-    codecs: Codec | dict[str, Codec],
+    codecs: Codecs,
     *,
     where: Pattern | None = None,
     min_size: int = 4096,
-    seed: jax.Array | int | None = None,
+    seed: Seed = None,
 ) -> GradientTransformation:
     """Hold the slots of a transformation in fewer bytes: 16, 8 or 4 bits for each element.
 
@@ -49,30 +52,30 @@ def store(
         u, slots = tx(g, slots)
         stored   = encode(slots)
 
-    `tx` computes in float32 as before. Under jit the three are fused: on a GPU in one pass over memory, or in
-    two for blocks, whose scales come first. Put it around the optimizer, and accumulation, skipping, `packed`
-    and the like around it.
+    `tx` computes in float32 as before. Under jit the three lines are fused: on a GPU into one pass over
+    memory, or into two for blocks, whose scales come first. Put `store` around the optimizer, and put
+    accumulation, skipping, `packed` and the like around `store`.
 
     Arguments:
       tx: any transformation, of Optax too.
-      codecs: the format of all slots, or formats by name, `{"nu": Rounded("bfloat16")}`: names are those of
-        `slots`; the end of one will do, where that says which.
-      where: which parameters have their slots stored: a regular expression that is searched for in the
-        path, or a function (path, array) -> bool; None for all. "^(?!embed/)" leaves embeddings out, whose
-        rare and large gradients are the hardest to hold in few bits.
+      codecs: the format of all slots, or formats by name, `{"nu": Rounded("bfloat16")}`. The names are those
+        of `slots`; an unambiguous suffix is enough.
+      where: the parameters whose slots are stored: a regular expression that is searched for in the path, or
+        a function (path, array) -> bool; None for all. "^(?!embed/)" leaves out embeddings, whose rare and
+        large gradients are the hardest to hold in few bits.
       min_size: the fewest elements of an array that is stored, at least 1.
-      seed: an integer or a random key, another for each store. Codecs that round by chance need one; all do
-        but those with rounding="nearest".
+      seed: an integer or a random key, another for each store. Codecs that round by chance need it: all
+        codecs but those with rounding="nearest".
 
-    Smaller arrays and vectors stay as they are. So do, with one codec for all, integers and complex numbers,
-    what the codec cannot hold, and copies of the parameters, such as averages of them or L-BFGS's: these are
-    stored where they are named. It is no mistake if all is too small, or if `tx` has no slots for one codec.
-    An inner `store` keeps what it has, and what is around it stores nothing of its transformation.
+    Smaller arrays and vectors are not stored. With one codec for all slots, neither are integers, complex
+    numbers, arrays that the codec cannot hold, and copies of the parameters, such as averages of them or
+    L-BFGS's; name such a slot to store it. It is no error if all slots are too small, or if `tx` has no slots
+    for one codec. Stores may nest: each slot is stored once, by the innermost.
 
     Raises TypeError for a missing seed, and for named integers or complex numbers; KeyError, with the names
-    there are, for a slot that `tx` has not; ValueError for a `where` that matches no parameter, for a block
-    that does not divide, for what is named and the codec cannot hold, and for averages of squares in float16,
-    or in bfloat16 by nearest rounding, where they stall: give `rounding="stochastic"`, 8 bits, or
+    that exist, for a slot that `tx` does not have; ValueError for a `where` that matches no parameter, for a
+    block that does not divide, for a named slot that the codec cannot hold, and for averages of squares in
+    float16, or in bfloat16 by nearest rounding, where they stall: give `rounding="stochastic"`, 8 bits, or
     `force=True`.
 
     >>> import gradx, jax
@@ -98,14 +101,14 @@ def store(
         return StoreState(jnp.zeros((), jnp.int32), state)
 
     def chosen(state, params):
-        """What is stored, by its place among the leaves: each as a `Stored` without its arrays."""
+        """The `Stored` of each stored slot, still without arrays, by its position among the leaves."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=is_own)
         places = [k for k, x in enumerate(leaves) if not isinstance(x, StoreState)]
         without = [() if isinstance(x, StoreState) else x for x in leaves]
         found = entries(treedef.unflatten(without), params)
         copies = set() if named else copied(tx.init, params)
         theirs, layers, out = selected(params), axes_here(params), {}
-        for k, e, (name, codec) in zip(places, found, assigned(codecs, found), strict=True):
+        for k, e, (name, codec) in zip(places, found, with_codecs(codecs, found), strict=True):
             is_left = k in copies or (not named and is_exact(e.owner, e.field))
             if codec is not None and e.i in theirs and not is_left:
                 positive = is_positive(e.owner, e.field)
@@ -118,7 +121,7 @@ def store(
         """The positions of the parameters whose slots are stored."""
         paths, ps = slash_paths(params), flatten(as_layers(params))[0]
         found = {i: matches(path, p) for i, (path, p) in enumerate(zip(paths, ps, strict=True))}
-        if all(m is False for m in found.values()):  # None: it cannot tell, as the parameter is missing
+        if all(m is False for m in found.values()):  # None: unknown for a missing parameter
             raise ValueError(f"store: where={text(where)} matches none of the parameters {paths}")
         return {i for i, m in found.items() if m}
 
@@ -136,7 +139,7 @@ def store(
         return updates, StoreState(increment(state.steps), treedef.unflatten(new)), reports
 
     def whole(state, params):
-        """The state with each `Stored`, of which Flax NNX makes a container of its own at every step."""
+        """The state with its `Stored` nodes: Flax NNX replaces them by other containers at every step."""
         if any(map(is_stored, jax.tree.leaves(state, is_leaf=is_stored))):
             return state
         likes, leaves = jax.tree.structure(jax.eval_shape(init, params)), jax.tree.leaves(state)
@@ -145,12 +148,12 @@ def store(
     return wrapper(tx, init, observe)
 
 
-def every(path: str, array: Any) -> bool:
+def every(path: str, array: Leaf) -> bool:
     return True
 
 
-def is_own(x: Any) -> bool:
-    """Whether a node is to be taken whole: an array that is stored here, or all that another store holds."""
+def is_own(x: object) -> bool:
+    """Whether a node counts as one leaf: a slot that is stored here, or the state of an inner store."""
     return is_stored(x) or isinstance(x, StoreState)
 
 
@@ -164,8 +167,8 @@ def encoded(like: Stored, x: jax.Array, salt: Salt | None = None, steps: Any = N
     return like.encode(x, None if salt is None else dither(salt, steps, x))
 
 
-def salts_for(slots: list[Stored], seed: Any) -> list[Salt | None]:
-    """A salt for each slot whose codec rounds by chance, the same at all steps: a constant of the program."""
+def salts_for(slots: list[Stored], seed: Seed) -> list[Salt | None]:
+    """A salt for each slot whose codec rounds by chance, a constant of the program; the same at all steps."""
     n = sum(slot.codec.stochastic for slot in slots)
     if not n:
         return [None] * len(slots)
@@ -174,7 +177,7 @@ def salts_for(slots: list[Stored], seed: Any) -> list[Salt | None]:
     return [next(rows) if slot.codec.stochastic else None for slot in slots]
 
 
-def check_codecs(codecs: Any, seed: Any) -> None:
+def check_codecs(codecs: Codecs, seed: Seed) -> None:
     """Raise unless there are formats, and a seed if one needs it."""
     is_dict = isinstance(codecs, dict)
     given = list(codecs.values()) if is_dict else [codecs]
@@ -189,23 +192,23 @@ def check_codecs(codecs: Any, seed: Any) -> None:
     for codec in given:
         if codec.stochastic:
             raise TypeError(
-                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, and to each "
-                "store another"
+                f"store: {codec!r} rounds by chance: give seed, an integer or a random key, another one to "
+                "each store"
             )
 
 
-def check_formats(held: list[Codec], codecs: Any) -> None:
-    """Raise if a state holds a format that is not given."""
+def check_formats(held: list[Codec], codecs: Codecs) -> None:
+    """Raise if a state holds a format that is not in `codecs`."""
     given = list(codecs.values()) if isinstance(codecs, dict) else [codecs]
     for codec in held:
         if codec not in given:
             raise ValueError(
-                f"store: the state holds {codec!r}, and codecs is {text(codecs)}: migrate goes from one to "
-                "the other"
+                f"store: the state holds {codec!r}, and codecs is {text(codecs)}: use migrate to change the "
+                "format"
             )
 
 
-def assigned(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
+def with_codecs(codecs: Codecs, found: list[Entry]) -> list[tuple[str, Codec | None]]:
     """The name of each array of a state, and the codec of that name."""
     names = short_names(found)
     if not isinstance(codecs, dict):
@@ -215,13 +218,15 @@ def assigned(codecs: Any, found: list[Entry]) -> list[tuple[str, Codec | None]]:
     return [(name, by_name.get(name)) for name in names]
 
 
-def is_held(what: str, codec: Any, x: Any, ndim: int, positive: bool, min_size: int, named: bool) -> bool:
-    """Whether an array of so many axes in a layer is stored; an error where it is meant to be, and cannot."""
+def is_held(
+    what: str, codec: Codec, x: jax.Array, ndim: int, positive: bool, min_size: int, named: bool
+) -> bool:
+    """Whether an array with `ndim` axes in a layer is stored; an error if it is named, but cannot be."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if named:
             raise TypeError(
                 f"{what} is {x.dtype}, and only real floating point can be stored: leave the slot out of "
-                "codecs, or the parameter by where"
+                "codecs, or leave out the parameter by where"
             )
         return False
     if ndim < 2 or x.size < min_size:
@@ -235,7 +240,7 @@ def is_held(what: str, codec: Any, x: Any, ndim: int, positive: bool, min_size: 
     if not wrong and positive and stalls(codec):
         raise ValueError(
             f"{what} holds no numbers below 0: averages of squares stall or underflow in {codec!r}; take "
-            "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to have it all the same"
+            "Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to use it anyway"
         )
     return not wrong
 
@@ -247,12 +252,12 @@ def stalls(codec: Codec) -> bool:
     return codec.rounding == "nearest" or codec.dtype == "float16"
 
 
-def copied(init: Any, params: Tree) -> set[int]:
-    """Which leaves of a fresh state depend on the values of the parameters, as copies do and zeros do not."""
+def copied(init: Init, params: Tree) -> set[int]:
+    """The leaves of a fresh state that depend on the parameters' values: copies do, and zeros do not."""
     program, state = jax.make_jaxpr(init, return_shape=True)(params)
     reached = set(program.jaxpr.invars)
     for eqn in program.jaxpr.eqns:
-        is_zero = eqn.params.get("name") == "traced_zeros"  # which take a sharding from them, and no values
+        is_zero = eqn.params.get("name") == "traced_zeros"  # these have a parameter's sharding only
         if not is_zero and any(isinstance(v, Var) and v in reached for v in eqn.invars):
             reached.update(eqn.outvars)
     flags = [isinstance(v, Var) and v in reached for v in program.jaxpr.outvars]

@@ -1,8 +1,8 @@
-"""Parameters in 16 bit that lose nothing, or nothing on average: the last link of a chain.
+"""Parameters in 16 bits that lose nothing, or nothing on average: the last link of a chain.
 
-Each emits, for the wanted parameter, `wanted - p` in float32, so that whatever adds updates to parameters and
-rounds the sum makes it exactly that; and can give the wanted parameter itself, to `step`. A parameter in
-float32 or better needs none of it: its update passes as it is, and its slot is the empty tuple.
+Each link computes a wanted parameter, and emits `wanted - p` in float32: adding that to `p` and rounding the
+sum gives exactly the wanted parameter. It can also give the wanted parameter itself, to `step`. A parameter
+in float32 or better needs no help: its update passes unchanged, and its slot is the empty tuple.
 """
 
 import functools
@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradx.core.factory import factory
 from gradx.core.foreign import widened
-from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import Tree, aligned, flatten, is_missing
-from gradx.engine.leaf_checks import beside, present, promotion
+from gradx.core.transformation import GradientTransformation, Init, Observe, check_state
+from gradx.core.tree import State, Tree, aligned, flatten, is_missing
+from gradx.engine.leaf_checks import params_of, present, promotion
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import copy_slot, zero_slot
 from gradx.numerics.arrays import increment, zeros_beside
@@ -36,28 +37,28 @@ __all__ = [
 
 
 class StochasticRoundingState(NamedTuple):
-    """How many steps were taken, and the raw key that the random bits of all of them come from."""
+    """The number of steps taken, and the raw key of their random bits."""
 
     steps: jax.Array  # not `count`, which tools look for in the state of an optimizer, and find once
     rng_key: jax.Array
 
 
 class KahanState(NamedTuple):
-    """What the parameters lack to what they should be, in bfloat16; () for those that lack nothing."""
+    """The rounding errors of the parameters, in bfloat16; () for parameters in float32 or better."""
 
-    compensation: Any
+    compensation: Tree
 
 
 class SplitWeightsState(NamedTuple):
-    """The same in 128ths of half a step between the neighbours of a parameter, int8."""
+    """The rounding errors in 256ths of the distance between neighbours of a parameter, as int8."""
 
-    correction: Any
+    correction: Tree
 
 
 class MasterWeightsState(NamedTuple):
-    """The parameters in float32 or better; () for those that are that already."""
+    """The parameters in float32 or better; () for those that are already in it."""
 
-    master: Any
+    master: Tree
 
 
 @factory
@@ -66,11 +67,12 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
 
         p = the lower or the upper neighbour of p + g in its dtype, with p + g as the mean
 
-    A bf16 parameter of 1 cannot be changed by steps of 0.001, as its neighbours are 0.004 away; rounded by
-    chance, it is changed by one such step in four. Takes no memory. What needs no rounding stays as it is.
+    Steps of 0.001 cannot change a bf16 parameter of 1, because its neighbours are 0.004 away; with rounding
+    by chance, one such step in four changes it. It takes no memory. A sum that needs no rounding is not
+    rounded.
 
     Arguments:
-      key: a `jax.random.key`, a raw key (uint32), or an integer to make a key of.
+      key: a `jax.random.key`, a raw key (uint32), or an integer that makes a key.
 
     The chances depend on the key, the step, the parameter and the element's place in it, but not on how jit
     shards it; within `shard_map`, which sees one shard, all shards draw the same. Parameters in float32 or
@@ -93,7 +95,7 @@ def stochastic_rounding(key: jax.Array | int | None = None) -> GradientTransform
                 )
             leaves, treedef = flatten(updates)
             gs = present(leaves, treedef, "stochastic_rounding")
-            ps = beside(gs, params, treedef, "stochastic_rounding")
+            ps = params_of(gs, params, treedef, "stochastic_rounding")
             salted = salts(state.rng_key, state.steps, len(gs))
             for (i, g), salt in zip(gs.items(), salted, strict=True):
                 leaves[i] = by_chance(emit, g, ps[i], salt)
@@ -117,22 +119,22 @@ def by_chance(emit: "Emit", g: jax.Array, p: jax.Array, salt: Salt) -> jax.Array
 
 @factory
 def kahan() -> GradientTransformation:
-    """Keep what rounding the parameters takes from each step for the next; the last link of a chain.
+    """Keep the rounding error of each step, and add it to the next step; the last link of a chain.
 
         w            = p + compensation + g
         p            = w in its dtype
         compensation = w - p in bfloat16
 
-    Kahan's summation (Zamirai et al. 2020, arXiv:2010.06192): 2 bytes a parameter, with which a bf16 one has
-    17 significant bits in place of 8. A parameter that was changed from outside goes on from there, with a
-    compensation too small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is
-    called without parameters.
+    Kahan's summation (Zamirai et al. 2020, arXiv:2010.06192): for 2 bytes a parameter, a bf16 one has 17
+    significant bits in place of 8. A parameter that was changed from outside goes on from there; the old
+    compensation is too small to matter. Parameters in float32 or better pass. Raises ValueError if `update`
+    is called without parameters.
 
     >>> import gradx, jax.numpy as jnp
     >>> p = jnp.ones((), jnp.bfloat16)
     >>> tx = gradx.chain(gradx.sgd(0.001), gradx.kahan())
     >>> state = tx.init(p)
-    >>> for _ in range(100):  # each of which bf16 alone would round away
+    >>> for _ in range(100):  # bf16 alone would round each of these steps away
     ...     updates, state = tx.update(jnp.ones(()), state, p)
     ...     p = gradx.apply_updates(p, updates)
     >>> round(float(p), 2)
@@ -141,7 +143,7 @@ def kahan() -> GradientTransformation:
 
     def rule(g, p, compensation, dtype):
         w, new, rest = split(p + compensation, g, dtype)
-        most = half_step(new, dtype) * (1 - 2**-8)  # half of one might be rounded away from p
+        most = half_step(new, dtype) * (1 - 2**-8)  # exactly half a step might round away from p
         return w, new, jnp.clip(rest, -most, most)
 
     start = zero_slot(jnp.bfloat16)
@@ -150,16 +152,16 @@ def kahan() -> GradientTransformation:
 
 @factory
 def split_weights() -> GradientTransformation:
-    """Keep 8 more bits of the parameters, beside them; the last link of a chain.
+    """Keep 8 more bits of each parameter in the state; the last link of a chain.
 
         w          = p + correction * h + g      with h = ulp(p) / 256
         p          = w in its dtype
         correction = round((w - p) / h) in int8, at most 127, with the new h
 
-    One byte a parameter, with which a bf16 one has 16 significant bits in place of 8: weights of 24 bits in 3
-    bytes (FlashOptim, 2026, arXiv:2602.23349, with 254 for 256: then 127 is a tie, and an update of 0 might
-    change the parameter). A parameter that was changed from outside goes on from there, with a correction too
-    small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is called without
+    For one byte a parameter, a bf16 one has 16 significant bits in place of 8: weights of 24 bits in 3 bytes
+    (FlashOptim, 2026, arXiv:2602.23349, has 254 in place of 256: there 127 is a tie, and an update of 0 might
+    change the parameter). A parameter that was changed from outside goes on from there; the old correction is
+    too small to matter. Parameters in float32 or better pass. Raises ValueError if `update` is called without
     parameters.
     """
 
@@ -173,16 +175,16 @@ def split_weights() -> GradientTransformation:
 
 
 @factory
-def master_weights(dtype: Any = jnp.float32) -> GradientTransformation:
-    """Add the updates to a copy of the parameters in float32, which they follow; the last link of a chain.
+def master_weights(dtype: DTypeLike = jnp.float32) -> GradientTransformation:
+    """Add the updates to a float32 copy, and round it to get the parameters; the last link of a chain.
 
         master = master + g
         p      = master in its dtype
 
-    The parameters must be changed by these updates alone: what else is done to them the next step undoes.
+    Change the parameters by these updates only: the next step undoes any other change.
 
     Arguments:
-      dtype: of the copy, float32 or float64 (which JAX must have enabled). Parameters in it or better pass.
+      dtype: the dtype of the copy: float32, or float64 (enable it in JAX). Parameters in it or better pass.
 
     Raises ValueError for another dtype, or if `update` is called without parameters.
     """
@@ -204,12 +206,12 @@ def master_weights(dtype: Any = jnp.float32) -> GradientTransformation:
     return lifted(MasterWeightsState, rule, start)
 
 
-def is_wide(dtype: Any, bits: int = 32) -> bool:
-    """Whether a parameter needs nothing more; a complex one goes by its real part."""
+def is_wide(dtype: DTypeLike, bits: int = 32) -> bool:
+    """Whether a dtype has at least so many bits; for a complex one, the dtype of its parts."""
     return jnp.finfo(dtype).bits >= bits
 
 
-def split(full: jax.Array, g: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def split(full: jax.Array, g: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`full + g`, the nearest to it in `dtype`, and the rest."""
     w = full + real(g).astype(full.dtype)
     new = on_grid(w, dtype)
@@ -218,23 +220,23 @@ def split(full: jax.Array, g: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Arr
 
 
 class Emit(NamedTuple):
-    """What comes of a parameter: of `p` and `g` where it is wide; else of `p`, `w`, and `w` rounded."""
+    """The result for a parameter: `sum(p, g)` if it is wide, else `rounded(p, w, w rounded)`."""
 
     sum: Callable[..., jax.Array]
     rounded: Callable[..., jax.Array]
 
 
 def toward(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
-    """The update that makes `p` what `w` was rounded to, `new`, or not finite where `w` is not.
+    """The update from `p` to `new`, which is `w` rounded; not finite where `w` is not.
 
-    -0 where `p` is that already, as 0 added to -0 is 0.
+    It is -0 where `p` is `new` already: 0 would change a parameter of -0 to 0.
     """
     is_finite = jnp.isfinite(w)
     return jnp.where(is_finite & (new != p), new - p, jnp.where(is_finite, -0.0, w))
 
 
 def itself(p: jax.Array, w: jax.Array, new: jax.Array) -> jax.Array:
-    """What `w` was rounded to, which of NaN means nothing."""
+    """`new`, which is `w` rounded; NaN where `w` is NaN, as `new` means nothing there."""
     return jnp.where(jnp.isnan(w), w, new)
 
 
@@ -242,10 +244,10 @@ UPDATE = Emit(lambda p, g: g, toward)
 PARAMETER = Emit(lambda p, g: p + (g if jnp.iscomplexobj(p) else real(g)), itself)
 
 
-def lifted(State: Any, rule: Callable, start: Callable) -> GradientTransformation:
-    """A link of a rule that gives what the parameter should be, that rounded, and its one slot.
+def lifted(State: type, rule: Callable, start: Callable) -> GradientTransformation:
+    """A link from a rule that returns the wanted parameter, its rounded value, and its one slot.
 
-    A parameter that needs no slot, for which `start` gives (), needs no rule either.
+    The rule does not run on a parameter without a slot, for which `start` gives ().
     """
 
     def with_(emit: Emit) -> GradientTransformation:
@@ -259,14 +261,14 @@ def lifted(State: Any, rule: Callable, start: Callable) -> GradientTransformatio
         return leafwise(State, emitted, slots=dict.fromkeys(State._fields, start))
 
     to_update, to_parameter = with_(UPDATE), with_(PARAMETER)
-    # To a TPU's compiler `exact` would keep it from making one kernel of this.
+    # `exact` would keep a TPU's compiler from making this one kernel.
     return stepping(to_update.init, to_update.observe, to_parameter.observe, jnp.astype)
 
 
-def stepping(init: Callable, observe: Any, parameters: Any, narrow: Callable) -> GradientTransformation:
-    """A link that can take the step: `parameters` gives them in place of updates, `narrow` rounds them."""
+def stepping(init: Init, observe: Observe, parameters: Observe, narrow: Callable) -> GradientTransformation:
+    """A link that can take the step: `parameters` gives new parameters, which `narrow` casts."""
 
-    def step(updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+    def step(updates: Tree, state: State, params: Tree, **extra: Any) -> tuple[Tree, State]:
         new, state, _ = parameters(updates, state, params, **extra)
         ps, treedef = flatten(params)
         for i, x in enumerate(aligned(treedef, new, ("the parameters", "the updates"))):

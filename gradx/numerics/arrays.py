@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 __all__ = []
 
@@ -32,27 +32,27 @@ def real_size(x: jax.Array) -> int:
     return 2 * x.size if jnp.iscomplexobj(x) else x.size
 
 
-def zeros_beside(x: Any, dtype: Any) -> jax.Array:
-    """Zeros of the shape of `x`, on the devices of `x` and divided as it is, under jit too."""
+def zeros_beside(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Zeros of the shape of `x`, on its devices and with its sharding, under jit too."""
     return (traced_zeros if isinstance(x, Tracer) else jnp.zeros_like)(x, dtype=dtype)
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def traced_zeros(x: jax.Array, dtype: Any) -> jax.Array:
-    # Zeros do not depend on `x`, and would all be on one device. So they are selected, `x` being the other
-    # choice, by a condition of which the compiler does not see that it never holds.
+def traced_zeros(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    # Zeros do not depend on `x`, and would all be on one device. So a condition selects between `x` and
+    # zeros; the compiler does not see that it never holds.
     never = lax.optimization_barrier(jnp.zeros((), bool))
     given = x if jnp.issubdtype(dtype, jnp.complexfloating) else x.real
     return lax.select(never, given.astype(dtype), jnp.zeros_like(x, dtype=dtype))
 
 
-# XLA compiles identical kernels once, and two that read at different places of a buffer are not identical:
-# with all of a thousand arrays together there would be as many kernels as there are arrays.
+# XLA compiles identical kernels once, but two that read at different offsets of a buffer are not identical: a
+# thousand arrays in one buffer would need a thousand kernels.
 PER_BATCH = 16
 
 
 def alike(kinds: Mapping[int, Hashable]) -> list[list[int]]:
-    """The positions of one kind, in order, at most PER_BATCH together."""
+    """The positions of equal kinds, in order, in lists of at most PER_BATCH."""
     positions: dict[Hashable, list[int]] = {}
     for i, kind in kinds.items():
         positions.setdefault(kind, []).append(i)

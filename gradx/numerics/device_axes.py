@@ -1,7 +1,7 @@
-"""Named axes of devices, within `jax.shard_map` or `jax.pmap`: what differs between them, and sums over them.
+"""Named axes of devices, within `jax.shard_map` or `jax.pmap`: arrays that vary over them, and sums.
 
-Where `shard_map` checks (check_vma=True, its default), the type of an array says over which axes it varies.
-Elsewhere nothing is known, and every array counts as one that does.
+Where `shard_map` checks (check_vma=True, its default), the type of an array names the axes that it varies
+over. Elsewhere nothing is known, and every array counts as varying.
 """
 
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ AxisName: TypeAlias = str | tuple[str, ...]
 
 
 def axis_names(owner: str, axis_name: AxisName | None) -> tuple[str, ...]:
-    """The names, none for None; TypeError unless it is a name or a tuple of them."""
+    """The names as a tuple, empty for None; TypeError unless it is a name or a tuple of names."""
     names = (axis_name,) if isinstance(axis_name, str) else () if axis_name is None else axis_name
     is_names = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
     if not is_names or (not names and axis_name is not None):
@@ -26,7 +26,7 @@ def axis_names(owner: str, axis_name: AxisName | None) -> tuple[str, ...]:
 
 
 def is_bound(axes: tuple[str, ...]) -> bool:
-    """Whether all are axes of a `shard_map`, `pmap` or `vmap` that this runs in."""
+    """Whether all are axes of a `shard_map`, `pmap` or `vmap` around this code."""
     try:
         lax.axis_size(axes)
     except NameError:
@@ -35,7 +35,7 @@ def is_bound(axes: tuple[str, ...]) -> bool:
 
 
 def check_bound(owner: str, axes: tuple[str, ...]) -> None:
-    """Raise ValueError unless all are."""
+    """Raise ValueError unless all axes are bound."""
     for axis in axes:
         if not is_bound((axis,)):
             raise ValueError(
@@ -50,31 +50,31 @@ def differing(x: Any, axes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def varying(x: Any) -> frozenset:
-    """The axes that the type of an array says that it varies over."""
+    """The axes over which an array varies by its type."""
     return jax.typeof(x).manual_axis_type.varying
 
 
 def varying_like(x: Any, *likes: Any) -> Any:
-    """The same array, by its type varying over all axes that one of the others varies over.
+    """The same array, whose type varies over all axes that one of the others varies over.
 
-    `jax.lax.scan` takes a state as its carry only if it has that type before the first step too.
+    `jax.lax.scan` takes a state as its carry only if its type is the same before and after a step.
     """
     axes = frozenset().union(*map(varying, likes)) - varying(x)
     return lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
 
 
 def is_checked(axis: str) -> bool:
-    """Whether types tell what varies over an axis: they do where they say so of the device's own number."""
+    """Whether types track variation over an axis: they do if the index of the device has a varying type."""
     return axis in varying(lax.axis_index(axis))
 
 
 def device_count(axes: tuple[str, ...]) -> int:
-    """How many devices are along them together."""
+    """The number of devices along all these axes together."""
     return lax.axis_size(axes) if axes else 1
 
 
-def own(tree: Any, axes: tuple[str, ...]) -> Any:
-    """The same arrays as each device's own: sums with them may differ, and gradients by them are local."""
+def as_local(tree: Any, axes: tuple[str, ...]) -> Any:
+    """Mark arrays as device-varying, so that gradients with respect to them stay local."""
 
     def cast(x: Any) -> Any:
         missing = tuple(axis for axis in axes if is_bound((axis,)) and axis not in differing(x, axes))

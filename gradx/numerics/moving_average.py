@@ -25,5 +25,5 @@ def correction(b: Any, t: jax.Array) -> Any:
 
 
 def correction_ahead(b: Any, c: Any) -> Any:
-    """The correction of the next step, for a decay rate `b` then, from that of this step, `c`."""
+    """The correction at the next step, whose decay rate is `b`, from the correction `c` at this step."""
     return 1 / ((1 - b) + b / c)

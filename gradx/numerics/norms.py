@@ -1,14 +1,17 @@
 """Norms and sums of squares of arrays."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from gradx.numerics.arrays import abs_sq, alike
 from gradx.numerics.device_axes import differing, sum_over, varying
 
 __all__ = []
+
+Size: TypeAlias = Any  # a number of elements: an integer, or symbolic under jax.export
 
 
 @jax.jit  # traced once for all leaves of a shape
@@ -18,7 +21,7 @@ def sum_of_squares(x: jax.Array) -> jax.Array:
 
 
 def sums_of_squares(xs: list[jax.Array]) -> list[jax.Array]:
-    """`sum_of_squares` of each, where a batch of small arrays of one shape share a kernel."""
+    """`sum_of_squares` of each; a batch of small arrays of one shape shares a kernel."""
     small = {i: (x.shape, x.dtype, varying(x)) for i, x in enumerate(xs) if in_range(x.size, SMALL)}
     sums: dict[int, jax.Array] = {}
     for run in alike(small):
@@ -26,20 +29,20 @@ def sums_of_squares(xs: list[jax.Array]) -> list[jax.Array]:
     return [sums[i] if i in sums else sum_of_squares(x) for i, x in enumerate(xs)]
 
 
-def in_range(size: Any, most: int) -> bool:
-    """Whether there are elements, and at most so many; False for a symbolic size, which may be any."""
+def in_range(size: Size, most: int) -> bool:
+    """Whether a size is between 1 and `most`; False for a symbolic size, which may be any."""
     return isinstance(size, int) and 0 < size <= most
 
 
-def size_power(size: Any, exponent: float, dtype: Any) -> Any:
-    """A power of a number of elements, at least 1; an array where the number is symbolic."""
+def size_power(size: Size, exponent: float, dtype: DTypeLike) -> float | jax.Array:
+    """A power of a number of elements, which counts as at least 1; an array for a symbolic number."""
     if isinstance(size, int):
         return max(size, 1) ** exponent
     return jnp.asarray(size).astype(dtype) ** jnp.asarray(exponent, dtype)
 
 
-# Of elements: XLA:CPU sums a small array in three kernels, several of them together in one, but that adds
-# the elements one by one, which for large arrays would take longer and lose digits.
+# Elements of a small array. XLA:CPU sums one such array in three kernels, but several together in one kernel.
+# That kernel adds the elements one by one, which for large arrays would take longer and lose digits.
 SMALL = 4096
 
 
@@ -52,18 +55,19 @@ def shared_sums(xs: list[jax.Array]) -> list[jax.Array]:
     return jax.lax.reduce(squares, zeros, add, tuple(range(xs[0].ndim)))
 
 
-@shared_sums.defjvp  # that of a reduction of several arrays fails where only some of them vary
+@shared_sums.defjvp  # JAX's rule for a reduction of several arrays fails where only some of them vary
 def shared_sums_jvp(primals: tuple, tangents: tuple) -> tuple[list, list]:
     (xs,), (ts,) = primals, tangents
     return shared_sums(xs), [2 * jnp.sum((jnp.conj(x) * t).real) for x, t in zip(xs, ts, strict=True)]
 
 
-def total(scalars: list[jax.Array], dtype: Any) -> jax.Array:
+def total(scalars: list[jax.Array], dtype: DTypeLike) -> jax.Array:
     """The sum of scalars, one for each leaf."""
     if not scalars:
         return jnp.zeros((), dtype)
-    # Not a chain of additions: as cheap operations XLA would copy the whole chain into every leaf's kernel,
-    # n leaves of n additions. It keeps a reduction's result, and the barrier stops it from undoing this one.
+    # Not a chain of additions: these are cheap, so XLA would copy the whole chain into the kernel of each
+    # leaf, n times n additions. It keeps the result of a reduction, and the barrier stops it from undoing
+    # this one.
     return jnp.sum(jax.lax.optimization_barrier(jnp.stack([x.astype(dtype) for x in scalars])))
 
 
@@ -73,7 +77,7 @@ def norm(x: jax.Array) -> jax.Array:
 
 
 def norms(*xs: jax.Array, axes: tuple[str, ...] = ()) -> list[jax.Array]:
-    """`norm` of each; of arrays that are divided over the devices of named axes, that of the whole."""
+    """`norm` of each; for arrays that are divided over the devices of named axes, of the whole array."""
     sums = sums_of_squares(list(xs))
     return [safe_sqrt(sum_over(s, differing(x, axes))) for s, x in zip(sums, xs, strict=True)]
 
@@ -83,23 +87,24 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
 
 
-def resize(norm: jax.Array, target: Any, size: Any) -> tuple[jax.Array, jax.Array]:
+def resize(norm: jax.Array, target: ArrayLike, size: Size) -> tuple[jax.Array, jax.Array]:
     """Factors `(a, b)` such that `x * a * b` has the norm `target`; finite if `norm` is 0.
 
-    `norm` is that of `x`, which holds `size` real numbers. Where its square overflowed, the factors go
-    by the largest norm that finite numbers can have: the direction is right, the result short. They are
-    two, as their product is too small for a float; else `a` is 1. NaN gives NaN, and inf stays inf.
+    `norm` is the norm of `x`, which holds `size` real numbers. Where its square overflowed, the factors
+    assume the largest norm that finite numbers can have: the direction is right, the result too short. There
+    are two because their product is too small for a float; otherwise `a` is 1. NaN gives NaN, and inf stays
+    inf.
     """
     return factors(jnp.zeros(norm.shape, bool), norm, target, size)
 
 
-def shrink(norm: jax.Array, max_norm: Any, size: Any) -> tuple[jax.Array, jax.Array]:
-    """As `resize`, to a norm of at most `max_norm`: both factors are 1 where `norm` is that already."""
+def shrink(norm: jax.Array, max_norm: ArrayLike, size: Size) -> tuple[jax.Array, jax.Array]:
+    """`resize` to a norm of at most `max_norm`: both factors are 1 where `norm` is small enough."""
     return factors(norm <= max_norm, norm, max_norm, size)  # NaN fits nowhere, and reaches every element
 
 
-def factors(fits: jax.Array, norm: jax.Array, target: Any, size: Any) -> tuple[jax.Array, jax.Array]:
-    """The two of `resize`, but 1 where it `fits`."""
+def factors(fits: jax.Array, norm: jax.Array, target: ArrayLike, size: Size) -> tuple[jax.Array, jax.Array]:
+    """The factors of `resize`, but 1 where `fits`."""
     # Divisions come last: XLA keeps the result of one, and copies anything cheaper into every leaf's kernel.
     largest = float(jnp.finfo(norm.dtype).max)
     overflows = jnp.isinf(norm) & ~fits

@@ -2,7 +2,7 @@
 
 The random bits are a hash of the element's place, salted anew for every array and step. A generator such as
 Threefry would take several times as long as the optimizer itself; this hash hides behind the memory traffic.
-As the place is that in the whole array, the bits do not depend on how jit shards the array.
+The place is counted in the whole array, so the bits do not depend on how jit shards the array.
 """
 
 import functools
@@ -12,21 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
-__all__ = []  # internal: what rounds the parameters and what stores slots use it
+__all__ = []  # internal: for links that round parameters, and for codecs
 
 GOLDEN = 0x9E3779B9  # 2³² over the golden ratio: its multiples are far from each other
-Salt: TypeAlias = tuple[jax.Array, Any]  # that of the step, uint32, and that of the array, two constants
+Salt: TypeAlias = tuple[jax.Array, Any]  # of the step, a uint32, and of the array, two constants
 
 
 def salts(key: jax.Array, step: Any, n: int) -> list[Salt]:
-    """What makes the bits of `n` arrays at this step differ from all others."""
-    # Not by jax.random, whose Threefry a TPU runs on so few numbers as hundreds of kernels. And one number
-    # for all: what reads one small array XLA makes one kernel on a GPU, and stores what goes into it.
+    """Salts that make the bits of `n` arrays at this step differ from all others."""
+    # Not by jax.random: for so few numbers, a TPU runs Threefry in hundreds of kernels. One number serves all
+    # arrays: on a GPU, XLA puts the readers of one small array into one kernel, and stores their inputs.
     words = jnp.arange(1, 5, dtype=jnp.uint32) * jnp.uint32(GOLDEN)
     for word in (jnp.asarray(step, jnp.uint32), *raw_key(key)):
         words = mixed(words ^ word)
-    # A sum, as that is what XLA:CPU keeps. It would hash the key again for each element.
+    # A sum, because XLA:CPU keeps its result. Otherwise it would hash the key again for each element.
     of_step = jnp.sum(lax.optimization_barrier(words), dtype=jnp.uint32)
     rows = mixed(np.arange(1, 2 * n + 1, dtype=np.uint32).reshape(n, 2) * np.uint32(GOLDEN))
     return [(of_step, row) for row in rows]
@@ -47,8 +48,8 @@ def random_bits(salt: Salt, like: jax.Array) -> jax.Array:
         along = lax.broadcasted_iota(jnp.uint32, like.shape, axis, out_sharding=sharding)
         place = place + along * jnp.uint32(stride & 0xFFFFFFFF)
         stride *= like.shape[axis]
-    # A factor of its own for each array: with an offset alone, two would have one sequence, shifted. So would
-    # two steps, were the step's salt added.
+    # Each array has another factor: with offsets alone, two arrays would have one sequence, shifted. So would
+    # two steps if the step's salt were added.
     return mixed((place * (factor | np.uint32(1)) + offset) ^ of_step)
 
 
@@ -59,35 +60,35 @@ def mixed(x: Any) -> Any:
     return x ^ (x >> 16)
 
 
-def stochastic_round(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
+def stochastic_round(x: jax.Array, dtype: DTypeLike, bits: jax.Array) -> jax.Array:
     """`x` as one of its two neighbours in a smaller `dtype`, the nearer the likelier: its mean is `x`.
 
-    What `dtype` can hold stays as it is, with the sign of a zero; inf and NaN too. What is too large becomes
-    what `astype` makes of it, inf for one. `bits` are 32 random bits for each element.
+    Values that `dtype` can hold do not change, nor do the sign of a zero, inf and NaN. Values that are too
+    large become those of `astype`, such as inf. `bits` are 32 random bits for each element.
     """
     return exact(jnp.where(jnp.isnan(x), jnp.nan, on_grid(x, dtype, bits)), dtype)
 
 
-def exact(x: jax.Array, dtype: Any) -> jax.Array:
-    """`x.astype(dtype)`, of what `dtype` can hold, or is too large for it, or not finite."""
+def exact(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """`x.astype(dtype)` of values that `dtype` can hold, that are too large for it, or not finite."""
     cast = lambda x: x.astype(dtype)
     if x.dtype != jnp.float32 or jnp.dtype(dtype) != jnp.bfloat16:
         return cast(x)
-    # On the CPU by shifts, as astype takes longer than all the rest; for a TPU that would be several kernels.
+    # On the CPU by shifts: astype takes longer there than all the rest. On a TPU shifts take several kernels.
     return lax.platform_dependent(x, cpu=upper_half, default=cast)
 
 
 def upper_half(x: jax.Array) -> jax.Array:
-    """The first 16 bits of float32 numbers, which are those of bfloat16."""
+    """The first 16 bits of float32 numbers, as bfloat16 numbers."""
     bits = lax.bitcast_convert_type(x, jnp.uint32)
     return lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
 
 
-def on_grid(x: jax.Array, dtype: Any, bits: jax.Array | None = None) -> jax.Array:
-    """`x` as `dtype` would hold it, in the dtype that it has: the nearest; with bits, as `stochastic_round`.
+def on_grid(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None = None) -> jax.Array:
+    """The nearest value to `x` that `dtype` can hold, in `x`'s dtype; with bits, that of `stochastic_round`.
 
-    XLA may take `x.astype(dtype).astype(x.dtype)` for `x`; this it computes. What is too large stays, inf
-    too; what becomes of NaN means nothing, as to keep it here took longer than all the rest.
+    XLA may simplify `x.astype(dtype).astype(x.dtype)` to `x`, but computes this. Values that are too large,
+    and inf, do not change. The result for NaN means nothing: to keep NaN took longer than all the rest.
     """
     own, its = jnp.finfo(x.dtype), jnp.finfo(dtype)
     dropped = own.nmant - its.nmant
@@ -117,10 +118,10 @@ def at_equal_steps(x: jax.Array, step: float, bits: jax.Array | None) -> jax.Arr
     return jnp.where(chance < x - below, below + 1, below) * step
 
 
-def half_step(x: jax.Array, dtype: Any) -> jax.Array:
+def half_step(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Half of the distance between neighbours of `x` in `dtype`, above it; `x` in float32 or better.
 
-    At least so large that a 128th of it is no subnormal number, which XLA:CPU takes for 0.
+    It is at least so large that a 128th of it is no subnormal number: XLA:CPU takes those for 0.
     """
     own, its = jnp.finfo(x.dtype), jnp.finfo(dtype)
     y: Any = lax.bitcast_convert_type(x, f"uint{own.bits}")
@@ -130,9 +131,9 @@ def half_step(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def dither(salt: Salt, step: jax.Array, like: jax.Array) -> jax.Array:
-    """As `random_bits`, but spread evenly over the steps: for each element they follow the golden ratio.
+    """`random_bits` that are spread evenly over the steps: for each element they follow the golden ratio.
 
-    For a slot that is rounded at every step, with one salt for all: a change that is lost in n - 1 of n steps
-    is made up for in the nth almost exactly, where independent bits would leave a random walk.
+    They serve a slot that is rounded at every step, with one salt for all steps: a change that is lost in n -
+    1 of n steps is made up for in the nth almost exactly, where independent bits would leave a random walk.
     """
     return random_bits(salt, like) + step.astype(jnp.uint32) * jnp.uint32(GOLDEN)

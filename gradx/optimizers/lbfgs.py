@@ -16,7 +16,7 @@ from gradx.core.ranges import DECAY, check_number, declare_ranges, positive_inte
 from gradx.core.reports import Reports
 from gradx.core.transformation import HINT, GradientTransformation, check_state
 from gradx.core.tree import Tree, aligned, flatten
-from gradx.engine.leaf_checks import Place, beside, present, promotion, scalar_dtype, stored
+from gradx.engine.leaf_checks import Place, params_of, present, promotion, scalar_dtype, slot_like
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.arrays import increment
 from gradx.numerics.device_axes import varying_like
@@ -78,7 +78,7 @@ def scale_by_lbfgs(
         check_state(OWNER, ScaleByLBFGSState, state)
         leaves, treedef = flatten(updates)
         found = present(leaves, treedef, OWNER)
-        gs, ps = widened(found), widened(beside(found, params, treedef, OWNER))
+        gs, ps = widened(found), widened(params_of(found, params, treedef, OWNER))
         fields = ("params", "updates", *MEMORIES)
         columns = {
             k: aligned(treedef, getattr(state, k), ("the updates", f"the state's {k}"), HINT) for k in fields
@@ -91,7 +91,7 @@ def scale_by_lbfgs(
         for i, u in us.items():
             leaves[i] = u
             for k, column in columns.items():
-                column[i] = stored(new[k][i], column[i], k, Place(OWNER, treedef, i))
+                column[i] = slot_like(new[k][i], column[i], k, Place(OWNER, treedef, i))
         trees = {k: treedef.unflatten(column) for k, column in columns.items()}
         new_state = ScaleByLBFGSState(count=increment(state.count), weights_memory=weights, **trees)
         return treedef.unflatten(leaves), new_state, ()

@@ -1,1 +1,1 @@
-"""Which parameters a transformation is applied to."""
+"""Apply a transformation to some parameters, or another one to each group."""

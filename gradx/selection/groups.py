@@ -1,4 +1,4 @@
-"""Groups of parameters by path: another transformation, or other hyperparameters, for some of them."""
+"""Groups of parameters by path, each with its transformation or its hyperparameters."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,14 +11,15 @@ from gradx.core.factory import factory, is_bool, text
 from gradx.core.foreign import check_transformation
 from gradx.core.ranges import check_number, positive_integer
 from gradx.core.transformation import GradientTransformation
-from gradx.core.tree import flatten, is_missing, slash_paths
+from gradx.core.tree import Leaf, Tree, flatten, is_missing, slash_paths
 from gradx.engine.layers import as_layers
 from gradx.selection.overrides import overridden, scaled
-from gradx.selection.partition import Assignment, listed, parted
+from gradx.selection.partition import Assignment, parted, path_lines
 
 __all__ = ["frozen", "groups", "layerwise_decay"]
 
-Pattern: TypeAlias = str | re.Pattern | Callable[[str, Any], bool]
+Pattern: TypeAlias = str | re.Pattern | Callable[[str, Leaf], bool]
+Matcher: TypeAlias = Callable[[str, Leaf], bool | None]  # None: unknown for a missing leaf
 Rule: TypeAlias = optax.GradientTransformation | dict[str, Any]
 
 
@@ -27,19 +28,19 @@ def groups(default: optax.GradientTransformation, rules: dict[Pattern, Rule]) ->
     """Apply to some parameters, found by their paths, another transformation or other hyperparameters.
 
     Arguments:
-      default: any transformation, for the parameters that no pattern matches; there need be none.
-      rules: pattern -> transformation, or a dict of hyperparameters that differ from the default's, wherever
-        in it they are, by `scaled(0.1)` or outright; or `frozen()`. A pattern is a regular expression, of
-        which a part of the path is enough (`re.search` in "backbone/dense_0/kernel"), or a function
+      default: any transformation, for the parameters that no pattern matches, if there are any.
+      rules: pattern -> transformation, or `frozen()`, or a dict of hyperparameters in which the group differs
+        from the default, each a new value or `scaled(0.1)`. A pattern is a regular expression that is
+        searched for in the path (`re.search` in "backbone/dense_0/kernel"), or a function
         (path, array) -> bool.
 
-    Each group is a transformation of its own, so a norm over all parameters belongs in front of it:
-    `chain(clip_by_global_norm(1.0), groups(adamw(1e-3), {...}))`. Its state is `partition`'s, under the
-    pattern's text, the function's name, or "default".
+    Each group has a separate transformation, so a norm over all parameters belongs in front of it:
+    `chain(clip_by_global_norm(1.0), groups(adamw(1e-3), {...}))`. The state is `partition`'s; the key of a
+    group is the pattern's text, the function's name, or "default".
 
     Raises ValueError, with the parameters' paths, for a pattern that matches none and for two that match one;
-    KeyError, with the names there are, for a hyperparameter that the default has not, ValueError for one that
-    several of its links have.
+    KeyError, with the names that exist, for a hyperparameter that the default does not have; ValueError for
+    one that several of its links have.
 
     >>> import gradx, jax.numpy as jnp
     >>> rules = {"^head/": dict(learning_rate=gradx.scaled(10)), "^embed/": gradx.frozen()}
@@ -69,23 +70,23 @@ def groups(default: optax.GradientTransformation, rules: dict[Pattern, Rule]) ->
 
 @factory
 def frozen() -> GradientTransformation:
-    """Keep the parameters as they are: updates of zero and no state. A group of `groups`.
+    """Freeze parameters: updates of zero and no state. A group of `groups`.
 
-    Their gradients count in a norm that is taken before it, unless what takes the norm stands behind
-    `groups(identity(), {pattern: frozen()})`.
+    A norm in front of `groups` includes their gradients. To leave them out, put
+    `groups(identity(), {pattern: frozen()})` before the link that takes the norm.
     """
     return set_to_zero()
 
 
 def name_of(pattern: Pattern) -> str:
-    """What to call a group, in the state and in reports."""
+    """The name of a group in the state and in reports."""
     if isinstance(pattern, str):
         return pattern
     return pattern.pattern if isinstance(pattern, re.Pattern) else text(pattern)
 
 
-def matcher(owner: str, pattern: Pattern) -> Callable[[str, Any], bool | None]:
-    """A pattern as a function of path and leaf; None where it cannot tell, as the array is not there."""
+def matcher(owner: str, pattern: Pattern) -> Matcher:
+    """A pattern as a function of path and leaf, which gives None if it needs an array that is missing."""
     if isinstance(pattern, str | re.Pattern):
         try:
             search = re.compile(pattern).search
@@ -110,15 +111,15 @@ def matcher(owner: str, pattern: Pattern) -> Callable[[str, Any], bool | None]:
     return match
 
 
-def assigned(matchers: dict[str, Callable], like: Any) -> Assignment:
-    """Which group each leaf is in."""
-    names, unused = matched("groups", matchers, like)
+def assigned(matchers: dict[str, Matcher], like: Tree) -> Assignment:
+    """The group of each leaf."""
+    names, unused = match_leaves("groups", matchers, like)
     labels = flatten(like)[1].unflatten(["default" if name is None else name for name in names])
     return Assignment(labels, unused, "nothing matches")
 
 
-def matched(owner: str, matchers: dict[Any, Callable], like: Any) -> tuple[list, list]:
-    """The key of the one that matches each leaf, or None; the keys of those that match none."""
+def match_leaves(owner: str, matchers: dict[Any, Matcher], like: Tree) -> tuple[list, list]:
+    """For each leaf the key of the matcher that matches it, or None; and the keys that match no leaf."""
     leaves = list(zip(slash_paths(like), flatten(as_layers(like))[0], strict=True))
     found = {name: [match(*leaf) for leaf in leaves] for name, match in matchers.items()}
     matching = [[name for name in matchers if found[name][i]] for i in range(len(leaves))]
@@ -126,7 +127,7 @@ def matched(owner: str, matchers: dict[Any, Callable], like: Any) -> tuple[list,
         i: names for i, names in enumerate(matching) if len(names) > 1 and not is_missing(leaves[i][1])
     }
     if several:
-        raise ValueError(f"{owner}: two patterns match one parameter{listed(like, several)}")
+        raise ValueError(f"{owner}: two patterns match one parameter{path_lines(like, several)}")
     unused = [name for name, at_leaf in found.items() if all(m is False for m in at_leaf)]
     return [names[0] if names else None for names in matching], unused
 
@@ -139,18 +140,18 @@ def layerwise_decay(
     *,
     num_layers: int | None = None,
 ) -> GradientTransformation:
-    """Give lower layers lower learning rates (Clark et al. 2020, arXiv:2003.10555), as when finetuning.
+    """Give lower layers lower learning rates (Clark et al. 2020, arXiv:2003.10555), for finetuning.
 
         learning_rate * decay ** (layers above)
 
     Arguments:
       tx: an optimizer with one `learning_rate`, a number or a schedule.
       layers: the patterns of the layers, as in `groups`, from the input to the output; or a function from the
-        path to the number of the layer, 0 first, and None for none. What is in no layer has the whole rate.
-      decay: what is left of the rate from a layer to the one below, between 0 and 1; 0.65 to 0.9.
-      num_layers: how many, if `layers` is a function.
+        path to the number of the layer, 0 first, or None for none. Other parameters have the whole rate.
+      decay: the factor of the rate from a layer to the one below, between 0 and 1; 0.65 to 0.9.
+      num_layers: the number of layers, if `layers` is a function.
 
-    The decay of weights is left to `tx`: `adamw(..., mask="no_bias_or_norm")` spares the biases of all.
+    Weight decay is left to `tx`: `adamw(..., mask="no_bias_or_norm")` spares the biases of all layers.
     Raises the errors of `groups`, say for `layer_1`, which matches layer_10 too: write `layer_1/`.
 
     >>> import gradx
@@ -160,9 +161,9 @@ def layerwise_decay(
     check_number("layerwise_decay", decay=decay)
     if callable(layers):
         if num_layers is None:
-            raise TypeError("layerwise_decay: give num_layers, as layers is a function")
+            raise TypeError("layerwise_decay: layers is a function: give num_layers too")
         positive_integer("layerwise_decay", num_layers=num_layers)
-        patterns: list[Any] = [Layer(layers, i, num_layers) for i in range(num_layers)]
+        patterns: list[Pattern] = [Layer(layers, i, num_layers) for i in range(num_layers)]
     else:
         if num_layers is not None or isinstance(layers, str):
             raise TypeError(
@@ -170,19 +171,19 @@ def layerwise_decay(
             )
         patterns = list(layers)
     if len(set(patterns)) < len(patterns):
-        raise ValueError(f"layerwise_decay: a pattern is there twice in {text(patterns)}")
+        raise ValueError(f"layerwise_decay: a pattern occurs twice in {text(patterns)}")
     above = range(len(patterns) - 1, -1, -1)
     return groups(tx, {p: {"learning_rate": scaled(decay**n)} for p, n in zip(patterns, above, strict=True)})
 
 
 class Layer:
-    """The pattern of one layer, from a function that gives the number of any."""
+    """The pattern of one layer, from a function from paths to the numbers of layers."""
 
     def __init__(self, layer_of: Callable[[str], int | None], number: int, num_layers: int) -> None:
         self.layer_of, self.number, self.num_layers = layer_of, number, num_layers
         self.__name__ = f"layer_{number}"
 
-    def __call__(self, path: str, x: Any) -> bool:
+    def __call__(self, path: str, x: Leaf) -> bool:
         number = self.layer_of(path)
         if number is not None and number not in range(self.num_layers):
             raise ValueError(

@@ -1,7 +1,6 @@
-"""Which parameters a transformation leaves as they are, whatever their gradients."""
+"""The parameters that a transformation never changes, whatever their gradients."""
 
-from typing import Any
-
+import optax
 from jax.tree_util import tree_leaves_with_path
 
 from gradx.core.chain import chain, named_chain, set_to_zero
@@ -12,7 +11,7 @@ from gradx.selection.masking import Selecting, cut
 __all__ = []  # internal: `minimize` does not wait until their gradients vanish
 
 
-def held_paths(tx: Any, params: Tree) -> set[tuple]:
+def held_paths(tx: optax.GradientTransformation, params: Tree) -> set[tuple]:
     """The paths of the parameters that `frozen()` or `set_to_zero()` applies to, in any group or link."""
     call = getattr(tx, "_call", None)
     function = None if call is None else call.function
@@ -22,7 +21,7 @@ def held_paths(tx: Any, params: Tree) -> set[tuple]:
         parts = tx.parts(params).values()
         return set().union(*(held_paths(part.tx, cut(params, part.mask)) for part in parts))
     if call is None or function not in (chain, named_chain):
-        return set()  # a wrapper may apply what it wraps at some steps only
+        return set()  # a wrapper may apply its inner transformation at some steps only
     links = call.bound.arguments["links"]
     links = [link for _, link in links] if function is named_chain else links
     return set().union(*(held_paths(link, params) for link in links))

@@ -1,6 +1,6 @@
 """Apply a transformation to some parameters only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -14,7 +14,7 @@ from gradx.core.factory import factory, is_bool
 from gradx.core.foreign import blank_of, check_transformation, is_exact, observe_of
 from gradx.core.reports import Reports
 from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import Tree, aligned, flatten, is_missing, slash_path
+from gradx.core.tree import Extra, Leaf, Tree, aligned, flatten, is_missing, slash_path
 from gradx.engine.layers import as_layers
 from gradx.selection.restricted import restricted
 
@@ -50,13 +50,13 @@ BY_NAME = {f.__name__: f for f in (matrices_only, no_bias_or_norm)}
 def masked(
     inner: optax.GradientTransformation, mask: Mask, *, mask_compatible_extra_args: bool = False
 ) -> GradientTransformation:
-    """Apply `inner` where the mask is True; elsewhere the updates pass as they are.
+    """Apply `inner` where the mask is True; elsewhere the updates pass unchanged.
 
-    For a link among others. Around a whole optimizer, what passes is raw gradients, to be added to the
-    parameters: there take `selective_transform`, where what is left out stays, or `groups`.
+    Use it for a link among others. Around a whole optimizer, raw gradients would pass, and be added to the
+    parameters: there use `selective_transform`, which freezes the other parameters, or `groups`.
 
     Arguments:
-      inner: any transformation; it sees, and keeps state for, the masked-in leaves only.
+      inner: any transformation; it sees and keeps state for only the leaves where the mask is True.
       mask: a tree of bools with the structure of the parameters or a prefix of it; or a function
         from the parameters to one; or the name of one (`"matrices_only"`, `"no_bias_or_norm"`).
       mask_compatible_extra_args: mask extra arguments that have the updates' structure too.
@@ -86,7 +86,7 @@ def masked(
 class Selection(NamedTuple):
     """A transformation, and a mask of the leaves that it sees: a tree of bools, or a prefix of one."""
 
-    tx: Any
+    tx: optax.GradientTransformation
     mask: Tree
 
     def init(self, params: Tree) -> MaskedState:
@@ -94,11 +94,11 @@ class Selection(NamedTuple):
         return MaskedState(self.tx.init(cut(params, self.mask)))
 
     def blank(self, params: Tree) -> Reports:
-        """What it will report."""
+        """The blank reports, for the parameters that it sees."""
         return blank_of(self.tx)(cut(params, self.mask))
 
     def observe(
-        self, updates: Tree, state: MaskedState, params: Tree, extra: dict[str, Any], mask_extra: bool
+        self, updates: Tree, state: MaskedState, params: Tree | None, extra: Extra, mask_extra: bool
     ) -> tuple[Tree, MaskedState, Reports]:
         """All updates, transformed where it sees them, with its state and reports."""
         if mask_extra:
@@ -113,9 +113,9 @@ class Selection(NamedTuple):
 
 
 class Selecting(GradientTransformation):
-    """`masked`, `partition` and `groups`: a transformation that knows which part sees which leaves."""
+    """The result of `masked`, `partition` and `groups`: it knows which part sees which leaves."""
 
-    parts: Callable[[Tree], dict[Any, Selection]]
+    parts: Callable[[Tree], dict[Hashable, Selection]]
 
 
 def mask_for(mask: Mask) -> Callable[[Tree], Tree]:
@@ -138,7 +138,7 @@ def mask_for(mask: Mask) -> Callable[[Tree], Tree]:
     return for_params
 
 
-def is_function(mask: Any) -> bool:
+def is_function(mask: Mask) -> bool:
     """True for a function, False for a tree: an Equinox module is callable, but a tree of bools."""
     return callable(mask) and jax.tree_util.all_leaves([mask])
 
@@ -151,7 +151,7 @@ def check_bools(mask: Tree) -> None:
 
 
 def spread(what: str, prefix: Tree, like: Tree) -> list:
-    """What a tree, of the structure of `like` or a prefix of it, has for every leaf of `like`."""
+    """The value of `prefix` for each leaf of `like`; its structure is that of `like` or a prefix of it."""
     pairs, treedef = tree_flatten_with_path(prefix, is_leaf=is_missing)
     subtrees = aligned(treedef, like, (what.partition(": ")[2], "the parameters"))
     out = []
@@ -175,12 +175,12 @@ def cut(tree: Tree, mask: Tree) -> Tree:
 
 
 def filled(tree: Tree, other: Tree, mask: Tree) -> Tree:
-    """`tree`, with what `other` has where it was cut."""
+    """`tree`, with the leaves of `other` where it was cut."""
     bools, treedef = flatten(mask)
     ours = aligned(treedef, tree, ("the updates", "the transformed updates"))
     theirs = aligned(treedef, other, ("the parameters", "the updates"))
     return treedef.unflatten([x if is_true(m) else y for x, y, m in zip(ours, theirs, bools, strict=True)])
 
 
-def is_true(m: Any) -> bool:
+def is_true(m: Leaf) -> bool:
     return not is_missing(m) and bool(m)

@@ -1,9 +1,9 @@
-"""A transformation with other hyperparameters, made again from the call that made it."""
+"""Make a transformation again, from the call that made it, with other hyperparameters."""
 
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import optax
@@ -17,23 +17,25 @@ from gradx.schedules.combine import product_schedule
 
 __all__ = ["Scaled", "scaled"]
 
+Changes: TypeAlias = dict[str, Any]  # hyperparameters by name
+
 
 class Scaled(Made):
-    """A multiple of what a hyperparameter is in the default of `groups`."""
+    """A multiple of a hyperparameter of the default of `groups`."""
 
-    def __init__(self, of: Callable[[str, Any], Any]) -> None:
-        self.of = of  # the hyperparameter, as errors call it, and its value -> the new value
+    def __init__(self, of: Callable[[str, object], object]) -> None:
+        self.of = of  # (the hyperparameter's name in errors, its value) -> the new value
 
 
 @factory
 def scaled(factor: ScalarOrSchedule) -> Scaled:
-    """A multiple of the default's hyperparameter, number or schedule alike: for a group of `groups`.
+    """A multiple of the default's hyperparameter, a number or a schedule: for a group of `groups`.
 
     Arguments:
-      factor: what to multiply by; not NaN. A schedule is allowed, say for a group that thaws.
+      factor: the factor; not NaN. A schedule is allowed, say for a group that thaws.
 
-    The product is taken when the groups are made. Where the default's number is injected, inject the function
-    that makes the groups instead, for the ratio to stay.
+    The product is taken when the groups are made. Do not inject the default's number, whose groups would keep
+    the old product: inject the function that makes the groups.
 
     >>> import gradx
     >>> tx = gradx.groups(gradx.sgd(0.1), {"^head/": dict(learning_rate=gradx.scaled(0.5))})
@@ -46,7 +48,7 @@ def scaled(factor: ScalarOrSchedule) -> Scaled:
         if not is_number and not is_schedule:
             raise TypeError(
                 f"{name} is {text(value)}, and only a number or a function of the step can be scaled: give "
-                "the group its own"
+                "the group a value"
             )
         factors: list[Any] = [factor, value]
         if not any(map(callable, factors)):
@@ -65,8 +67,8 @@ def links_in(value: Any) -> Iterator[optax.GradientTransformation]:
             yield from links_in(x)
 
 
-def calls_in(tx: Any) -> Iterator[Call]:
-    """The call that made a transformation, and then those that made what it was given."""
+def calls_in(tx: object) -> Iterator[Call]:
+    """The call that made a transformation, then the calls that made the transformations in its arguments."""
     call = getattr(tx, "_call", None)
     if call is not None:
         yield call
@@ -76,19 +78,21 @@ def calls_in(tx: Any) -> Iterator[Call]:
 
 
 def hyperparameters(call: Call) -> dict[str, Any]:
-    """The named arguments of a call but for transformations."""
+    """The named arguments of a call, without transformations."""
     kinds = {k: p.kind for k, p in call.bound.signature.parameters.items()}
     many = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     return {k: v for k, v in call.bound.arguments.items() if kinds[k] not in many and not any(links_in(v))}
 
 
-def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, Any]) -> Any:
-    """A transformation with some hyperparameters changed, wherever among its links each is."""
+def overridden(
+    owner: str, tx: optax.GradientTransformation, changes: Changes
+) -> optax.GradientTransformation:
+    """A transformation with some hyperparameters changed, each in the link that has it."""
     calls = list(calls_in(tx))
     if changes and not calls:
         raise TypeError(
             f"{owner}: {text(tx)} was not made by a factory of gradx, so its hyperparameters are not known: "
-            "give a transformation in place of a dict, or decorate what made it with gradx.factory"
+            "give a transformation in place of a dict, or decorate its factory with gradx.factory"
         )
     changes = renewed(calls, changes)
     for name in changes:
@@ -104,7 +108,7 @@ def overridden(owner: str, tx: optax.GradientTransformation, changes: dict[str, 
     return with_changes(tx, changes)
 
 
-def renewed(calls: list[Call], changes: dict[str, Any]) -> dict[str, Any]:
+def renewed(calls: list[Call], changes: Changes) -> Changes:
     """The changes, each by the new name of its hyperparameter."""
     known = {name for call in calls for name in hyperparameters(call)}
     for call in calls:
@@ -113,8 +117,8 @@ def renewed(calls: list[Call], changes: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def with_changes(value: Any, changes: dict[str, Any]) -> Any:
-    """An argument with the calls in it made again, other hyperparameters in place of those named."""
+def with_changes(value: Any, changes: Changes) -> Any:
+    """An argument whose transformations are made again with the changed hyperparameters."""
     if type(value) in (list, tuple):
         return type(value)(with_changes(x, changes) for x in value)
     if type(value) is dict:

@@ -1,4 +1,4 @@
-"""Another transformation for each part of the parameters, by label."""
+"""A transformation for each part of the parameters, by label."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -37,13 +37,13 @@ def partition(
     """Apply to each parameter the transformation that has its label; see `groups` for labels by path.
 
     Arguments:
-      transforms: label -> transformation; each sees, and keeps state for, its own parameters only.
+      transforms: label -> transformation; each sees and keeps state for only the parameters with its label.
       param_labels: a tree of labels with the structure of the parameters or a prefix of it; or a
         function from the parameters to one.
       mask_compatible_extra_args: cut extra arguments that have the updates' structure too.
 
     Raises ValueError, with the parameters' paths, for a label without a transformation and for a
-    transformation without a parameter: nothing passes as it is, and no rule is idle.
+    transformation without a parameter: no update passes unchanged, and no transformation is idle.
     """
     transforms = dict(transforms)
     for label, tx in transforms.items():
@@ -57,9 +57,9 @@ def partition(
         if unknown:
             raise ValueError(
                 f"partition: there are transformations for {list(transforms)}, and none for the label of"
-                f"{listed(like, unknown)}"
+                f"{path_lines(like, unknown)}"
             )
-        # A function saw only what is here: what it would have said elsewhere is not known.
+        # A function saw only the leaves that are here: its labels for missing ones are not known.
         is_known = not is_function(param_labels) or len(here) == len(at_leaf)
         unused = [label for label in transforms if is_known and label not in at_leaf]
         return Assignment(labels, unused, "no parameter has the label")
@@ -72,13 +72,13 @@ multi_transform = partition
 
 @factory
 def freeze(mask: Mask) -> GradientTransformation:
-    """Replace the updates by zeros where the mask is True; elsewhere they pass as they are.
+    """Replace the updates by zeros where the mask is True; elsewhere they pass unchanged.
 
     Arguments:
       mask: which parameters stay, as in `masked`.
 
-    As the first link of a chain it keeps gradients of frozen parameters out of norms, as the last it keeps
-    decay from moving them. `groups` with `frozen()` has no slots for them either.
+    The first link of a chain, it keeps gradients of frozen parameters out of norms; the last link, it keeps
+    weight decay from moving them. `groups` with `frozen()` saves their slots too.
     """
     return masked(set_to_zero(), mask)
 
@@ -103,7 +103,7 @@ def selective_transform(
 
 
 class Assignment(NamedTuple):
-    """A tree of labels, or a prefix of one; the labels that no leaf has, and what that means."""
+    """A tree of labels, or a prefix of one; the labels that no leaf has, and the error text for these."""
 
     labels: Tree
     unused: Sequence = ()
@@ -112,29 +112,29 @@ class Assignment(NamedTuple):
 
 def parted(
     owner: str,
-    transforms: dict[Any, optax.GradientTransformation],
+    transforms: Mapping[Any, optax.GradientTransformation],
     assign: Callable[[Tree], Assignment],
     mask_extra: bool = False,
 ) -> Selecting:
-    """Each transformation on the leaves that have its label by `assign`."""
+    """Apply each transformation to the leaves to which `assign` gives its label."""
 
-    def assigned(like):
+    def assignment_of(like):
         if not jax.tree.leaves(like):  # nothing to assign; optax.tree_map_params comes this way
             return None
         return assign(like)
 
     def parts(like):
-        found = assigned(like)
+        found = assignment_of(like)
         mask = lambda k: True if found is None else jax.tree.map(lambda label: label == k, found.labels)
         return {k: Selection(tx, mask(k)) for k, tx in transforms.items()}
 
     def init(params):
-        found = assigned(params)
+        found = assignment_of(params)
         if found is not None and found.unused:
             labels = spread(owner, found.labels, params)
             raise ValueError(
                 f"{owner}: {found.meaning} {' or '.join(map(repr, found.unused))}; the parameters are"
-                f"{listed(params, dict(enumerate(labels)))}"
+                f"{path_lines(params, dict(enumerate(labels)))}"
             )
         return PartitionState({label: part.init(params) for label, part in parts(params).items()})
 
@@ -149,27 +149,27 @@ def parted(
                 f"{owner}: the state has the parts {list(state.inner_states)}, and the transformation "
                 f"{list(transforms)}{HINT}"
             )
-        states, told = {}, []
+        states, leaf_reports = {}, []
         for label, part in parts(updates if params is None else params).items():
             updates, states[label], reports = part.observe(
                 updates, state.inner_states[label], params, extra, mask_extra
             )
-            told += prefixed(report_name(label), reports)
-        return updates, PartitionState(states), tuple(told)
+            leaf_reports += prefixed(report_name(label), reports)
+        return updates, PartitionState(states), tuple(leaf_reports)
 
     exact = any(map(is_exact, transforms.values()))
     return Selecting.of(init, observe, blank, exact=exact, parts=parts)
 
 
-def report_name(label: Any) -> str:
-    """What reports of a part begin with: `groups/^head`, for the pattern "^head/"."""
+def report_name(label: Hashable) -> str:
+    """The prefix of a part's reports: `groups/^head` for the pattern "^head/"."""
     return f"groups/{label}".rstrip("/")
 
 
 MOST_LISTED = 100
 
 
-def listed(tree: Tree, labels: dict[int, Any]) -> str:
+def path_lines(tree: Tree, labels: Mapping[int, object]) -> str:
     """The paths of some leaves, with their labels, one a line, for an error."""
     paths = slash_paths(tree)
     lines = [f"\n  {paths[i] or 'the root'}: {label!r}" for i, label in labels.items()]

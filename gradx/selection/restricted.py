@@ -1,4 +1,4 @@
-"""A function of all parameters as a function of some of them: what a line search in a part is given."""
+"""A function of all parameters as a function of some of them, for a line search in a part."""
 
 import functools
 from collections.abc import Callable
@@ -8,17 +8,17 @@ import jax
 from optax import MaskedNode
 
 from gradx.core.foreign import widened
-from gradx.core.tree import Tree, aligned, flatten
+from gradx.core.tree import Extra, Tree, aligned, flatten
 
 __all__ = []  # internal: parts and line searches use it
 
 
-def restricted(extra: dict[str, Any], part: Tree, params: Tree) -> dict[str, Any]:
-    """The extra arguments of `update` for a part: `value_fn` as a function of it, and the `grad` by it.
+def restricted(extra: Extra, part: Tree, params: Tree | None) -> Extra:
+    """The extra arguments of `update` for a part: `value_fn` as a function of the part, and its `grad`.
 
-    `part` is `params` with a MaskedNode wherever a parameter is not in the part. `value_fn` is then called
-    with the others at their present values, and takes its further arguments by the same names. Where no
-    `value_fn` is given, and where nothing is left out, the arguments pass as they are.
+    `part` is `params` with a MaskedNode wherever a parameter is not in the part. The restricted `value_fn`
+    keeps the other parameters at their present values, and takes further arguments by the same names. Without
+    a `value_fn`, and if nothing is left out, the arguments pass unchanged.
     """
     leaves, treedef = flatten(part)
     is_whole = not any(isinstance(x, MaskedNode) for x in leaves)

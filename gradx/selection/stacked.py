@@ -1,4 +1,4 @@
-"""Layers stacked in one array, as models that scan over them have, treated as the layers that they are."""
+"""Treat layers that a model stacks in one array, to scan over them, as separate layers."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -10,10 +10,10 @@ import optax
 from gradx.core.factory import factory, text
 from gradx.core.foreign import blank_of, is_exact, observe_of
 from gradx.core.transformation import GradientTransformation
-from gradx.core.tree import Tree, flatten, is_missing, slash_paths
+from gradx.core.tree import Leaf, Tree, flatten, is_missing, slash_paths
 from gradx.engine.layers import Axes, as_layers, layered
-from gradx.selection.groups import Pattern, matched, matcher
-from gradx.selection.partition import listed
+from gradx.selection.groups import Pattern, match_leaves, matcher
+from gradx.selection.partition import path_lines
 
 __all__ = ["stacked"]
 
@@ -21,34 +21,34 @@ Stack: TypeAlias = int | tuple[int, ...]
 
 
 class Stacked(GradientTransformation):
-    """What `stacked` makes: a transformation that knows the shape of a layer."""
+    """The result of `stacked`: a transformation that knows the shape of a layer."""
 
     as_layers: Callable[[Tree], Tree]
 
 
 @factory
 def stacked(
-    tx: optax.GradientTransformation, rule: dict[Pattern, Stack] | Callable[[str, Any], Stack | None]
+    tx: optax.GradientTransformation, rule: dict[Pattern, Stack] | Callable[[str, Leaf], Stack | None]
 ) -> GradientTransformation:
     """Take per-array quantities per layer, where a scan over layers stacks their parameters in one array.
 
-    Trust ratios, norms and means of one array, factored slots and the like are those of the model with its
-    layers apart, and masks, labels and patterns by shape see the shape of a layer. Norms over all
-    parameters are as they were. The state is that of `tx` for these parameters: a slot of as many axes as
-    a layer has the layers where the parameter has them, another, such as a number for each layer, in front.
+    Trust ratios, norms and means of one array, factored slots and the like become those of separate layers,
+    and masks, labels and patterns by shape see the shape of a layer. Norms over all parameters do not change.
+    The state is that of `tx` for these parameters: a slot with the rank of its parameter has the same stacked
+    axes; another slot, such as a number for each layer, has them in front.
 
     Arguments:
-      tx: any transformation. Links of Optax know no layers: those that treat each element by itself are
-        right, others see one large array.
+      tx: any transformation. Links of Optax do not know layers: elementwise ones are right, others see one
+        large array.
       rule: pattern -> stacked axis, or a tuple of several, say {"^layers/": 0}; patterns as in `groups`.
-        Or a function (path, array) -> axis, tuple, or None for what is not stacked. For models of Flax
-        `gradx.flax.stacked_axes` has it.
+        Or a function (path, array) -> axis, tuple, or None for an array that is not stacked. For models of
+        Flax `gradx.flax.stacked_axes` makes it.
 
-    Put it around all that has to know of layers, such as `masked`, `groups` and `store`. With `measured`
-    there is a trust ratio for each layer. Where one `stacked` is in another, the inner one counts.
+    Put it around every wrapper that must know the layers, such as `masked`, `groups` and `store`. With
+    `measured` there is a trust ratio for each layer. Where one `stacked` is in another, the inner one counts.
 
     Raises ValueError, with the parameters' paths, for a pattern or a function that finds nothing, for two
-    patterns that match one parameter, and for an axis that a parameter has not.
+    patterns that match one parameter, and for an axis that a parameter does not have.
 
     >>> import gradx, jax.numpy as jnp
     >>> params = {"layers": {"kernel": jnp.stack([jnp.ones((2, 2)), jnp.full((2, 2), 10.0)])}}
@@ -87,14 +87,14 @@ def stacked(
     return Stacked.of(init, observe, blank, exact=is_exact(tx), as_layers=shown)
 
 
-def by_pattern(rule: dict[Pattern, Stack]) -> Callable[[Tree], list]:
-    """The rule for a tree: the stacked axes of every leaf, or None."""
+def by_pattern(rule: dict[Pattern, Stack]) -> Callable[[Tree], list[Stack | None]]:
+    """A function from a tree to the stacked axes (or None) of each leaf, from patterns."""
     for pattern, axes in rule.items():
         check_axes(axes, f"for {text(pattern)}")
     matchers = {pattern: matcher("stacked", pattern) for pattern in rule}
 
     def find(like):
-        found, unused = matched("stacked", matchers, like)
+        found, unused = match_leaves("stacked", matchers, like)
         if unused:
             raise ValueError(f"stacked: nothing matches {' or '.join(map(text, unused))}{shapes(like)}")
         return [None if pattern is None else rule[pattern] for pattern in found]
@@ -102,8 +102,8 @@ def by_pattern(rule: dict[Pattern, Stack]) -> Callable[[Tree], list]:
     return find
 
 
-def by_function(rule: Callable[[str, Any], Stack | None]) -> Callable[[Tree], list]:
-    """The same of a function."""
+def by_function(rule: Callable[[str, Leaf], Stack | None]) -> Callable[[Tree], list[Stack | None]]:
+    """The same from a function."""
     if not callable(rule):
         raise TypeError(
             "stacked: rule must be a dict, from patterns to axes, or a function (path, array) -> axes or "
@@ -115,7 +115,7 @@ def by_function(rule: Callable[[str, Any], Stack | None]) -> Callable[[Tree], li
         given = zip(slash_paths(like), leaves, strict=True)
         found = [None if is_missing(x) else rule(path, x) for path, x in given]
         if all(axes is None for axes in found) and not any(map(is_missing, leaves)):
-            raise ValueError(f"stacked: {text(rule)} gives an axis of nothing{shapes(like)}")
+            raise ValueError(f"stacked: {text(rule)} gives no axis for any parameter{shapes(like)}")
         return found
 
     return find
@@ -123,17 +123,17 @@ def by_function(rule: Callable[[str, Any], Stack | None]) -> Callable[[Tree], li
 
 def shapes(like: Tree) -> str:
     leaves = [None if is_missing(x) else np.shape(x) for x in flatten(like)[0]]
-    return f"; the parameters are{listed(like, dict(enumerate(leaves)))}"
+    return f"; the parameters are{path_lines(like, dict(enumerate(leaves)))}"
 
 
-def check_axes(axes: Any, what: str) -> None:
+def check_axes(axes: object, what: str) -> None:
     """Raise unless these are axes."""
     given = axes if isinstance(axes, tuple) else (axes,)
     if not given or not all(isinstance(axis, int) and not isinstance(axis, bool) for axis in given):
         raise TypeError(f"stacked: {what}, axes must be an integer or a tuple of them, got {axes!r}")
 
 
-def axes_of(path: str, x: Any, axes: Any) -> Axes:
+def axes_of(path: str, x: Leaf, axes: Any) -> Axes:
     """The axes of one parameter, in order."""
     check_axes(axes, f"for the parameter at {path or 'the root'}")
     shape, given = np.shape(x), axes if isinstance(axes, tuple) else (axes,)

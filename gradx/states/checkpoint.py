@@ -4,37 +4,39 @@ import pathlib
 import re
 import shutil
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 import optax
 
 from gradx.core.foreign import check_transformation
-from gradx.core.tree import Tree, flatten, is_missing, slash_paths
+from gradx.core.tree import Leaf, State, Tree, flatten, is_missing, slash_paths
 from gradx.states.entries import Entry, entries, full_names
 from gradx.states.multihost import check_seen, check_shared, is_local, of_first, without_local
 from gradx.states.restore_plan import abstract_state, empty, like_given, placement, raw
 
 __all__ = ["Checkpoint", "latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
 
+Arrays: TypeAlias = dict[str, Leaf]  # by name
+
 
 class Checkpoint(NamedTuple):
     """The result of `restore_checkpoint`: the step, the parameters, the state, and the extra values."""
 
     step: int
-    params: Any
-    state: Any
-    extra: Any
+    params: Tree
+    state: State
+    extra: Tree
 
 
 def save_checkpoint(
     path: str | pathlib.Path,
     step: int,
     params: Tree,
-    state: Any,
+    state: State,
     *,
-    extra: Any = None,
+    extra: Tree = None,
     keep: int | None = None,
 ) -> None:
     """Write parameters and state of a step to a new folder, `path/step`, whole or not at all.
@@ -105,11 +107,11 @@ def restore_checkpoint(
     tx: optax.GradientTransformation,
     params: Tree,
     *,
-    extra: Any = None,
+    extra: Tree = None,
     step: int | None = None,
-    state_sharding: Any = None,
+    state_sharding: Tree | None = None,
 ) -> Checkpoint:
-    """Read what `save_checkpoint` wrote, for a transformation that has the same slots.
+    """Read a checkpoint of `save_checkpoint`, for a transformation that has the same slots.
 
     Links without a state, such as clips, may come and go; for another chain, restore with the old one and
     then `migrate`. Processes and devices may be others than at the time of saving; all processes call it.
@@ -118,7 +120,7 @@ def restore_checkpoint(
       path: as in `save_checkpoint`.
       tx: the transformation of the state.
       params: parameters like the saved ones, as arrays, or `jax.ShapeDtypeStruct`s with their shardings. They
-        say the structure, dtypes and shardings, and with `tx.init` also those of the state.
+        give the structure, dtypes and shardings, and through `tx.init` also those of the state.
       extra: a pytree like the saved one; None leaves it out.
       step: the step to restore; None for the latest.
       state_sharding: a tree of shardings for the arrays of the state, from the function of this name; None
@@ -173,7 +175,7 @@ def tidy(folder: pathlib.Path) -> None:
             shutil.rmtree(left)
 
 
-def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
+def named(params: Tree, state: State, extra: Tree) -> Arrays:
     """All arrays by name, in the order of the leaves."""
     ps, qs = ((slash_paths(tree), flatten(tree)[0]) for tree in (params, extra))
     pairs = [(f"params/{path}", x) for path, x in zip(*ps, strict=True) if not is_missing(x)]
@@ -187,22 +189,22 @@ def named(params: Tree, state: Any, extra: Any) -> dict[str, Any]:
     return out
 
 
-def of_state(params: Tree, state: Any) -> list[tuple[str, Entry]]:
+def of_state(params: Tree, state: State) -> list[tuple[str, Entry]]:
     """The arrays of a state, by name."""
     found = entries(state, params)
     tail = lambda e: "" if e.path is None else f"/{e.path}"
     return [(f"state/{name}{tail(e)}", e) for name, e in zip(full_names(found), found, strict=True)]
 
 
-def manifest_of(arrays: dict[str, Any], params: Tree, state: Any) -> dict[str, str]:
+def manifest_of(arrays: Arrays, params: Tree, state: State) -> dict[str, str]:
     """The dtype and shape of each array, and the codec without which its bits mean nothing."""
     codecs = {name: f" of {e.codec!r}" for name, e in of_state(params, state) if e.codec is not None}
     return {name: described(array_of(name, x)) + codecs.get(name, "") for name, x in arrays.items()}
 
 
 def read(
-    ocp: Any, folder: pathlib.Path, likes: dict[str, Any], asked: dict[str, str], with_extra: bool
-) -> dict[str, Any]:
+    ocp: ModuleType, folder: pathlib.Path, likes: Arrays, asked: dict[str, str], with_extra: bool
+) -> Arrays:
     """The arrays of a checkpoint that has exactly the arrays asked for."""
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restore = lambda **args: checkpointer.restore(folder, args=ocp.args.Composite(**args))
@@ -220,7 +222,7 @@ def read(
         return restore(arrays=args)["arrays"]
 
 
-def array_of(name: str, x: Any) -> Any:
+def array_of(name: str, x: Leaf) -> Leaf:
     """An array; a number as a NumPy scalar."""
     if isinstance(x, bool | int | float | complex | np.generic):
         return np.asarray(x)
@@ -229,7 +231,7 @@ def array_of(name: str, x: Any) -> Any:
     return x
 
 
-def described(x: Any) -> str:
+def described(x: Leaf) -> str:
     """Dtype and shape, as in the manifest."""
     return f"{x.dtype}{list(x.shape)}"
 

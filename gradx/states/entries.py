@@ -1,15 +1,26 @@
-"""Which field of which link, and which parameter, each array of a state belongs to."""
+"""The field, the link and the parameter that each array of a state belongs to."""
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_flatten_with_path
 
-from gradx.codecs.stored import is_stored
-from gradx.core.tree import PART_KEYS, MaskedNode, Tree, flatten, is_missing, slash_paths
+from gradx.codecs.stored import Codec, is_stored
+from gradx.core.tree import (
+    PART_KEYS,
+    Leaf,
+    MaskedNode,
+    State,
+    Tree,
+    Treedef,
+    flatten,
+    is_missing,
+    slash_paths,
+)
 from gradx.wrappers.complex_parts import ComplexParts
 from gradx.wrappers.packing import Packed, PackedState, pack_state, unpack_state
 
@@ -33,11 +44,11 @@ class Entry(NamedTuple):
     link: tuple
     i: int | None
     path: str | None
-    array: Any
-    codec: Any = None
+    array: Leaf  # a `Stored` too
+    codec: Codec | None = None
 
 
-def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
+def entries(state: State, params: Tree, *, whole: bool = False) -> list[Entry]:
     """The arrays of a state, in the order of its leaves.
 
     Where a part of it has the structure of the parameters, its arrays belong to them, whatever their shapes.
@@ -47,7 +58,7 @@ def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
     paths = slash_paths(params)
     found: list[Entry] = []
 
-    def add(keys: tuple, owners: tuple, i: int | None, array: Any, codec: Any = None) -> None:
+    def add(keys: tuple, owners: tuple, i: int | None, array: Leaf, codec: Codec | None = None) -> None:
         if is_stored(array) and not whole:
             for key, x in tree_flatten_with_path(array.arrays)[0]:
                 add((*keys, *key), (*owners, ""), i, x, array.codec)
@@ -61,7 +72,7 @@ def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
         path = None if i is None else paths[i]
         found.append(Entry("/".join(outside), owner, field, keys[:last], i, path, array, codec))
 
-    def walk(node: Any, keys: tuple, owners: tuple) -> None:
+    def walk(node: Tree, keys: tuple, owners: tuple) -> None:
         is_number = any(isinstance(k, GetAttrKey) and k.name in NUMBERS for k in keys)
         pieces = None if is_number else pieces_of(node, params)
         for i, piece in enumerate(pieces or []):
@@ -79,12 +90,12 @@ def entries(state: Any, params: Tree, *, whole: bool = False) -> list[Entry]:
     return found
 
 
-def is_name(key: Any) -> bool:
+def is_name(key: object) -> bool:
     """Whether a key is the name of a group or link: a string in a dict, not a position."""
     return isinstance(getattr(key, "key", None), str)
 
 
-def pieces_of(node: Any, params: Tree) -> list | None:
+def pieces_of(node: Tree, params: Tree) -> list[Tree] | None:
     """The subtree of `node` for each parameter, if it has the structure of the parameters; else None."""
     if is_leaf(params):  # one bare array, whose structure every leaf has
         is_float = jnp.issubdtype(getattr(node, "dtype", bool), jnp.inexact)
@@ -94,12 +105,12 @@ def pieces_of(node: Any, params: Tree) -> list | None:
     return pieces if here and all(map(is_piece, here)) else None
 
 
-def is_absent(x: Any) -> bool:
-    """No array; of a complex parameter, none of either part."""
+def is_absent(x: Tree) -> bool:
+    """Whether there is no array; for a complex parameter, none of either part."""
     return is_missing(x) or (isinstance(x, ComplexParts) and not jax.tree.leaves(x))
 
 
-def subtrees_at(node: Any, params: Tree) -> list | None:
+def subtrees_at(node: Tree, params: Tree) -> list[Tree] | None:
     """The subtrees of `node` at the parameters; where a whole branch is masked out, MaskedNode."""
     if is_missing(node):
         return [MaskedNode()] * len(flatten(params)[0])
@@ -112,17 +123,17 @@ def subtrees_at(node: Any, params: Tree) -> list | None:
     return None if any(x is None for x in below) else [x for pieces in below for x in pieces or []]
 
 
-def one_level(node: Any) -> tuple[list, Any]:
+def one_level(node: Tree) -> tuple[list[Tree], Treedef]:
     """The children of a node, and its structure one level deep."""
     return jax.tree.flatten(node, is_leaf=lambda x: x is not node)
 
 
-def is_leaf(x: Any) -> bool:
+def is_leaf(x: Tree) -> bool:
     return is_stored(x) or all_leaves([x])
 
 
-def is_piece(x: Any) -> bool:
-    """An array, or a plain container of arrays; for a complex parameter, one for each part."""
+def is_piece(x: Tree) -> bool:
+    """Whether this is an array or a plain container of arrays; for a complex parameter, one for each part."""
     if isinstance(x, Mapping):
         x = list(x.values())
     if isinstance(x, ComplexParts):
@@ -130,8 +141,8 @@ def is_piece(x: Any) -> bool:
     return all(map(is_leaf, x)) if type(x) in (list, tuple) else is_leaf(x)
 
 
-def with_arrays(state: Any, arrays: list) -> Any:
-    """A state with other arrays in place of its own, in their order; a stored slot counts as one."""
+def with_arrays(state: State, arrays: list[Leaf]) -> State:
+    """A state with other arrays, in the order of its leaves; a stored slot counts as one."""
     return jax.tree.unflatten(jax.tree.structure(state, is_leaf=is_stored), arrays)
 
 
@@ -172,17 +183,17 @@ def numbered(found: list[Entry], names: list[str]) -> list[str]:
     ]
 
 
-def unpacked(owner: str, tx: Any, state: Any, params: Tree) -> Any:
+def unpacked(owner: str, tx: optax.GradientTransformation, state: State, params: Tree) -> State:
     """The ordinary state, where `tx` is `packed`; an error where a packed one lies deeper."""
     return check_unpacked(owner, unpack_state(tx, state, params) if isinstance(tx, Packed) else state)
 
 
-def repacked(tx: Any, state: Any, params: Tree) -> Any:
+def repacked(tx: optax.GradientTransformation, state: State, params: Tree) -> State:
     """The state of `tx`, packed again where `tx` is `packed`."""
     return pack_state(tx, state, params) if isinstance(tx, Packed) else state
 
 
-def check_unpacked(owner: str, state: Any) -> Any:
+def check_unpacked(owner: str, state: State) -> State:
     """The state; raises if a part of it is packed."""
     is_packed = lambda x: isinstance(x, PackedState)
     if any(map(is_packed, jax.tree.leaves(state, is_leaf=is_packed))):

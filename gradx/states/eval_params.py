@@ -1,6 +1,6 @@
 """The parameters to evaluate with: an average, where a state holds one."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 from gradx.codecs.stored import decode_state
 from gradx.core.foreign import widened
 from gradx.core.transformation import HINT
-from gradx.core.tree import Tree, is_missing
+from gradx.core.tree import State, Tree, is_missing
 from gradx.wrappers.averages import AverageParamsState
 from gradx.wrappers.lookahead import LookaheadState
 from gradx.wrappers.packing import PackedState
@@ -18,7 +18,7 @@ from gradx.wrappers.packing import PackedState
 __all__ = ["eval_params"]
 
 
-def eval_params(state: Any, params: Tree, *, which: str | None = None) -> Tree:
+def eval_params(state: State, params: Tree, *, which: str | None = None) -> Tree:
     """The parameters to evaluate with: their average, if the state holds one, else the parameters.
 
     It finds averages anywhere in the state: of `average_params`, `ema_params` and `asgd`, the slow parameters
@@ -71,7 +71,7 @@ class Average(NamedTuple):
     """A state that holds an average, and its path in the whole state."""
 
     path: str
-    state: Any
+    state: State
 
     def by_path(self, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """The average of each parameter that has one, by path: Flax NNX changes the classes in a state."""
@@ -100,7 +100,7 @@ class Average(NamedTuple):
 FIELDS = {AverageParamsState: "average", LookaheadState: "slow_params", ScheduleFreeState: "z"}
 
 
-def averages(state: Any, path: str = "") -> list[Average]:
+def averages(state: State, path: str = "") -> list[Average]:
     """The averages in a state, also inside of a state that holds an average itself."""
     is_inner = lambda x: x is not state and isinstance(x, (PackedState, *FIELDS))
     found = [Average(f"{path}.{FIELDS[type(state)]}", state)] if type(state) in FIELDS else []
@@ -110,7 +110,7 @@ def averages(state: Any, path: str = "") -> list[Average]:
     if found and isinstance(state, PackedState) and jax.tree.leaves(state.buffers):
         raise ValueError(
             f"eval_params: the average at {found[0].path} is packed into buffers; call "
-            "gradx.unpack_state(tx, state, params) first, and give what it returns"
+            "gradx.unpack_state(tx, state, params) first, and give its result"
         )
     return found
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import defaultdict
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import optax
 
 from gradx.codecs.stored import is_stored
 from gradx.core.foreign import check_transformation
-from gradx.core.tree import Tree, aligned
+from gradx.core.tree import Leaf, State, Tree, aligned
 from gradx.states.entries import Entry, entries, repacked, short_names, unpacked, with_arrays
 from gradx.states.slots import can_hold
 
@@ -24,7 +23,7 @@ class Migration:
     `kept` and `new` have names of the new state, `dropped` has names of the old one. It prints as a list.
     """
 
-    state: Any
+    state: State
     kept: list[tuple[str, str | None]]
     new: list[tuple[str, str | None]]
     dropped: list[tuple[str, str | None]]
@@ -43,7 +42,7 @@ def tallied(pairs: list[tuple[str, str | None]]) -> list[str]:
 
 
 def migrate(
-    old_state: Any,
+    old_state: State,
     old_tx: optax.GradientTransformation,
     new_tx: optax.GradientTransformation,
     params: Tree,
@@ -120,14 +119,14 @@ def sources_of(old: list[Entry], new: list[Entry]) -> dict[int, int]:
     return sources
 
 
-def fits(old: Any, new: Any) -> bool:
+def fits(old: Leaf, new: Leaf) -> bool:
     """Whether an array can take the place of another."""
     if old.dtype != new.dtype and jnp.issubdtype(new.dtype, jax.dtypes.extended):
         return False
     return old.shape == new.shape and (old.dtype == new.dtype or can_hold(new.dtype, old.dtype))
 
 
-def converted(x: Any, like: Any) -> Any:
+def converted(x: Leaf, like: Leaf) -> Leaf:
     """An array in the dtype or format of another; the same object where it already has it."""
     if jax.tree.structure(x) == jax.tree.structure(like) and is_stored(x):
         return x
@@ -137,7 +136,7 @@ def converted(x: Any, like: Any) -> Any:
     return x if x.dtype == like.dtype else x.astype(like.dtype)
 
 
-def going_on(old: list[Entry], new: list[Entry], sources: dict[int, int], leaves: list) -> list[int]:
+def going_on(old: list[Entry], new: list[Entry], sources: dict[int, int], leaves: list[Leaf]) -> list[int]:
     """Start new step counts at the old count; return their positions."""
     steps = [e.array for e in old if is_count(e)]
     if not steps:

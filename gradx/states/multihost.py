@@ -2,17 +2,18 @@
 
 import pathlib
 import zlib
-from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from gradx.core.tree import Leaf
+
 __all__ = []  # internal: of checkpoints
 
 
 def of_first(step: int | None) -> int | None:
-    """The step that the first process found. On a shared disk others may see it later, and would disagree."""
+    """The step that the first process found. On a shared disk others may see a step later."""
     if jax.process_count() == 1:
         return step
     high_low = divmod(0 if step is None else step + 1, 2**32)  # JAX has no integers of more bits
@@ -20,7 +21,7 @@ def of_first(step: int | None) -> int | None:
     return None if high == low == 0 else high * 2**32 + low - 1
 
 
-def without_local(arrays: dict[str, Any]) -> dict[str, Any]:
+def without_local(arrays: dict[str, Leaf]) -> dict[str, Leaf]:
     """Arrays with each process's local ones in NumPy, for the first to write; all must have the same."""
     if jax.process_count() == 1:
         return arrays
@@ -36,7 +37,7 @@ def without_local(arrays: dict[str, Any]) -> dict[str, Any]:
     return arrays | local
 
 
-def is_local(x: Any) -> bool:
+def is_local(x: Leaf) -> bool:
     """Whether an array (or its sharding) is local to one process, where there are several."""
     return jax.process_count() > 1 and getattr(getattr(x, "sharding", None), "is_fully_addressable", True)
 
@@ -57,7 +58,7 @@ def check_shared(folder: pathlib.Path, name: str) -> None:
 
 
 def check_seen(owner: str, path: pathlib.Path) -> None:
-    """Raise, in all processes, if one does not see what another does."""
+    """Raise, in all processes, if one of them does not see the path."""
     if jax.process_count() == 1:
         return
     seen = multihost_utils.process_allgather(np.array(path.exists()))

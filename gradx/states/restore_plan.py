@@ -1,19 +1,20 @@
-"""The arrays to read: shapes, dtypes, and where each goes."""
+"""The arrays to read: their shapes, dtypes and shardings."""
 
 import contextlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.sharding import Sharding
 
-from gradx.core.tree import Tree, flatten
+from gradx.core.tree import Leaf, State, Tree, flatten
 from gradx.states.entries import Entry, entries
 
 __all__ = []  # internal: of checkpoints
 
 
-def abstract_state(tx: Any, params: Tree, sharding: Any = None) -> Any:
+def abstract_state(tx: optax.GradientTransformation, params: Tree, sharding: Tree | None = None) -> State:
     """The shapes, dtypes and shardings that `init` gives; for abstract parameters, their shardings."""
     if sharding is not None:
         return with_shardings(jax.eval_shape(tx.init, params), sharding)
@@ -27,7 +28,7 @@ def abstract_state(tx: Any, params: Tree, sharding: Any = None) -> Any:
     return jax.tree.unflatten(jax.tree.structure(state), shapes)
 
 
-def with_shardings(state: Any, sharding: Any) -> Any:
+def with_shardings(state: State, sharding: Tree) -> State:
     """An abstract state with a sharding for each array."""
     if jax.tree.structure(state) != jax.tree.structure(sharding):
         raise ValueError(
@@ -37,19 +38,19 @@ def with_shardings(state: Any, sharding: Any) -> Any:
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, sharding)
 
 
-def follows(e: Entry, p: Any) -> bool:
+def follows(e: Entry, p: Leaf) -> bool:
     """Whether the codes or scales of a slot can be divided among devices as the parameter is."""
     with contextlib.suppress(AttributeError, ValueError):  # an axis that does not divide
         return e.codec is not None and p.sharding.shard_shape(e.array.shape) is not None
     return False
 
 
-def placement(x: Any) -> Any:
+def placement(x: Leaf) -> Sharding | None:
     """The sharding that an array must have; None if any will do, as for a fresh step count."""
     return getattr(x, "sharding", None) if getattr(x, "committed", True) else None
 
 
-def empty(like: Any) -> Any:
+def empty(like: Leaf) -> Leaf:
     """An array without elements, which Orbax does not take."""
     sharding = placement(like)
     if sharding is None:
@@ -57,7 +58,7 @@ def empty(like: Any) -> Any:
     return jnp.zeros(like.shape, like.dtype, device=sharding)
 
 
-def like_given(x: Any, like: Any) -> Any:
+def like_given(x: Leaf, like: Leaf) -> Leaf:
     """A restored array as the type of another: a number, a random key, an array of NumPy or of JAX."""
     if isinstance(like, bool | int | float | complex):
         return type(like)(x)
@@ -71,10 +72,10 @@ def like_given(x: Any, like: Any) -> Any:
     return jax.random.wrap_key_data(x, impl=kinds[0])
 
 
-def is_key(x: Any) -> bool:
+def is_key(x: Leaf) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def raw(x: Any) -> Any:
+def raw(x: Leaf) -> Leaf:
     """The array to write: for a random key, its bits."""
     return jax.random.key_data(x) if is_key(x) else x

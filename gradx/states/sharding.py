@@ -1,20 +1,24 @@
 """The sharding of an optimizer's state, from the sharding of the parameters."""
 
 import contextlib
+from collections.abc import Mapping
 from itertools import combinations
 from math import prod
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import tree_leaves_with_path
 
 from gradx.core.tree import Tree, flatten, is_missing, slash_path
 from gradx.states.entries import Entry, entries
 
 __all__ = ["state_sharding"]
+
+AnyMesh: TypeAlias = Mesh | AbstractMesh
+Specs: TypeAlias = list[PartitionSpec]  # of the parameters, or of the arrays of a state
 
 
 def state_sharding(
@@ -24,7 +28,7 @@ def state_sharding(
     *,
     zero_axis: str | None = None,
     memory_kind: str | None = None,
-) -> Any:
+) -> Tree:
     """The sharding of each array of a state, a tree like `tx.init(params)`, from the parameters' shardings.
 
     An array of its parameter's shape is split like the parameter; an array with some of its axes, such as
@@ -98,7 +102,7 @@ def shardings(params: Tree, params_sharding: Tree) -> list[NamedSharding]:
     return places
 
 
-def split(shapes: Tree, specs: list, mesh: Any, axis: str) -> list[PartitionSpec]:
+def split(shapes: Tree, specs: Specs, mesh: AnyMesh, axis: str) -> Specs:
     """The partitions of the parameters, split over one more axis of the mesh."""
     if axis not in mesh.shape:
         raise ValueError(
@@ -108,7 +112,7 @@ def split(shapes: Tree, specs: list, mesh: Any, axis: str) -> list[PartitionSpec
     return [divided(spec, p.shape, mesh.shape, axis) for p, spec in zip(leaves, specs, strict=True)]
 
 
-def divided(spec: PartitionSpec, shape: tuple, sizes: Any, axis: str) -> PartitionSpec:
+def divided(spec: PartitionSpec, shape: tuple, sizes: Mapping[str, int], axis: str) -> PartitionSpec:
     """A partition over one more mesh axis: along an axis that divides, preferring one not split yet."""
     parts = [names(part) for part in padded(spec, shape)]
     if not any(axis in part for part in parts):
@@ -119,7 +123,9 @@ def divided(spec: PartitionSpec, shape: tuple, sizes: Any, axis: str) -> Partiti
     return PartitionSpec(*(part[0] if len(part) == 1 else part or None for part in parts))
 
 
-def partition(tx: Any, found: list[Entry], shapes: Tree, specs: list, mesh: Any) -> list[PartitionSpec]:
+def partition(
+    tx: optax.GradientTransformation, found: list[Entry], shapes: Tree, specs: Specs, mesh: AnyMesh
+) -> Specs:
     """The partition of each array of a state, from the partitions of the parameters."""
     here = [i for i, p in enumerate(flatten(shapes)[0]) if not is_missing(p)]
     own = dict(zip(here, zip(jax.tree.leaves(shapes), specs, strict=True), strict=True))
@@ -136,19 +142,19 @@ def partition(tx: Any, found: list[Entry], shapes: Tree, specs: list, mesh: Any)
     return parts
 
 
-def typed(tx: Any, shapes: Tree, specs: list, mesh: Any) -> list[tuple] | None:
-    """The partitions that JAX infers with the mesh in the types; None where `init` cannot be typed so."""
-    mesh = mesh.abstract_mesh.update(axis_types=(AxisType.Explicit,) * len(mesh.axis_names))
+def typed(tx: optax.GradientTransformation, shapes: Tree, specs: Specs, mesh: AnyMesh) -> list[tuple] | None:
+    """The partitions that JAX infers with the mesh in the types; None if `init` fails with such types."""
+    explicit = mesh.abstract_mesh.update(axis_types=(AxisType.Explicit,) * len(mesh.axis_names))
     leaves, treedef = jax.tree.flatten(shapes)
-    params = [p.update(sharding=NamedSharding(mesh, spec)) for p, spec in zip(leaves, specs, strict=True)]
+    params = [p.update(sharding=NamedSharding(explicit, spec)) for p, spec in zip(leaves, specs, strict=True)]
     # `init` ran without such types. With them, ambiguous operations raise: a reshape, foreign code.
-    with contextlib.suppress(Exception), jax.sharding.use_abstract_mesh(mesh):
+    with contextlib.suppress(Exception), jax.sharding.use_abstract_mesh(explicit):
         state = jax.eval_shape(tx.init, treedef.unflatten(params))
         return [() if x.sharding is None else tuple(x.sharding.spec) for x in jax.tree.leaves(state)]
     return None
 
 
-def partition_like(shape: tuple, whole: tuple, parts: tuple, sizes: Any) -> tuple:
+def partition_like(shape: tuple, whole: tuple, parts: tuple, sizes: Mapping[str, int]) -> tuple:
     """The partition of an array that has some axes of its parameter, or blocks of them, or more axes."""
     more = len(shape) - len(whole)
     if more >= 0 and shape[more:] == whole:
@@ -161,7 +167,7 @@ def partition_like(shape: tuple, whole: tuple, parts: tuple, sizes: Any) -> tupl
     return found.pop() if len(found) == 1 else ()
 
 
-def names(part: Any) -> tuple[str, ...]:
+def names(part: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """The axes of the mesh that an axis of an array is split over."""
     return part if isinstance(part, tuple) else (part,) if part else ()
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ import optax
 from jax.core import Tracer
 
 from gradx.codecs.stored import is_stored
-from gradx.core.tree import MaskedNode, Tree, aligned, flatten, is_missing, slash_paths
+from gradx.core.tree import Leaf, MaskedNode, State, Tree, aligned, flatten, is_missing, slash_paths
+from gradx.numerics.dtypes import DType
 from gradx.states.entries import (
     Entry,
     check_unpacked,
@@ -30,10 +31,10 @@ class Slot(NamedTuple):
 
     name: str
     path: str | None
-    array: Any
+    array: jax.Array
 
 
-def slots(state: Any, params: Tree, *, scalars: bool = False) -> list[Slot]:
+def slots(state: State, params: Tree, *, scalars: bool = False) -> list[Slot]:
     """The arrays of a state, by name and by the parameter's path; any state, Optax's too.
 
     A slot is a part of the state with the structure of the parameters, whatever the shapes; groups and masks
@@ -63,7 +64,7 @@ def slots(state: Any, params: Tree, *, scalars: bool = False) -> list[Slot]:
     return [Slot(name, e.path, e.array) for name, e in named if scalars or e.i is not None]
 
 
-def get_slot(state: Any, params: Tree, name: str) -> Any:
+def get_slot(state: State, params: Tree, name: str) -> Tree:
     """A slot by its name, as a tree like the parameters; or an array of no parameter, such as a count.
 
     Where a parameter has no such array, there is a `MaskedNode`. A slot in another format is decoded.
@@ -89,7 +90,7 @@ def get_slot(state: Any, params: Tree, name: str) -> Any:
     return treedef.unflatten(here)
 
 
-def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
+def set_slot(state: State, params: Tree, name: str, value: Tree) -> State:
     """`state` with another value for a slot, or for a scalar; `set_hyperparams` sets hyperparameters.
 
     Arguments:
@@ -104,7 +105,7 @@ def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
     found, chosen = choose(owner, state, params, name)
     arrays = [e.array for e in found]
     if found[chosen[0]].i is None:
-        arrays[chosen[0]] = stored(f"{owner}: {name}", value, arrays[chosen[0]])
+        arrays[chosen[0]] = replacement(f"{owner}: {name}", value, arrays[chosen[0]])
         return with_arrays(state, arrays)
     values = aligned(flatten(params)[1], value, ("the parameters", f"the value for {name}"))
     at = {found[k].i: k for k in chosen}
@@ -113,18 +114,18 @@ def set_slot(state: Any, params: Tree, name: str, value: Any) -> Any:
             what = "has no value" if i in at else "has a value, and no such slot"
             raise ValueError(f"{owner}: {name}, at {path}, {what}")
         if i in at:
-            arrays[at[i]] = stored(f"{owner}: {name}, at {path},", x, arrays[at[i]])
+            arrays[at[i]] = replacement(f"{owner}: {name}, at {path},", x, arrays[at[i]])
     return with_arrays(state, arrays)
 
 
 def reset(
     tx: optax.GradientTransformation,
-    state: Any,
+    state: State,
     params: Tree,
-    where: str | re.Pattern | Callable[[str, Any], bool] | None = None,
+    where: str | re.Pattern | Callable[[str, Leaf], bool] | None = None,
     *,
     names: str | Iterable[str] | None = None,
-) -> Any:
+) -> State:
     """`state` with some slots as `init` makes them for these parameters.
 
     Step counts go on unless they are named, so schedules go on too. Averages that start anew then lack their
@@ -171,7 +172,7 @@ def reset(
     return repacked(tx, with_arrays(old, arrays), params)
 
 
-def choose(owner: str, state: Any, params: Tree, name: str) -> tuple[list[Entry], list[int]]:
+def choose(owner: str, state: State, params: Tree, name: str) -> tuple[list[Entry], list[int]]:
     """The entries of a state, and the positions of those with a name."""
     found = entries(check_unpacked(owner, state), params, whole=True)
     names = short_names(found)
@@ -191,10 +192,10 @@ def full_name(owner: str, names: list[str], name: str) -> str:
     return candidates[0]
 
 
-def stored(place: str, value: Any, old: Any) -> Any:
+def replacement(place: str, value: Leaf, old: Leaf) -> Leaf:
     """A copy of a value to replace an array: of its shape, in its dtype or format, on its devices."""
     if is_stored(old):
-        new = old.encode(stored(place, value, old.decode()))
+        new = old.encode(replacement(place, value, old.decode()))
         return jax.tree.map(on_devices_of, new, old)
     is_key = jnp.issubdtype(old.dtype, jax.dtypes.extended)
     dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
@@ -206,13 +207,13 @@ def stored(place: str, value: Any, old: Any) -> Any:
     return on_devices_of(new, old)
 
 
-def on_devices_of(new: Any, old: Any) -> Any:
+def on_devices_of(new: jax.Array, old: jax.Array) -> jax.Array:
     """An array, moved to the devices of another."""
     traced = isinstance(old, Tracer) or isinstance(new, Tracer)
     return new if traced or not isinstance(old, jax.Array) else jax.device_put(new, old.sharding)
 
 
-def can_hold(dtype: Any, given: Any) -> bool:
+def can_hold(dtype: DType, given: DType) -> bool:
     """Whether a cast keeps the kind: integers may become floats, and real numbers complex, but not back."""
     is_key = jnp.issubdtype(given, jax.dtypes.extended)
     return not is_key and np.can_cast(given, dtype, "same_kind")

@@ -9,8 +9,8 @@ import optax
 from gradx.core.foreign import check_transformation
 from gradx.core.tree import Tree
 from gradx.states.entries import Entry, entries, repacked, unpacked, with_arrays
-from gradx.states.slots import stored
-from gradx.states.torch_names import Placed, is_turned, placed
+from gradx.states.slots import replacement
+from gradx.states.torch_names import TorchPaths, is_turned, torch_paths
 
 __all__ = ["import_torch_state"]
 
@@ -55,9 +55,9 @@ def import_torch_state(
       state_dict: of torch's optimizer, not of its model. Torch need not be installed, only to read the file.
       paths: where torch's parameters are, if their names do not say it: a list of paths such as
         "dense/kernel", in torch's order; or a dict from torch's names to paths, for those whose names differ.
-        What has no place in either starts from `init`.
+        Parameters that are in neither start from `init`.
       convert: a function of a parameter's path and one of its arrays, to transpose it, say; None for none.
-      step: the steps taken, where torch does not count them, which is in SGD; None for torch's own count.
+      step: the number of steps taken, for SGD, where torch does not count them; None for torch's count.
 
     torch's state has names if its optimizer was made of `model.named_parameters()`, or if
     `torch.distributed.checkpoint` saved it. Then "dense.weight" is found at "dense/weight"; if that does not
@@ -79,7 +79,7 @@ def import_torch_state(
     """
     check_transformation("tx of import_torch_state", tx)  # raises if it is none
     groups, saved = sections(state_dict)
-    where = placed(groups, saved, params, paths)
+    where = torch_paths(groups, saved, params, paths)
     theirs = {path: arrays_of(path, saved[i], convert) for i, path in where.paths.items() if i in saved}
     fresh = unpacked("import_torch_state", tx, tx.init(params), params)
     found, leaves = entries(fresh, params, whole=True), []
@@ -100,7 +100,7 @@ def import_torch_state(
                 used |= {(path, "mu_product") for path in theirs}
             elif e.field.startswith("weights/"):
                 raise ValueError(f"{e.field}, of a beta that follows a schedule, is not in torch's state")
-            leaves.append(value if value is e.array else stored(e.field, value, e.array))
+            leaves.append(value if value is e.array else replacement(e.field, value, e.array))
         except (TypeError, ValueError) as error:
             wrong.append(str(error))
         used |= {(e.path, name) for name in names}
@@ -122,14 +122,14 @@ def sections(state_dict: Any) -> tuple[list, dict]:
         ) from e
 
 
-def unnamed(where: Placed, wanted: set[str]) -> list[str]:
-    """What to say of parameters with slots that no name of torch's is for, if torch has names."""
+def unnamed(where: TorchPaths, wanted: set[str]) -> list[str]:
+    """The error for parameters with slots that none of torch's names match, if torch has names."""
     left = sorted(wanted - set(where.paths.values())) if where.by_name else []
     return [f"torch has no names for {left}: give paths={{}} to start them from init"] if left else []
 
 
-def turned(where: Placed, theirs: dict[str, dict[str, np.ndarray]]) -> list[str]:
-    """What to say of matrices that may be the other way round: the shape of a square one does not tell."""
+def turned(where: TorchPaths, theirs: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """The errors for matrices that may be transposed: the shape of a square one does not tell."""
     found = [
         (path, name)
         for path, name in where.by_name.items()

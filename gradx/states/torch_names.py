@@ -1,9 +1,9 @@
-"""Which parameter each of torch's is: by its name, or by its place."""
+"""Match torch's parameters to paths, by name or by order."""
 
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 
@@ -11,22 +11,28 @@ from gradx.core.tree import Tree, flatten, is_missing, slash_paths
 
 __all__ = []  # internal: `import_torch_state`'s
 
-Paths = Sequence[str] | Mapping[str, str] | None
+Id: TypeAlias = int | str  # of a parameter, in torch's state
+Groups: TypeAlias = list[dict[str, Any]]
+Paths: TypeAlias = Sequence[str] | Mapping[str, str] | None
 
 OWNER = "import_torch_state"
-WRAPPERS = {"module", "_orig_mod", "params"}  # what DDP, torch.compile and Flax put around a whole model
+WRAPPERS = {
+    "module",
+    "_orig_mod",
+    "params",
+}  # that DDP, torch.compile and Flax put around a whole model
 WEIGHTS = {"weight", "kernel", "scale", "embedding"}  # one thing under the names of torch and Flax
 
 
-class Placed(NamedTuple):
-    """The path of each of torch's parameters, by its id; torch's name of each path that its name decided."""
+class TorchPaths(NamedTuple):
+    """The path of each of torch's parameters, by id; torch's name for each path that was found by name."""
 
-    paths: dict[Any, str]
+    paths: dict[Id, str]
     by_name: dict[str, str]
 
 
-def placed(groups: Any, saved: Mapping[Any, Any], params: Tree, paths: Paths) -> Placed:
-    """Where torch's parameters are in `params`; those that are `saved`, with a state, must be somewhere."""
+def torch_paths(groups: Groups, saved: Mapping[Id, object], params: Tree, paths: Paths) -> TorchPaths:
+    """The paths of torch's parameters in `params`; an error if a `saved` one, with a state, has no path."""
     ids, names = [i for group in groups for i in group["params"]], names_in(groups)
     leaves = zip(slash_paths(params), flatten(params)[0], strict=True)
     shapes = {path: jnp.shape(p) for path, p in leaves if not is_missing(p)}
@@ -37,16 +43,18 @@ def placed(groups: Any, saved: Mapping[Any, Any], params: Tree, paths: Paths) ->
     order = in_order(ids, names, list(shapes), None if paths is None else list(paths))
     if paths is None and not is_flat(params):
         warn_of_twins([(path, shapes[path]) for path, i in zip(order, ids, strict=True) if i in saved])
-    return Placed(dict(zip(ids, order, strict=True)), {})
+    return TorchPaths(dict(zip(ids, order, strict=True)), {})
 
 
-def by_names(names: dict[Any, str], saved: Mapping, known: list[str], given: dict[str, str]) -> Placed:
-    """Each parameter where its name says, or where it is `given`."""
+def by_names(
+    names: dict[Id, str], saved: Mapping[Id, object], known: list[str], given: dict[str, str]
+) -> TorchPaths:
+    """The path of each parameter: the `given` one, or the one that its name matches."""
     strange = [name for name in given if name not in names.values()]
     if strange:
         raise ValueError(f"{OWNER}: paths has {strange}, and torch's names are {list(names.values())}")
     check_paths(list(given.values()), known)
-    found = matched(list(names.values()), known, given)
+    found = match_names(list(names.values()), known, given)
     paths = given | found
     lost = [name for i, name in names.items() if i in saved and name not in paths]
     if lost:
@@ -56,18 +64,18 @@ def by_names(names: dict[Any, str], saved: Mapping, known: list[str], given: dic
             "a dict from torch's names to paths, or a list of paths in torch's order"
         )
     decided = {path: name for name, path in found.items()}
-    return Placed({i: paths[name] for i, name in names.items() if name in paths}, decided)
+    return TorchPaths({i: paths[name] for i, name in names.items() if name in paths}, decided)
 
 
-def names_in(groups: Any) -> list[str] | None:
-    """The names in torch's order: those of `named_parameters()`, or those that stand for ids."""
+def names_in(groups: Groups) -> list[str] | None:
+    """The names in torch's order: from `named_parameters()`, or names in place of ids."""
     named = [group.get("param_names") or group["params"] for group in groups]
     names = [name for some in named for name in some]
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
-def matched(names: list[str], paths: list[str], given: dict[str, str]) -> dict[str, str]:
-    """The path of each name that has one: the same one, or the only one that means the same."""
+def match_names(names: list[str], paths: list[str], given: dict[str, str]) -> dict[str, str]:
+    """The path of each name that has one: the equal path, or the only path with the same bare name."""
     found: dict[str, str] = {}
     for form in (plain, bare):
         theirs = alone(form, [name for name in names if name not in given | found])
@@ -77,7 +85,7 @@ def matched(names: list[str], paths: list[str], given: dict[str, str]) -> dict[s
 
 
 def alone(form: Callable[[str], str], names: list[str]) -> dict[str, str]:
-    """The names by their form, without those that share one."""
+    """The names by their form, without names that share a form."""
     by_form = defaultdict(list)
     for name in names:
         by_form[form(name)].append(name)
@@ -90,7 +98,7 @@ def plain(name: str) -> str:
 
 
 def bare(name: str) -> str:
-    """The name without what is around the whole model, and without the word for the weights of a layer."""
+    """The name without wrappers of the whole model, and without the word for a layer's weights."""
     parts = plain(name).split("/")
     while parts and parts[0] in WRAPPERS:
         parts = parts[1:]
@@ -107,15 +115,15 @@ def check_paths(paths: list[str], known: list[str]) -> None:
         raise ValueError(f"{OWNER}: paths must each be another of {known}, got {paths}")
 
 
-def in_order(ids: list, names: list[str] | None, known: list[str], paths: list[str] | None) -> list[str]:
-    """The paths in torch's order, as given or as the leaves are; torch's names must not contradict them."""
+def in_order(ids: list[Id], names: list[str] | None, known: list[str], paths: list[str] | None) -> list[str]:
+    """The paths in torch's order, given or as the leaves have it; torch's names must not contradict them."""
     order = known if paths is None else paths
     check_paths(order, known)
     if len(order) != len(ids):
         raise ValueError(
             f"{OWNER}: torch's state is of {len(ids)} parameters, and there are {len(order)} paths: {order}"
         )
-    meant = {} if names is None else matched(names, known, {})
+    meant = {} if names is None else match_names(names, known, {})
     for name, path in zip(names or [], order, strict=False):
         if meant.get(name, path) != path:
             raise ValueError(
@@ -126,12 +134,12 @@ def in_order(ids: list, names: list[str] | None, known: list[str], paths: list[s
 
 
 def is_flat(params: Tree) -> bool:
-    """A list of arrays has the order that its maker gave it; a dict has that of its sorted keys."""
+    """Whether `params` is a list of arrays, whose order its maker chose; a dict is sorted by its keys."""
     return type(params) in (list, tuple) and len(flatten(params)[0]) == len(params)
 
 
 def warn_of_twins(shapes: list[tuple[str, tuple]]) -> None:
-    """Say so where another order would have fitted too."""
+    """Warn if another order would have fitted too."""
     counts = Counter(shape for _, shape in shapes)
     twins = [path for path, shape in shapes if counts[shape] > 1]
     if twins:

@@ -13,7 +13,7 @@ from gradx.core.arguments import scalar
 from gradx.core.foreign import typed_like, widened
 from gradx.core.ranges import positive_integer
 from gradx.core.tree import Tree, norm_of
-from gradx.numerics.device_axes import AxisName, axis_names, is_bound, own
+from gradx.numerics.device_axes import AxisName, as_local, axis_names, is_bound
 from gradx.transforms.average_gradients import device_mean
 from gradx.wrappers.accumulation import accumulator, added
 
@@ -87,7 +87,7 @@ def accumulate_gradients(
                 return (so_far, both), (out, w, squared)
 
             like = chosen[argnums] if isinstance(argnums, int) else tuple(chosen[i] for i in positions)
-            start = own((mean.init(like), jnp.zeros(())), axes)
+            start = as_local((mean.init(like), jnp.zeros(())), axes)
             ((grads,), whole), (out, weights, squared) = jax.lax.scan(step, start, batches)
             losses, aux = out if has_aux else (out, None)
             loss = weighted_mean(losses, weights)
@@ -97,7 +97,7 @@ def accumulate_gradients(
             value = (loss, aux) if has_aux else loss
             return (value, grads, squared) if squared_norms else (value, grads)
 
-        on_device = lambda chosen, batches: scanned(own(chosen, axes), batches)
+        on_device = lambda chosen, batches: scanned(as_local(chosen, axes), batches)
         outside = axes and not is_bound(axes)
         run_on = over_mesh(on_device, axes, mesh, has_aux, squared_norms) if outside else on_device
         return run_on({i: given[i] for i in positions}, batches)

@@ -1,1 +1,1 @@
-"""Around a whole optimizer."""
+"""Transformations around a whole optimizer."""

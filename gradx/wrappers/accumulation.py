@@ -7,32 +7,35 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jax.typing import DTypeLike
 from optax import EmptyState, MultiStepsState
 
 from gradx.core.arguments import argument
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, widened, wrapper
-from gradx.core.hyperparameters import value_at
+from gradx.core.hyperparameters import Count, Scalar, value_at
 from gradx.core.ranges import check_schedule, positive_integer
-from gradx.core.reports import Report, news_if
+from gradx.core.reports import Flag, Report, news_if
 from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import Tree, all_finite, found_in
+from gradx.core.tree import Extra, State, Tree, all_finite, found_in
 from gradx.engine.leaf_checks import scalar_dtype
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.arrays import increment
-from gradx.numerics.device_axes import AxisName, axis_names, own, varying_like
+from gradx.numerics.device_axes import AxisName, as_local, axis_names, varying_like
+from gradx.numerics.dtypes import DType
 from gradx.transforms.average_gradients import check_local, device_mean
 
 __all__ = ["MicroBatches", "MultiStepsState", "accumulate", "has_updated"]
 
-Every: TypeAlias = int | Callable[[Any], Any]  # a number of micro-batches, or a schedule of it
+Shares: TypeAlias = dict[str, jax.Array]  # the scalars of `accumulator`, from `added`
+Every: TypeAlias = int | Callable[[Count], Scalar]  # a number of micro-batches, or a schedule of it
 
 
 class MicroBatches(NamedTuple):
-    """The `skip_state` of `accumulate`: the weight of the micro-batches that `acc_grads` is the mean of.
+    """The `skip_state` of `accumulate`: the weight of all micro-batches in the mean `acc_grads`.
 
-    `means` are those of extra arguments, by name; `dropped` counts the micro-batches left out so far.
+    `means` holds the means of extra arguments, by name; `dropped` counts the micro-batches left out so far.
     """
 
     weight: jax.Array
@@ -41,13 +44,13 @@ class MicroBatches(NamedTuple):
 
 
 class Micro(NamedTuple):
-    """What one micro-batch is: whether it counts as one of k, how it is added, what else is known."""
+    """One micro-batch: whether it counts as one of k, its weight, and how it is added to the mean."""
 
-    counts: Any
-    weight: Any  # of all so far
-    shares: dict[str, Any]
-    skip_state: Any
-    extra: dict[str, Any]  # for the inner transformation, in place of what `update` was given
+    counts: Flag
+    weight: Scalar  # of all so far
+    shares: Shares
+    skip_state: State
+    extra: Extra  # for the inner transformation, instead of the arguments of `update`
 
 
 @factory
@@ -56,12 +59,12 @@ def accumulate(
     every: Every,
     *,
     weight: str | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     drop_nonfinite: bool = False,
     averaged: str | Iterable[str] = (),
     axis_name: AxisName | None = None,
 ) -> GradientTransformation:
-    """Take one step for several micro-batches, with their mean gradient: that of one large batch.
+    """Take one step for several micro-batches, with their mean gradient, as if for one large batch.
 
         mean = Σ w g / Σ w
         u    = inner(mean) at every k-th call, and at the others -0, which changes no parameter
@@ -69,25 +72,25 @@ def accumulate(
     Arguments:
       inner: any transformation. It runs only when a step is taken, with the extra arguments of that call,
         and its schedules count steps. Links after `accumulate` run at every call.
-      every: k, how many micro-batches make a step: an integer of at least 1; or a schedule of it, a function
-        of how many steps were taken, whose value is rounded, and 1 if it is less.
-      weight: the name of an extra argument of `update`, say `"num_tokens"`: how much a micro-batch weighs, a
-        number of at least 0. Where each gradient is a mean over tokens, the result is the mean over all of
-        them, however ragged. A micro-batch of weight 0 adds nothing, not even NaN. `inner` is given the sum
-        by that name.
-      dtype: of what is accumulated; None for that of each parameter, but at least float32.
+      every: k, the number of micro-batches in a step: an integer of at least 1; or a schedule, a function of
+        the number of steps taken. Its value is rounded to an integer of at least 1.
+      weight: the name of an extra argument of `update`, say `"num_tokens"`, that gives the weight of the
+        micro-batch, a number of at least 0. Where each gradient is a mean over tokens, the result is the mean
+        over all tokens, however ragged. A micro-batch of weight 0 adds nothing, not even NaN. `inner` is
+        given the sum of the weights by that name.
+      dtype: the dtype of the mean; None for each parameter's own, but at least float32.
       drop_nonfinite: leave out micro-batches whose gradients are not all finite, as if they weighed nothing.
       averaged: names of extra arguments, such as `"value"`, of which `inner` is given the mean, by the same
         weights.
-      axis_name: the axis of `jax.shard_map` or `jax.pmap` that rows are divided over, for gradients that are
-        local, as in `average_gradients`. Each device adds up its own, or leaves out its own; when a step is
-        taken they are reduced, once, by their weights, and `averaged` arguments and the sum of weights too.
-        In the state, `acc_grads` and `skip_state` are then each device's own, the rest is that of all.
+      axis_name: the axis of `jax.shard_map` or `jax.pmap` that rows are divided over, for local gradients, as
+        in `average_gradients`. Each device adds up, or leaves out, its own gradients. When a step is taken,
+        the sums, the `averaged` arguments and the weights are reduced once, by weight. In the state,
+        `acc_grads` and `skip_state` then differ between devices; the rest is the same on all.
 
-    The state is Optax's: `mini_step` counts the micro-batches since the last step, `gradient_step` steps, and
-    `acc_grads` is the mean, which stays after a step until the next call. Where k micro-batches weigh nothing
-    together, no step is taken. `has_updated(state)` tells. Raises TypeError where `update` is not given an
-    argument that is named here. A gradient that is missing in one of k calls must be so in all.
+    The state is Optax's: `mini_step` counts the micro-batches since the last step, `gradient_step` counts the
+    steps, and `acc_grads` is the mean, which stays after a step until the next call. If k micro-batches have
+    the weight 0 together, no step is taken: see `has_updated(state)`. Raises TypeError if `update` lacks an
+    argument that is named here. A gradient that is missing in one of k calls must be missing in all.
 
     >>> import gradx, jax.numpy as jnp
     >>> tx = gradx.accumulate(gradx.sgd(1.0), 2, weight="num_tokens")
@@ -102,7 +105,9 @@ def accumulate(
     names = (averaged,) if isinstance(averaged, str) else tuple(averaged)
     for name in (*names, *([] if weight is None else [weight])):
         if not isinstance(name, str):
-            raise TypeError(f"accumulate: weight and averaged name arguments of update, got {name!r}")
+            raise TypeError(
+                f"accumulate: weight and averaged must be names of arguments of update, got {name!r}"
+            )
     axes = axis_names("accumulate", axis_name)
     mean, mean_argument = accumulator(dtype), accumulator(None)
     if weight is None and not drop_nonfinite and not names:
@@ -134,7 +139,7 @@ def accumulate(
 
 def accumulation(
     owner: str,
-    inner: Any,
+    inner: optax.GradientTransformation,
     every: Every,
     mean: Any,
     start: Callable,
@@ -143,24 +148,24 @@ def accumulation(
     local: bool = False,
     compiles: bool = True,
 ) -> GradientTransformation:
-    """What `accumulate` and `MultiSteps` are: `mean` adds gradients up, `micro` says how each one counts.
+    """`accumulate` and `MultiSteps`: `mean` adds gradients up, `micro` gives the `Micro` of each call.
 
-    If `local`, that depends on the gradients: where they are each device's own, so is all of the state.
+    If `local`, `micro` depends on the gradients: where these vary over devices, so does all of the state.
     """
     inner_observe = observe_of(f"the inner transformation of {owner}", inner)
 
     def init(params):
         (acc_grads,), zero = mean.init(params), jnp.zeros((), jnp.int32)
-        acc_grads, skip_state = own((acc_grads, start(params, acc_grads)), axes)
+        acc_grads, skip_state = as_local((acc_grads, start(params, acc_grads)), axes)
         inner_state = inner.init(params)
         state = MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
         as_params = lambda x: varying_like(x, *jax.tree.leaves(acc_grads))
         return jax.tree.map(as_params, state) if local else state
 
     def blank(params):
-        return told(start(params, params), blank_of(inner)(params), 0)
+        return all_reports(start(params, params), blank_of(inner)(params), 0)
 
-    def told(skip_state, inner_reports, micro_step):
+    def all_reports(skip_state, inner_reports, micro_step):
         dropped = [Report("dropped", skip_state.dropped)] if isinstance(skip_state, MicroBatches) else []
         return *dropped, *inner_reports, Report("micro_step", micro_step)
 
@@ -196,13 +201,13 @@ def accumulation(
         micro_step = jnp.where(complete, 0, micro_step)
         gradient_step = jnp.where(steps, increment(state.gradient_step), state.gradient_step)
         new = MultiStepsState(micro_step, gradient_step, inner_state, acc_grads, this.skip_state)
-        return out, new, told(this.skip_state, news_if(steps, reports), micro_step)
+        return out, new, all_reports(this.skip_state, news_if(steps, reports), micro_step)
 
     return wrapper(inner, init, observe, blank, compiles=compiles)
 
 
 def everywhere(this: Micro, complete: jax.Array, axes: tuple[str, ...]) -> Micro:
-    """A step's last micro-batch with the weight and the means of all devices; for others, a weight of 0."""
+    """A step's last micro-batch with weight and means reduced over devices; others with a weight of 0."""
     if not axes or not isinstance(this.skip_state, MicroBatches):
         return this  # on one device, or of equal weights
     weight, means, dropped = this.skip_state
@@ -220,17 +225,17 @@ def everywhere(this: Micro, complete: jax.Array, axes: tuple[str, ...]) -> Micro
 
 
 class Accumulator(NamedTuple):
-    """The mean, or the sum, so far."""
+    """The mean or the sum of the gradients so far."""
 
-    acc_grads: Any
+    acc_grads: Tree
 
 
-def accumulator(dtype: Any, mean: bool = True) -> Any:
-    """Adds one more gradient to the mean, or the sum, of those before, by what `added` gives."""
+def accumulator(dtype: DTypeLike | None, mean: bool = True) -> GradientTransformation:
+    """A transformation that adds a gradient to the mean or sum so far; `added` gives its arguments."""
     dtype = None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
 
     def rule(g, acc_grads, ratio, old):
-        acc = jnp.where(old == 1, acc_grads, 0)  # what was left there may be NaN
+        acc = jnp.where(old == 1, acc_grads, 0)  # a first gradient replaces acc_grads, which may be NaN
         new = jnp.where(old == 1, acc + (ratio * (g - acc) if mean else g), g)
         new = jnp.where(ratio == 0, acc, new)
         new = new if dtype is None else new.astype(dtype)
@@ -240,14 +245,14 @@ def accumulator(dtype: Any, mean: bool = True) -> Any:
     return leafwise(Accumulator, rule, scalars, slots={"acc_grads": zero_slot(dtype)})
 
 
-def added(weight: Any, before: Any) -> tuple[Any, dict[str, Any]]:
-    """The weight of all; the part of the mean that the new one is, and whether there are old ones."""
+def added(weight: jax.Array, before: jax.Array) -> tuple[jax.Array, Shares]:
+    """The weight of all; the new one's share of the mean, and whether there are old ones."""
     both = before + weight
     return both, {"ratio": weight / jnp.where(both == 0, 1, both), "old": before != 0}
 
 
 def check_every(owner: str, **given: Every) -> None:
-    """Raise unless it is an integer of at least 1, or a schedule."""
+    """Raise unless each is an integer of at least 1, or a schedule."""
     for name, every in given.items():
         if callable(every):
             check_schedule(owner, name, every)
@@ -255,35 +260,35 @@ def check_every(owner: str, **given: Every) -> None:
             positive_integer(owner, **{name: every})
 
 
-def plain(updates: Any, state: Any, params: Any, extra: Any) -> Micro:
+def plain(updates: Tree, state: Any, params: Tree | None, extra: Extra) -> Micro:
     """A micro-batch like any other."""
     dtype = dtype_of(state.acc_grads)
     return Micro(True, *added(jnp.ones((), dtype), state.mini_step.astype(dtype)), (), {})
 
 
-def dtype_of(acc_grads: Tree) -> Any:
-    """That of a scalar for all of them."""
+def dtype_of(acc_grads: Tree) -> DType:
+    """The dtype for scalars that weigh these arrays."""
     return scalar_dtype(dict(enumerate(jax.tree.leaves(acc_grads))))
 
 
-def rounded(k: Any) -> Any:
-    """What a schedule gave, as an integer."""
+def rounded(k: Scalar) -> Count:
+    """The value of a schedule as an integer."""
     return k if isinstance(k, int) else jnp.round(jnp.asarray(k, jnp.float32)).astype(jnp.int32)
 
 
-def has_updated(state: Any) -> jax.Array:
+def has_updated(state: State) -> jax.Array:
     """Whether the last call took a step, or only added to the mean; False for a fresh state.
 
     Arguments:
-      state: of `accumulate` or `MultiSteps`, or of anything that holds one. Where one is inside another, the
-        outer is meant.
+      state: the state of `accumulate` or `MultiSteps`, or any state around it. Where one is inside another,
+        the outer one counts.
 
     Raises ValueError where there is no such state, or more than one.
     """
     found = found_in(state, MultiStepsState)
     if len(found) != 1:
         raise ValueError(
-            f"has_updated needs the state of one accumulate or MultiSteps, and there are {len(found)}"
+            f"has_updated needs a state with one accumulate or MultiSteps, and this one has {len(found)}"
         )
     skip_state: Any = found[0].skip_state
     updated = (found[0].mini_step == 0) & (found[0].gradient_step > 0)

@@ -33,10 +33,11 @@ def average_params(start: ScalarOrSchedule = 0, *, every: int = 1) -> GradientTr
 
         average = average + (p + u - average) / n     for the n-th parameters that are averaged
 
-    From the first step on it is Polyak's average; from a late one, say `run.fraction(0.75)` of a `Run`, that
-    of the tail; with `every` the length of a schedule's cycles, stochastic weight averaging (Izmailov et al.
-    2018, arXiv:1803.05407). The updates pass as they are; the average is in the state, as `average`, in
-    float32 or better, and `eval_params` reads it. It is of what `apply_updates` makes of the parameters.
+    From the first step on it is Polyak's average; from a late step on, say `run.fraction(0.75)` of a `Run`,
+    it is a tail average; with `every` as long as a schedule's cycles, it is stochastic weight averaging
+    (Izmailov et al. 2018, arXiv:1803.05407). The updates pass unchanged. The average is `average` in the
+    state, in float32 or better, and `eval_params` reads it. It averages parameters as `apply_updates` rounds
+    them.
 
     Arguments:
       start: steps before the averaging begins, at least 0.
@@ -65,13 +66,13 @@ def ema_params(
         share   = (1 - decay) / (1 - decayⁿ)     for the n-th parameters that are averaged
                   1 - decay                      without debias
 
-    The updates pass as they are; the average is in the state, as `average`, in float32 or better, and
-    `eval_params` reads it. It is of what `apply_updates` makes of the parameters.
+    The updates pass unchanged. The average is `average` in the state, in float32 or better, and `eval_params`
+    reads it. It averages parameters as `apply_updates` rounds them.
 
     Arguments:
       decay: how much of the average stays, at least 0 and less than 1; 0.99 to 0.9999. If it follows a
         schedule, its product stands for decayⁿ.
-      debias: forget the parameters that the average began with, which else keep a share of decayⁿ.
+      debias: forget the initial parameters, which otherwise keep a share of decayⁿ in the average.
       start: steps before the averaging begins, at least 0.
       every: average the parameters of the steps start + every, start + 2 * every, ...; at least 1. Before
         the first of them the average is the parameters.
@@ -92,19 +93,19 @@ def ema_params(
 
 
 def averaged(count: jax.Array, start: ScalarOrSchedule, every: int) -> tuple[jax.Array, jax.Array]:
-    """How many parameters are averaged after this step (none: 0 or less), and whether its own are."""
+    """n, how many times parameters were averaged after this step (0 or less: never); whether at this step."""
     steps = jnp.asarray(increment(count), float) - jnp.asarray(value_at(start, count), float)
     n = jnp.floor(steps / every)
     return n, n > jnp.floor((steps - 1) / every)
 
 
 def of_next(owner: str, scalars: Callable | None = None, **kwargs: Any) -> GradientTransformation:
-    """Average what the parameters will be: rounded to their dtype, or the average was of other numbers."""
+    """Average the next parameters, rounded to their dtype: unrounded ones would be other numbers."""
 
     def rule(g, average, share):
         return g, jnp.where(share == 1, g, average + share * (g - average))
 
-    rule.__qualname__ = owner  # what errors call it
+    rule.__qualname__ = owner  # the name in errors
     tx = leafwise(AverageParamsState, rule, scalars, slots={"average": copy_slot()}, **kwargs)
 
     def observe(updates, state, params=None, **extra):

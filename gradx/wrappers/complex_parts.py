@@ -1,7 +1,7 @@
 """Complex parameters as pairs of real ones."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import lax
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, wrapper
 from gradx.core.transformation import GradientTransformation
-from gradx.core.tree import PART_KEYS, Tree, aligned, flatten, is_missing, path_at
+from gradx.core.tree import PART_KEYS, Leaf, Tree, aligned, flatten, is_missing, path_at
 
 __all__ = ["split_real_and_imaginary"]
 
@@ -20,8 +20,8 @@ __all__ = ["split_real_and_imaginary"]
 class ComplexParts:
     """A node with two children, in the place of a complex array: its real and its imaginary part."""
 
-    real: Any
-    imag: Any
+    real: Leaf
+    imag: Leaf
 
 
 jax.tree_util.register_pytree_with_keys(
@@ -37,16 +37,16 @@ def split_real_and_imaginary(inner: optax.GradientTransformation) -> GradientTra
 
         u = inner(real(g), real(p)) + i * inner(imag(g), imag(p))
 
-    gradx's rules go by |g|², so that a complex parameter turns with its gradient. Here each part has its own
-    average of squares, as in PyTorch. The name is that of `optax.contrib`.
+    gradx's rules use |g|², so the update of a complex parameter has the direction of its gradient. Here each
+    part has its own average of squares, as in PyTorch. `optax.contrib` has this function by the same name.
 
     Arguments:
       inner: any transformation.
 
-    The state is that of `inner`, and its slots are complex arrays of the parameter's shape. What no complex
-    array can hold is kept for each part: slots of 16 bits, and those that `store` encodes inside. Put `store`
-    around, if it is wanted. A path is that of the parameter, in masks and groups too. Real parameters pass as
-    they are, and so does the whole program if no parameter is complex. `value_fn` is called with complex
+    The state has the class of `inner`'s, and its slots are complex arrays of the parameter's shape. Slots
+    that no complex array can hold are kept for each part: slots of 16 bits, and slots that an inner `store`
+    encodes. Put `store` around, if you use it. Masks and groups see the parameter's path. Real parameters
+    pass unchanged, and if no parameter is complex, `inner` runs as it is. `value_fn` is called with complex
     parameters.
 
     `jax.grad` of a real loss gives the conjugate of the direction in which the loss rises: give
@@ -82,11 +82,11 @@ def split_real_and_imaginary(inner: optax.GradientTransformation) -> GradientTra
     return wrapper(inner, lambda params: merged(inner.init(split(params))), observe, blank)
 
 
-def is_complex(x: Any) -> bool:
+def is_complex(x: Leaf) -> bool:
     return isinstance(x, complex) or jnp.issubdtype(getattr(x, "dtype", bool), jnp.complexfloating)
 
 
-def is_parts(x: Any) -> bool:
+def is_parts(x: Leaf) -> bool:
     return isinstance(x, ComplexParts)
 
 
@@ -108,18 +108,18 @@ def split_beside(updates: Tree, params: Tree) -> Tree:
 
 
 def merged(tree: Tree) -> Tree:
-    """A tree with complex arrays in place of their parts; where these are no such arrays, they stay."""
+    """A tree with complex arrays in place of their parts; parts that no complex array can hold stay."""
     return jax.tree.map(lambda x: whole(x) if is_parts(x) else x, tree, is_leaf=is_parts)
 
 
-def whole(parts: ComplexParts) -> Any:
+def whole(parts: ComplexParts) -> Leaf:
     dtypes = {getattr(x, "dtype", None) for x in (parts.real, parts.imag)}
     return lax.complex(parts.real, parts.imag) if dtypes <= HALVES and len(dtypes) == 1 else parts
 
 
-HALVES = {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}  # the dtypes of which there are complex numbers
+HALVES = {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}  # the dtypes of the parts of complex numbers
 
 
-def of_parts(value_fn: Any) -> Any:
-    """A function of complex parameters as one of their parts."""
+def of_parts(value_fn: Callable) -> Callable:
+    """`value_fn` as a function of the parts of complex parameters."""
     return lambda params, *args, **kwargs: value_fn(merged(params), *args, **kwargs)

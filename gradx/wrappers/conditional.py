@@ -1,7 +1,6 @@
 """Apply a transformation at some steps only: Optax's names, without `cond`."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +12,9 @@ from gradx.core.arguments import scalar
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, wrapper
 from gradx.core.ranges import BOUND, check_number, declare_ranges
-from gradx.core.reports import Report
+from gradx.core.reports import Flag, Report
 from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import all_finite, is_missing
+from gradx.core.tree import Tree, all_finite, is_missing
 from gradx.engine.update_if import update_if, zero_unless
 from gradx.numerics.arrays import increment
 
@@ -42,10 +41,10 @@ def apply_if_finite(
 
     Arguments:
       inner: any transformation; a whole optimizer.
-      max_consecutive_errors: after how many such steps in a row the next one is taken all the same, NaN
-        and all, at least 0.
+      max_consecutive_errors: the number of such steps in a row, at least 0, after which the next step is
+        taken even if it is not finite.
 
-    `skip_if(inner, nonfinite())` goes on skipping instead, and costs nothing beside clipping.
+    `skip_if(inner, nonfinite())` goes on skipping instead, and costs nothing besides clipping.
     """
     inner_observe = observe_of("the inner transformation of apply_if_finite", inner)
     check_number("apply_if_finite", max_consecutive_errors=max_consecutive_errors)
@@ -75,13 +74,13 @@ def apply_if_finite(
 @factory
 def conditionally_transform(
     inner: optax.GradientTransformation,
-    should_transform_fn: Callable[..., Any],
+    should_transform_fn: Callable[..., Flag],
     forward_extra_args: bool = False,
 ) -> GradientTransformation:
-    """Apply `inner` at some steps; at the others the updates pass as they are, and its state stays.
+    """Apply `inner` at some steps; at the others the updates pass unchanged, and its state stays.
 
     Arguments:
-      inner: any transformation; it is computed at every step, and what is not wanted is not kept.
+      inner: any transformation; it is computed at every step, but its result is kept only at some.
       should_transform_fn: a function of the step, 0 at first, that says whether to apply it.
       forward_extra_args: whether that function is given the extra arguments of `update` too.
     """
@@ -97,7 +96,7 @@ def conditionally_transform(
 @factory
 def conditionally_mask(
     inner: optax.GradientTransformation,
-    should_transform_fn: Callable[..., Any],
+    should_transform_fn: Callable[..., Flag],
     forward_extra_args: bool = False,
 ) -> GradientTransformation:
     """Apply `inner` at some steps; at the others the updates are zero, and its state stays.
@@ -114,9 +113,14 @@ def conditionally_mask(
 
 
 def at_steps(
-    owner: str, State: Any, otherwise: Callable, inner: Any, applies: Callable, forward: bool
+    owner: str,
+    State: type,
+    otherwise: Callable[[jax.Array, Tree, Tree], Tree],
+    inner: optax.GradientTransformation,
+    applies: Callable[..., Flag],
+    forward: bool,
 ) -> GradientTransformation:
-    """Both: `otherwise(ok, new, updates)` chooses the updates."""
+    """The transformation of both functions; `otherwise(ok, new, updates)` chooses the updates."""
     inner_observe = observe_of(f"the inner transformation of {owner}", inner)
 
     def init(params):

@@ -4,53 +4,56 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 from optax import InjectStatefulHyperparamsState
 from optax.schedules import WrappedSchedule
 
 from gradx.core.factory import Call, Made, factory, is_bool, known_by
 from gradx.core.foreign import blank_of, is_exact, observe_of
-from gradx.core.hyperparameters import fixed, following_schedules
+from gradx.core.hyperparameters import Scalar, fixed, following_schedules
 from gradx.core.ranges import RANGES, check
 from gradx.core.renaming import partial_with_new_names, with_new_names
 from gradx.core.transformation import GradientTransformation, check_state
+from gradx.core.tree import State, Tree
 from gradx.numerics.arrays import increment
 from gradx.numerics.device_axes import varying_like
 
 __all__ = ["InjectStatefulHyperparamsState", "inject_hyperparams", "set_hyperparams"]
 
 
-# Arguments that are integers, and mean no number.
+# Integer arguments that are no hyperparameters.
 INTEGERS = {"axis", "key", "max_backtracking_steps", "max_linesearch_steps", "seed"}
-Numbers: TypeAlias = dict[str, Any]  # by hyperparameter
+T = TypeVar("T")
+Numbers: TypeAlias = dict[str, Scalar]  # by hyperparameter
 
 
 @factory
 def inject_hyperparams(
     inner_factory: Callable[..., optax.GradientTransformation],
     static_args: str | Iterable[str] = (),
-    hyperparam_dtype: Any = jnp.float32,
+    hyperparam_dtype: DTypeLike = jnp.float32,
 ) -> "Injected":
     """Make the transformations of a factory keep their hyperparameters in the state, as float32.
 
     `state.hyperparams` is a dict of scalars. A number can be changed between steps without a
     recompilation, or differ between runs under `vmap`; a schedule shows its value of the last step.
-    A schedule with a state of its own, such as `reduce_on_plateau`, is given the extra arguments of
+    A schedule that has a state, such as `reduce_on_plateau`, is given the extra arguments of
     `update` after each step.
 
     Arguments:
       inner_factory: a function that makes a transformation, such as `adamw`.
       static_args: names to leave out of the state. Bools, strings, None, dtypes, masks, random keys and
-        integers whose default is an integer are left out anyway: among functions, only those that give
-        a number for a step are schedules.
-      hyperparam_dtype: dtype of the scalars, whatever the parameters are.
+        integers whose default is an integer are left out anyway. A function counts as a schedule only if it
+        gives a number for a step.
+      hyperparam_dtype: the dtype of the scalars, whatever the dtypes of the parameters.
 
-    Raises KeyError, with the names that exist, for a name that the factory has not.
+    Raises KeyError, with the names that exist, for a name that the factory does not have.
 
     >>> import gradx, jax.numpy as jnp
     >>> tx = gradx.inject_hyperparams(gradx.adamw)(1e-3, mask=gradx.matrices_only)
@@ -65,7 +68,7 @@ def inject_hyperparams(
 class Injected(Made):
     """A factory whose transformations keep their numeric arguments in the state."""
 
-    def __init__(self, inner_factory: Callable, static: set[str], dtype: Any) -> None:
+    def __init__(self, inner_factory: Callable, static: set[str], dtype: DTypeLike) -> None:
         self.inner_factory = inner_factory = partial_with_new_names(inner_factory)
         self.signature = inspect.signature(inner_factory)
         self.static = static = set(with_new_names(inner_factory, dict.fromkeys(static)))
@@ -98,7 +101,7 @@ class Injected(Made):
             if name not in known:
                 raise KeyError(f"{self.owner} has no hyperparameter {name!r}; it has {known}")
 
-    def kind(self, name: str, value: Any) -> str:
+    def kind(self, name: str, value: object) -> str:
         """How an argument is held: "number" or "schedule" in the state, or "static"."""
         default = self.signature.parameters[name].default
         if name in self.static or name in INTEGERS or is_bool(value) or isinstance(value, type):
@@ -111,7 +114,7 @@ class Injected(Made):
         return "number" if is_number else "static"
 
 
-def gives_number(owner: str, name: str, function: Any) -> bool:
+def gives_number(owner: str, name: str, function: Callable) -> bool:
     """True for a schedule, False for a mask or any other function."""
     if hasattr(function, "update"):
         return True  # a stateful schedule
@@ -119,7 +122,7 @@ def gives_number(owner: str, name: str, function: Any) -> bool:
         try:
             out = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
         except jax.errors.JAXTypeError:
-            return True  # it asks what the step is, as a schedule may
+            return True  # it branches on the step, as a schedule may
         except Exception:
             return False  # it wants something other than a step
         if not hasattr(out, "dtype") or not jnp.issubdtype(out.dtype, np.number):
@@ -128,20 +131,20 @@ def gives_number(owner: str, name: str, function: Any) -> bool:
     return True
 
 
-def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> GradientTransformation:
-    """The transformation: `make` it anew at every step, from what the state says."""
+def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: DTypeLike) -> GradientTransformation:
+    """A transformation that calls `make` at every step with the hyperparameters in the state."""
     known = sorted([*numbers, *schedules])
 
-    def scheduled(states: Any, **extra: Any) -> Numbers:
+    def scheduled(states: dict[str, State], **extra: Any) -> Numbers:
         values = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
         return {k: jnp.array(v, dtype) for k, v in values.items()}
 
-    def initial(params: Any = ()) -> Any:
+    def initial(params: Tree = ()) -> dict[str, State]:
         # A stateful schedule sees extra arguments, such as a loss, which vary over devices as parameters do.
-        beside = lambda x: varying_like(x, *jax.tree.leaves(params))
+        varies_too = lambda x: varying_like(x, *jax.tree.leaves(params))
         states = {k: schedule.init() for k, schedule in schedules.items()}
         is_plain = lambda k: isinstance(schedules[k], WrappedSchedule)
-        return {k: s if is_plain(k) else jax.tree.map(beside, s) for k, s in states.items()}
+        return {k: s if is_plain(k) else jax.tree.map(varies_too, s) for k, s in states.items()}
 
     def made(hyperparams: Numbers) -> optax.GradientTransformation:
         given = {k: x if k in schedules else fixed(x) for k, x in hyperparams.items()}
@@ -152,7 +155,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         with following_schedules(bool(schedules)):
             return make(**numbers, **scheduled(initial()))
 
-    # Bad numbers are refused now, by the factory itself; in a trace, which leaves all devices alone.
+    # The factory refuses bad numbers now. It is called in a trace, which computes nothing on any device.
     exact = False
     with contextlib.suppress(jax.errors.JAXTypeError):  # a schedule that branches on the step
         exact = traced_once(lambda: is_exact(checked()))
@@ -171,7 +174,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
         for name in set(state.hyperparams) ^ set(known):
             raise KeyError(f"the state's hyperparams must be {known}; {name!r} is unknown or missing")
         for name in set(state.hyperparams_states) ^ set(schedules):
-            raise KeyError(f"{name!r} follows a schedule in the state or in the transformation, not in both")
+            raise KeyError(f"{name!r} follows a schedule in only one of the state and the transformation")
         given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
         hyperparams = given | scheduled(state.hyperparams_states, **extra)
         inner_observe = observe_of("the result of the injected factory", made(hyperparams))
@@ -184,19 +187,19 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: Any) -> G
     return GradientTransformation.of(init, observe, blank, exact=exact)
 
 
-def traced_once(function: Callable[[], Any]) -> Any:
-    """The result of a function, which may be no array, without computing anything."""
-    found: list[Any] = []
+def traced_once(function: Callable[[], T]) -> T:
+    """The result of a function, of any type, without computing anything."""
+    found: list[T] = []
     jax.eval_shape(lambda: found.append(function()))
     return found[0]
 
 
-def set_hyperparams(state: Any, **values: float | jax.Array) -> Any:
-    """`state` with other values for injected hyperparameters, wherever in it they are.
+def set_hyperparams(state: State, **values: float | jax.Array) -> State:
+    """`state` with other values for injected hyperparameters, anywhere in it.
 
     Arguments:
-      state: of `inject_hyperparams(...)(...)`, or of anything that holds one.
-      values: by name; a number or scalar array each, kept in the dtype that is there, so that a
+      state: the state of `inject_hyperparams(...)(...)`, or any state around it.
+      values: by name, each a number or a scalar array. It is cast to the dtype in the state, so that a
         jitted step need not compile again.
 
     Raises KeyError, with the names that exist, for an unknown one, and ValueError for one that a
@@ -205,7 +208,7 @@ def set_hyperparams(state: Any, **values: float | jax.Array) -> Any:
     is_injected = lambda x: isinstance(x, InjectStatefulHyperparamsState)
     known: set[str] = set()
 
-    def renewed(s: Any) -> Any:
+    def renewed(s: Tree) -> Tree:
         if not is_injected(s):
             return s
         known.update(s.hyperparams)

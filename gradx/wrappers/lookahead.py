@@ -1,6 +1,6 @@
 """Slow parameters behind fast ones (Zhang et al. 2019, arXiv:1907.08610)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from gradx.core.foreign import observe_of, typed_like, wrapper
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import FRACTION, declare_ranges, positive_integer
 from gradx.core.transformation import GradientTransformation, check_state
+from gradx.core.tree import State, Tree
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import copy_slot
 
@@ -23,17 +24,17 @@ declare_ranges(slow_step_size=FRACTION)
 class SlowState(NamedTuple):
     """The slow parameters."""
 
-    slow_params: Any
+    slow_params: Tree
 
 
 class LookaheadState(NamedTuple):
     """The slow parameters, with the step count, and the fast optimizer's state."""
 
-    slow_state: Any
-    fast_state: Any
+    slow_state: State
+    fast_state: State
 
     @property
-    def slow_params(self) -> Any:
+    def slow_params(self) -> Tree:
         """The parameters to evaluate."""
         return self.slow_state.inner_state.slow_params
 
@@ -45,7 +46,7 @@ def lookahead(
     slow_step_size: ScalarOrSchedule = 0.5,
     reset_state: bool = False,
 ) -> GradientTransformation:
-    """Follow a fast optimizer, and every few steps go only a part of the way that it went.
+    """Follow a fast optimizer, and every few steps go back, to a part of its way.
 
         u = fast_optimizer(g)
         at every sync_period-th step:  slow = slow + slow_step_size * (p + u - slow),  u = slow - p
@@ -56,9 +57,8 @@ def lookahead(
       slow_step_size: the part of the way that is kept, between 0 and 1.
       reset_state: start the fast optimizer's state anew after each of these steps.
 
-    The parameters are the fast ones, a plain tree; the slow ones are in the state, in float32 or
-    better. Nothing may change the updates after this link. Raises ValueError if `update` is called
-    without parameters.
+    `params` are the fast parameters, a plain tree; the slow ones are in the state, in float32 or better. No
+    later link may change the updates. Raises ValueError if `update` is called without parameters.
     """
     positive_integer("lookahead", sync_period=sync_period)
     fast_observe = observe_of("the fast optimizer of lookahead", fast_optimizer)

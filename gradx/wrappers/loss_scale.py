@@ -11,7 +11,7 @@ from gradx.core.foreign import is_inexact, widened, wrapper
 from gradx.core.ranges import POSITIVE, Range, check_number, declare_ranges, positive_integer
 from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import found_in
+from gradx.core.tree import State, found_in
 from gradx.numerics.arrays import increment
 from gradx.numerics.dtypes import compute_dtype
 from gradx.wrappers.skipping import SkipState, nonfinite, skip_if
@@ -24,7 +24,7 @@ declare_ranges("dynamic_loss_scale", min_scale=POSITIVE, factor=FACTOR)
 
 
 class LossScaleState(NamedTuple):
-    """The scale, how many good steps there were since it last changed, and the state of `skip_if`."""
+    """The scale, the number of good steps since it last changed, and the state of `skip_if`."""
 
     scale: jax.Array
     good_steps: jax.Array
@@ -50,14 +50,14 @@ def dynamic_loss_scale(
 
     Arguments:
       inner: any transformation; a whole optimizer. It sees gradients in float32 or better, unscaled.
-      init_scale: the scale at first; a power of 2, as `factor`, so that scaling rounds nothing.
-      growth_interval: after how many good steps the scale grows, at least 1.
-      factor: by how much it grows and shrinks, more than 1.
+      init_scale: the first scale; like `factor` a power of 2, so that scaling rounds nothing.
+      growth_interval: the number of good steps after which the scale grows, at least 1.
+      factor: the factor by which it grows and shrinks, more than 1.
       min_scale, max_scale: the bounds of the scale, more than 0.
-      max_consecutive: after how many bad steps in a row `check_skips` raises, at least 1.
+      max_consecutive: the number of bad steps in a row after which `check_skips` raises, at least 1.
 
-    As `torch.amp.GradScaler`. A step that overflows is skipped as by `skip_if(inner, nonfinite())`. What
-    `update` is given as `value` is the loss itself, not the scaled one.
+    The rule is that of `torch.amp.GradScaler`. A step that overflows is skipped, as by
+    `skip_if(inner, nonfinite())`. Give `update` the unscaled loss as `value`.
     """
     owner = "dynamic_loss_scale"
     positive_integer(owner, growth_interval=growth_interval)
@@ -94,12 +94,12 @@ def dynamic_loss_scale(
     return wrapper(inner, init, observe, blank)
 
 
-def scale_loss(loss: jax.Array, state: Any) -> jax.Array:
-    """The loss times the scale of `dynamic_loss_scale`, in float32 or better, to take the gradient of.
+def scale_loss(loss: jax.Array, state: State) -> jax.Array:
+    """The loss times the scale of `dynamic_loss_scale`, in float32 or better; differentiate this.
 
     Arguments:
-      loss: a scalar; in float32 it leaves the scale more room than in float16, where 65,504 is the most.
-      state: of `dynamic_loss_scale`, or of anything that holds one.
+      loss: a scalar; float32 leaves the scale more room than float16, whose largest number is 65,504.
+      state: the state of `dynamic_loss_scale`, or any state around it.
 
     Raises ValueError unless there is one scale in the state.
 

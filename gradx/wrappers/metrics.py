@@ -1,7 +1,7 @@
-"""What an optimizer does, as scalars: rate, norms, clipping, trust ratios, skipped steps."""
+"""Metrics of an optimizer as scalars: rate, norms, clipping, trust ratios, skipped steps."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,11 @@ import optax
 
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, wrapper
+from gradx.core.hyperparameters import Scalar
 from gradx.core.ranges import one_of
-from gradx.core.reports import Report, Reports
+from gradx.core.reports import Numbers, Report, Reports
 from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import Tree, flatten, found_in, global_norm, is_missing, slash_paths
+from gradx.core.tree import State, Tree, flatten, found_in, global_norm, is_missing, slash_paths
 from gradx.numerics.arrays import increment
 from gradx.numerics.device_axes import varying_like
 from gradx.numerics.moving_average import lerp
@@ -22,14 +23,14 @@ __all__ = ["MeasuredState", "measured", "metrics"]
 
 
 class MeasuredState(NamedTuple):
-    """The metrics of the last step by name, each float32, or a tree of them, one for each parameter.
+    """The metrics of the last step by name: each a float32 scalar, or a tree with one for each parameter.
 
-    `steps` has of how many steps each mean is.
+    `steps` holds for each metric that is a mean the number of steps in it.
     """
 
-    metrics: dict[str, Any]
+    metrics: dict[str, Tree]
     steps: dict[str, jax.Array]
-    inner_state: Any
+    inner_state: State
 
 
 NORMS = ("gradient", "update", "parameter")
@@ -39,24 +40,24 @@ NORMS = ("gradient", "update", "parameter")
 def measured(
     inner: optax.GradientTransformation, *, norms: str | Iterable[str] = NORMS
 ) -> GradientTransformation:
-    """Keep what a transformation and its links report in the state, where `metrics` finds it.
+    """Keep the reports of a transformation and its links in the state, where `metrics` finds them.
 
-    The updates are those of `inner`. Where this is not used, none of it is computed; where it is, a norm
-    that a link takes anyway, such as that of clipping, is taken once. Reported are
+    The updates are those of `inner`. Without `measured` none of it is computed; with it, a norm that a link
+    takes anyway, such as the norm for clipping, is taken once. The reports are
 
-        gradient_norm, update_norm, parameter_norm   of what comes in, goes out, and is given as `params`
-        learning_rate                                that of this step, as every link that has one uses it
+        gradient_norm, update_norm, parameter_norm   of the gradients, the updates of `inner`, and `params`
+        learning_rate                                the rate at this step, of each link that has one
         clip_rate                                    the share of the steps that were clipped
         trust_ratio/<path>                           one for each parameter; <path>/<layer> of stacked ones
-        groups/<name>/…                              what is reported in a group
+        groups/<name>/…                              the reports of a group
 
-    and what other combinators say of themselves. Of two of one name the second has `_2`.
+    and those of other wrappers. If two reports have one name, the second has `_2`.
 
     Arguments:
       inner: any transformation; foreign ones report nothing.
-      norms: which of the norms to take. On the CPU that of the gradients costs nothing beside clipping, and
-        else 12 bytes a parameter, that of the parameters 4, that of the updates, which have to be kept for
-        it, up to 24.
+      norms: which of the norms to take. On the CPU the norm of the gradients costs nothing besides clipping,
+        and 12 bytes a parameter without it; the norm of the parameters costs 4; the norm of the updates,
+        which have to be kept for it, up to 24.
 
     Raises ValueError for an unknown norm.
 
@@ -77,10 +78,10 @@ def measured(
 
     def init(params):
         named = by_name(blank(params))
-        values = {name: placed(r.value, params, missing=True) for name, r in named.items()}
-        beside = lambda x: varying_like(x, *jax.tree.leaves(params))
-        values = jax.tree.map(lambda x: beside(jnp.zeros(jnp.shape(x), jnp.float32)), values)
-        steps = {name: beside(jnp.zeros((), jnp.int32)) for name, r in named.items() if r.mean}
+        values = {name: as_tree(r.value, params, missing=True) for name, r in named.items()}
+        varies_too = lambda x: varying_like(x, *jax.tree.leaves(params))
+        values = jax.tree.map(lambda x: varies_too(jnp.zeros(jnp.shape(x), jnp.float32)), values)
+        steps = {name: varies_too(jnp.zeros((), jnp.int32)) for name, r in named.items() if r.mean}
         return MeasuredState(values, steps, inner.init(params))
 
     def observe(updates, state, params=None, **extra):
@@ -93,7 +94,7 @@ def measured(
             out = after(taken, out)
         values, steps = dict(state.metrics), dict(state.steps)
         for name, r in by_name(reports).items():
-            value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), placed(r.value, values[name]))
+            value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), as_tree(r.value, values[name]))
             if r.mean:
                 steps[name] = varying_like(
                     jnp.where(r.news, increment(steps[name]), steps[name]), steps[name]
@@ -106,13 +107,13 @@ def measured(
     return wrapper(inner, init, observe, blank)
 
 
-def after(norm: Any, updates: Tree) -> Tree:
-    """The updates, not before the norm is known: else XLA copies the parameters, to be read for it later."""
+def after(norm: Scalar, updates: Tree) -> Tree:
+    """The updates, to be used after the norm is taken: else XLA copies the parameters to take it later."""
     return jax.tree.map(lambda u: jnp.where(norm < 0, jnp.zeros_like(u), u), updates)
 
 
 def by_name(reports: Reports) -> dict[str, Report]:
-    """Reports by name; of two of one name the second is `_2`."""
+    """Reports by name; the second of two with one name gets `_2`."""
     found: dict[str, Report] = {}
     for report in reports:
         copy, name = 1, report.name
@@ -123,8 +124,8 @@ def by_name(reports: Reports) -> dict[str, Report]:
     return found
 
 
-def placed(value: Any, like: Tree, *, missing: bool = False) -> Any:
-    """A scalar as it is; scalars by path as a tree `like` another, whose leaves fill the gaps, or None."""
+def as_tree(value: Numbers, like: Tree, *, missing: bool = False) -> Tree:
+    """Scalars by path as a tree `like` another, whose leaves (or None) fill gaps; one scalar unchanged."""
     if not isinstance(value, dict):
         return value
     leaves, treedef = flatten(like)
@@ -132,12 +133,11 @@ def placed(value: Any, like: Tree, *, missing: bool = False) -> Any:
     return treedef.unflatten([value.get(path, None if missing else x) for path, x in pairs])
 
 
-def metrics(state: Tree) -> dict[str, jax.Array]:
+def metrics(state: State) -> dict[str, jax.Array]:
     """The scalars that `measured` keeps, by name: float32, the same names at every step.
 
-    Before the first step all are 0. They are in the state, so they cost no transfer until they are read;
-    under jit return them, or the state, from the step. Raises ValueError if `measured` is nowhere in the
-    state, or in two places.
+    Before the first step all are 0. They stay on the device until you read them; under jit, return them or
+    the state from the step. Raises ValueError if `measured` is nowhere in the state, or in two places.
     """
     found = found_in(state, MeasuredState)
     if len(found) != 1:
@@ -146,7 +146,7 @@ def metrics(state: Tree) -> dict[str, jax.Array]:
             f"metrics: the state has metrics in {where}: put gradx.measured around the whole optimizer, once"
         )
     flat = {}
-    for name, value in sorted(found[0].metrics.items()):  # as they come from under jit
+    for name, value in sorted(found[0].metrics.items()):  # the order that jit gives them
         pairs = zip(slash_paths(value), flatten(value)[0], strict=True)
         for path, x in pairs:
             places = [] if is_missing(x) else np.ndindex(x.shape)  # one, (), or one for each layer

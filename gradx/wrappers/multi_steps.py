@@ -5,12 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 from optax import ShouldSkipUpdateFunction
 
 from gradx.core.factory import factory
 from gradx.core.foreign import typed_like, widened
+from gradx.core.hyperparameters import Count, Scalar
 from gradx.core.transformation import GradientTransformation
-from gradx.core.tree import Tree
+from gradx.core.tree import State, Tree
 from gradx.engine.leaf_checks import scalar_dtype
 from gradx.numerics.norms import sums_of_squares, total
 from gradx.wrappers.accumulation import (
@@ -29,16 +31,16 @@ __all__ = ["MultiSteps", "skip_large_updates", "skip_not_finite"]
 
 
 class Accumulation(GradientTransformation):
-    """What `MultiSteps` makes: a transformation with the methods of Optax's."""
+    """The result of `MultiSteps`: a transformation with the methods of Optax's."""
 
     inner_opt: optax.GradientTransformation
 
-    def has_updated(self, state: Any) -> jax.Array:
+    def has_updated(self, state: State) -> jax.Array:
         """Whether the last call took a step."""
         return has_updated(state)
 
     def gradient_transformation(self) -> GradientTransformation:
-        """Itself, which forwards extra arguments."""
+        """This transformation itself, which forwards extra arguments."""
         return self
 
 
@@ -48,7 +50,7 @@ def MultiSteps(  # noqa: N802  (Optax's name)
     every_k_schedule: Every,
     use_grad_mean: bool = True,
     should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> Accumulation:
     """`accumulate` by Optax's name, with its arguments: the mean or the sum of micro-batches, some skipped.
 
@@ -58,9 +60,9 @@ def MultiSteps(  # noqa: N802  (Optax's name)
       use_grad_mean: the mean of the gradients; else their sum.
       should_skip_update_fn: a function `(updates, gradient_step, params) -> (bool, skip_state)`, such as
         `skip_not_finite`. A micro-batch that it skips does not count: another must come in its place.
-      accumulator_dtype: of what is accumulated; None for that of each parameter, but at least float32.
+      accumulator_dtype: the dtype of the mean or sum; None for each parameter's own, but at least float32.
 
-    It has the methods of Optax's too: `has_updated(state)`, and `gradient_transformation()`, which is itself.
+    It has Optax's methods too: `has_updated(state)`, and `gradient_transformation()`, which returns itself.
     """
     check_every("MultiSteps", every_k_schedule=every_k_schedule)
     mean = accumulator(accumulator_dtype, use_grad_mean)
@@ -72,7 +74,7 @@ def MultiSteps(  # noqa: N802  (Optax's name)
     def micro(updates, state, params, extra):
         skipped, skip_state = skip(updates, state.gradient_step, params)
         if jnp.shape(skipped) or not jnp.issubdtype(jnp.result_type(skipped), jnp.bool_):
-            raise ValueError(f"MultiSteps: should_skip_update_fn must give a bool first, got {skipped}")
+            raise ValueError(f"MultiSteps: should_skip_update_fn must return a bool first, got {skipped}")
         dtype = dtype_of(state.acc_grads)
         weight, shares = added((~skipped).astype(dtype), state.mini_step.astype(dtype))
         return Micro(~skipped, weight, shares, typed_like(skip_state, state.skip_state), {})
@@ -84,12 +86,12 @@ def MultiSteps(  # noqa: N802  (Optax's name)
 
 
 def skip_not_finite(
-    updates: Tree, gradient_step: Any, params: Tree | None
+    updates: Tree, gradient_step: Count, params: Tree | None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Skip a micro-batch whose gradients are not all finite, in `MultiSteps`.
 
-    Gives also `{"should_skip", "num_not_finite"}`, which counts inf and NaN in `updates`; `gradient_step` and
-    `params` change nothing.
+    It also gives `{"should_skip", "num_not_finite"}`, the count of inf and NaN in `updates`. `gradient_step`
+    and `params` are not used.
     """
     counts = [jnp.sum(~jnp.isfinite(x), dtype=jnp.int32) for x in jax.tree.leaves(updates)]
     count = total(counts, jnp.int32).astype(jnp.int32)
@@ -97,7 +99,7 @@ def skip_not_finite(
 
 
 def skip_large_updates(
-    updates: Tree, gradient_step: Any, params: Tree | None, max_squared_norm: Any
+    updates: Tree, gradient_step: Count, params: Tree | None, max_squared_norm: Scalar
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Skip a micro-batch whose gradients together have a large norm or a NaN, in `MultiSteps`.
 
@@ -107,7 +109,7 @@ def skip_large_updates(
       params: not used.
       max_squared_norm: the least Σ|g|² that is skipped; give it by `functools.partial`.
 
-    Gives also `{"should_skip", "norm_squared"}`.
+    It also gives `{"should_skip", "norm_squared"}`.
     """
     leaves = jax.tree.leaves(widened(updates))
     dtype = scalar_dtype(dict(enumerate(leaves)))

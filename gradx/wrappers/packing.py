@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,10 @@ from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, is_exact, observe_of
 from gradx.core.ranges import positive_integer
 from gradx.core.transformation import HINT, GradientTransformation, check_state
-from gradx.core.tree import Tree, aligned, path_at
+from gradx.core.tree import State, Tree, Treedef, aligned, path_at
 from gradx.engine.small_arrays import largest_batched
 from gradx.numerics.arrays import alike
+from gradx.numerics.dtypes import DType
 
 __all__ = ["PackedState", "pack_state", "packed", "unpack_state"]
 
@@ -27,12 +28,12 @@ __all__ = ["PackedState", "pack_state", "packed", "unpack_state"]
 class PackedState(NamedTuple):
     """The shared buffers, flat, and the inner state with a `MaskedNode` where an array went into one."""
 
-    buffers: Any
-    inner_state: Any
+    buffers: tuple[jax.Array, ...]
+    inner_state: State
 
 
 class Packed(GradientTransformation):
-    """What `packed` makes: a transformation that knows where each array of its state is."""
+    """The result of `packed`: a transformation that knows where each array of its state is."""
 
     layout_of: Callable[[Tree], "Layout"]
 
@@ -41,19 +42,19 @@ class Packed(GradientTransformation):
 def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> GradientTransformation:
     """Keep the small arrays of a state in shared buffers; the updates stay the same.
 
-    A step with a thousand small arrays spends most of its time handing them over, not computing. Here those
-    of one shape share buffers, sixteen in each, and rules compute on them together. Their gradients are
-    copied for it, so large arrays stay where they are, and so do scalars, such as injected hyperparameters,
-    and random keys. Put it around a whole optimizer, clipping and all. What is computed is the same; under
-    jit the last bit may differ, as XLA contracts multiply-adds kernel by kernel.
+    A step with a thousand small arrays spends most of its time handing them over, not computing. Here small
+    arrays of one shape share buffers, sixteen in each, and rules compute on them together. That copies their
+    gradients, so large arrays are not packed; nor are scalars, such as injected hyperparameters, and random
+    keys. Put it around a whole optimizer, clipping included. The results are the same; under jit the last bit
+    may differ, because XLA contracts multiply-adds kernel by kernel.
 
     Arguments:
       inner: any transformation.
       max_size: the most elements of an array that is packed, at least 1.
 
-    A buffer holds slots of many parameters, so what is packed must not be sharded: `init` raises ValueError
-    for sharded slots; under jit it cannot see them, and XLA replicates the buffers. An `update` without
-    parameters goes by the shapes of the updates. `unpack_state` makes the state of `inner` again.
+    A buffer holds slots of many parameters, so packed slots must not be sharded: `init` raises ValueError for
+    sharded slots; under jit it cannot see the sharding, and XLA replicates the buffers. `update` without
+    parameters uses the shapes of the updates. `unpack_state` gives back the state of `inner`.
 
     >>> import gradx, jax, jax.numpy as jnp
     >>> params = [jnp.ones(8)] * 100
@@ -85,13 +86,13 @@ def packed(inner: optax.GradientTransformation, *, max_size: int = 4096) -> Grad
     return Packed.of(init, observe, blank_of(inner), exact=is_exact(inner), layout_of=layout_of)
 
 
-def unpack_state(tx: optax.GradientTransformation, state: Any, params: Tree) -> Any:
-    """The ordinary state, that of `inner`, from the state of `packed(inner)`; `pack_state` goes back.
+def unpack_state(tx: optax.GradientTransformation, state: State, params: Tree) -> State:
+    """The state of `inner` from the state of `packed(inner)`; `pack_state` goes back.
 
-    For a look at a slot, and for checkpoints that do not depend on how the state is packed.
+    Use it to look at a slot, and for checkpoints that do not depend on the packing.
 
     Arguments:
-      tx: what `packed` returned; TypeError if it is anything else.
+      tx: the result of `packed`; TypeError if it is anything else.
       state: its state.
       params: the parameters, or their shapes as `jax.ShapeDtypeStruct`.
 
@@ -105,11 +106,11 @@ def unpack_state(tx: optax.GradientTransformation, state: Any, params: Tree) -> 
     return layout_for("unpack_state", tx, params).unpack(state)
 
 
-def pack_state(tx: optax.GradientTransformation, state: Any, params: Tree) -> PackedState:
+def pack_state(tx: optax.GradientTransformation, state: State, params: Tree) -> PackedState:
     """The state of `packed(inner)` from a state of `inner`, say from a checkpoint made without packing.
 
     Arguments:
-      tx: what `packed` returned; TypeError if it is anything else.
+      tx: the result of `packed`; TypeError if it is anything else.
       state: a state of the transformation inside.
       params: the parameters, or their shapes as `jax.ShapeDtypeStruct`.
 
@@ -118,32 +119,32 @@ def pack_state(tx: optax.GradientTransformation, state: Any, params: Tree) -> Pa
     return layout_for("pack_state", tx, params).pack(state)
 
 
-def layout_for(owner: str, tx: Any, params: Tree) -> "Layout":
+def layout_for(owner: str, tx: optax.GradientTransformation, params: Tree) -> "Layout":
     if not isinstance(tx, Packed):
-        raise TypeError(f"{owner} needs what gradx.packed returned, and was given {tx!r}")
+        raise TypeError(f"{owner} needs the result of gradx.packed, got {tx!r}")
     return tx.layout_of(params)
 
 
-def grouped(slots: list[dict[int, Any]], max_size: int) -> list[list[int]]:
-    """Which arrays share a buffer: those of one slot and shape, as they are computed on; what is left."""
+def grouped(slots: list[dict[int, jax.Array]], max_size: int) -> list[list[int]]:
+    """The groups of arrays that share a buffer: first by slot and shape, then the rest by dtype."""
     groups: list[list[int]] = []
-    alone: dict[int, Any] = {}
+    alone: dict[int, DType] = {}
     for slot in slots:
         for run in alike({i: (x.dtype, x.shape) for i, x in slot.items() if packable(x, max_size)}):
             groups.append(run) if len(run) > 1 else alone.update({run[0]: slot[run[0]].dtype})
     return groups + [run for run in alike(alone) if len(run) > 1]
 
 
-def packable(x: Any, max_size: int) -> bool:
+def packable(x: jax.Array, max_size: int) -> bool:
     key = jnp.issubdtype(x.dtype, jax.dtypes.extended)
     size = prod(x.shape)
     return not key and x.shape != () and isinstance(size, int) and size <= max_size
 
 
 class Layout:
-    """Where each array of a state is: a function of shapes and dtypes, and so the same in every step."""
+    """The place of each array of a state: a function of shapes and dtypes, and so the same at all steps."""
 
-    def __init__(self, state: Any, params: Any, max_size: int) -> None:
+    def __init__(self, state: State, params: Treedef, max_size: int) -> None:
         self.avals, self.treedef = jax.tree.flatten(state)
         position = itertools.count()
         is_slot = lambda x: jax.tree.structure(x, is_leaf=is_stored) == params
@@ -151,7 +152,7 @@ class Layout:
         slots = [{next(position): x for x in jax.tree.leaves(tree)} for tree in trees]
         self.groups = grouped(slots, max_size)
 
-    def pack(self, state: Any) -> PackedState:
+    def pack(self, state: State) -> PackedState:
         """Copy the small arrays of an ordinary state into buffers."""
         leaves = aligned(self.treedef, state, ("the inner state that init makes", "the one given"), HINT)
         buffers = []
@@ -164,7 +165,7 @@ class Layout:
                 leaves[i] = MaskedNode()
         return PackedState(tuple(buffers), self.treedef.unflatten(leaves))
 
-    def unpack(self, state: Any) -> Any:
+    def unpack(self, state: State) -> State:
         """The ordinary state."""
         check_state("packed", PackedState, state)
         have = [(jnp.shape(x), x.dtype) for x in jax.tree.leaves(state.buffers)]
@@ -172,8 +173,8 @@ class Layout:
         should = [((sum(s),), self.avals[g[0]].dtype) for s, g in zip(sizes, self.groups, strict=True)]
         if have != should:
             raise ValueError(
-                f"packed: the state has the buffers {listed(have)}, and for these parameters should have "
-                f"{listed(should)}{HINT} If update was called without params, give them."
+                f"packed: the state has the buffers {described(have)}, and for these parameters should have "
+                f"{described(should)}{HINT} If update was called without params, give them."
             )
         names = ("the inner state that init makes", "the one given")
         leaves = aligned(self.treedef, state.inner_state, names, HINT)
@@ -182,8 +183,8 @@ class Layout:
                 leaves[i] = x.reshape(self.avals[i].shape)
         return self.treedef.unflatten(leaves)
 
-    def check(self, i: int, x: Any) -> None:
-        """Raise if an array cannot go into a buffer: of another shape, or visibly divided among devices."""
+    def check(self, i: int, x: jax.Array) -> None:
+        """Raise for an array of another shape, or one that is visibly divided among devices."""
         place = lambda: f"packed: in the inner state, the array at {path_at(self.treedef, i)}"
         if jnp.shape(x) != self.avals[i].shape:
             raise ValueError(
@@ -197,5 +198,5 @@ class Layout:
             )
 
 
-def listed(buffers: list) -> str:
+def described(buffers: list[tuple]) -> str:
     return "[" + ", ".join(f"{dtype}{list(shape)}" for shape, dtype in buffers) + "]"

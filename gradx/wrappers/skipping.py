@@ -1,8 +1,8 @@
-"""Bad steps: left out, counted, and an error when there are too many in a row."""
+"""Bad steps are left out and counted; too many in a row are an error."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from gradx.core.foreign import blank_of, observe_of, wrapper
 from gradx.core.ranges import POSITIVE, check_number, declare_ranges, one_of, positive_integer
 from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
-from gradx.core.tree import Tree, found_in, global_norm
+from gradx.core.tree import Extra, State, Tree, found_in, global_norm
 from gradx.engine.update_if import update_if, zero_unless
 from gradx.numerics.arrays import increment
 from gradx.numerics.device_axes import AxisName, axis_names, check_bound, mean_over
@@ -25,23 +25,28 @@ __all__ = ["Condition", "SkipState", "SpikeState", "check_skips", "nonfinite", "
 
 declare_ranges(sigmas=POSITIVE)
 
+Memory: TypeAlias = Any  # a pytree of arrays that a condition keeps
+Judge: TypeAlias = Callable[
+    [Memory, "Step"], tuple[jax.Array, Memory]
+]  # whether a step is bad; the new memory
+
 
 class SkipState(NamedTuple):
-    """Steps skipped in a row and in all, whether the limit was ever reached, and who skipped how many.
+    """Steps skipped in a row and in all, whether the limit was ever reached, and counts by condition.
 
-    `statistics` holds what each condition remembers.
+    `statistics` holds the memory of each condition.
     """
 
     consecutive: jax.Array
     total: jax.Array
     exceeded: jax.Array
     by_condition: dict[str, jax.Array]
-    statistics: dict[str, Any]
-    inner_state: Any
+    statistics: dict[str, Memory]
+    inner_state: State
 
 
 class SpikeState(NamedTuple):
-    """How many steps were accepted, the running mean of their values, and the variance around it."""
+    """The number of accepted steps, the running mean of their values, and the variance around it."""
 
     steps: jax.Array
     mean: jax.Array
@@ -49,9 +54,9 @@ class SpikeState(NamedTuple):
 
 
 class Step:
-    """What a condition may look at: the loss, if given, and the norm of the gradients, taken once."""
+    """The facts for a condition: the loss, if given, and the norm of the gradients, taken once."""
 
-    def __init__(self, updates: Tree, extra: dict[str, Any], axes: tuple[str, ...] = ()) -> None:
+    def __init__(self, updates: Tree, extra: Extra, axes: tuple[str, ...] = ()) -> None:
         value = extra.get("value")  # None counts as not given
         loss = None if value is None else scalar("skip_if", "value", value)
         self.updates, self.axes = updates, axes
@@ -59,19 +64,19 @@ class Step:
 
     @functools.cached_property
     def gradient_norm(self) -> jax.Array:
-        # The very expression that clipping has, which XLA finds to be the same.
+        # The same expression as in clipping, so that XLA computes it once.
         norm = global_norm(self.updates)
         return jnp.sqrt(mean_over(norm * norm, self.axes)) if self.axes else norm
 
 
 class Condition(Made):
-    """When a step is bad, for `skip_if`: a name, and two functions, as `nonfinite` and `spike` have them.
+    """A condition of `skip_if`: a name and two functions. `nonfinite` and `spike` make conditions.
 
-    `init()` gives what the condition remembers, `judge(memory, step)` whether the step is bad, and the
-    memory if it is not. A step has a `loss`, None if not given, and a `gradient_norm`.
+    `init()` gives the condition's first memory. `judge(memory, step)` gives a pair: whether the step is bad,
+    and the new memory, used if it is not. A step has a `loss`, None if not given, and a `gradient_norm`.
     """
 
-    def __init__(self, name: str, init: Callable[[], Any], judge: Callable[[Any, Any], tuple]) -> None:
+    def __init__(self, name: str, init: Callable[[], Memory], judge: Judge) -> None:
         self.name, self.init, self.judge = name, init, judge
 
 
@@ -81,8 +86,8 @@ def nonfinite() -> Condition:
 
         bad = not (isfinite(√(Σ g²)) and isfinite(value))
 
-    It goes by the norm that `clip_by_global_norm` takes, so that with clipping it costs nothing. Finite
-    gradients whose norm overflows, above 1.8e19, count as not finite: a step from them would be no better.
+    It looks at the norm that `clip_by_global_norm` takes, so with clipping it costs nothing. Finite gradients
+    whose norm overflows, above 1.8e19, count as not finite: a step from them would be no better.
     """
 
     def judge(memory, step):
@@ -106,18 +111,19 @@ def spike(
     Arguments:
       of: "loss", for which `update` must be given `value`, or "gradient_norm".
       sigmas: how many standard deviations above the mean are too many, more than 0.
-      window: over about how many accepted steps the mean goes, at least 2; over all of them until then.
-      warmup: after how many accepted steps it may fire first, at least 2.
+      window: the number of accepted steps that the mean is over, about, at least 2; over all of them at
+        first.
+      warmup: the number of accepted steps before it may fire, at least 2.
 
-    Bad steps leave mean and variance as they are. What is not finite, or too far off to be squared, is
-    bad always, in the warm-up too.
+    Bad steps do not change mean and variance. A value that is not finite, or too far off to be squared, is
+    always bad, even in the warm-up.
     """
     one_of("spike", ("loss", "gradient_norm"), of=of)
     check_number("spike", sigmas=sigmas)
     for name, value in {"window": window, "warmup": warmup}.items():
         positive_integer("spike", **{name: value})
         if value < 2:
-            raise ValueError(f"spike: {name} must be at least 2, as one value has no deviation, got {value}")
+            raise ValueError(f"spike: {name} must be at least 2: one value has no deviation, got {value}")
 
     def init():
         return SpikeState(jnp.zeros((), jnp.int32), *(jnp.zeros((), jnp.float32) for _ in range(2)))
@@ -148,23 +154,22 @@ def skip_if(
     max_consecutive: int = 10,
     axis_name: AxisName | None = None,
 ) -> GradientTransformation:
-    """Leave out bad steps: parameters and inner state stay bitwise as they are, and the step is counted.
+    """Leave out bad steps: parameters and inner state stay bitwise the same, and the step is counted.
 
         u, state = inner(g, state)  unless a condition says that the step is bad; else  -0, state
 
     Arguments:
-      inner: any transformation; a whole optimizer, clipping and all.
-      conditions: what makes a step bad, `nonfinite()` or `spike(...)`; one is enough.
-      max_consecutive: how many bad steps in a row are too many, at least 1.
-      axis_name: the axis of `jax.shard_map` or `jax.pmap` whose devices decide as one, where gradients or
-        losses are local: by the mean of their losses, and the root of the mean of their squared norms. What
-        is not finite for one is not for all.
+      inner: any transformation; a whole optimizer, clipping included.
+      conditions: `nonfinite()`, `spike(...)` or both; a step is bad if one of them says so.
+      max_consecutive: the number of bad steps in a row that is too many, at least 1.
+      axis_name: the axis of `jax.shard_map` or `jax.pmap` whose devices decide together, where gradients or
+        losses are local: by the mean of their losses, and the root of the mean of their squared norms. If one
+        is not finite on one device, all devices skip.
 
-    Nothing is computed twice, stored, or branched on: with clipping it moves no more bytes. Nothing that
-    the inner transformation computes from a bad step is kept, not even a count, so its schedules count
-    good steps. Nothing is raised under jit: `check_skips(state)` does that on the host, and steps
-    past the limit are skipped like those before. (Parameters below 1e-38 are 0 to some processors, and
-    then come out of any step as 0.)
+    Nothing is computed twice, stored, or branched on: with clipping it moves no more bytes. The inner
+    transformation keeps nothing from a bad step, not even a count, so its schedules count good steps. Nothing
+    is raised under jit, where steps past the limit are skipped too: call `check_skips(state)` on the host.
+    (Some processors take parameters below 1e-38 for 0, and then any step makes them 0.)
 
     >>> import gradx, jax.numpy as jnp
     >>> params = jnp.array([1.0, 2.0])
@@ -226,29 +231,29 @@ def check_conditions(conditions: tuple) -> None:
             raise TypeError(f"skip_if: a condition is nonfinite() or spike(...), got {c!r}{hint}")
     names = [c.name for c in conditions]
     if len(set(names)) < len(names):
-        raise ValueError(f"skip_if: two conditions look at the same: {list(conditions)}")
+        raise ValueError(f"skip_if: two conditions have one name: {list(conditions)}")
 
 
 def count_if(counts: jax.Array, count: jax.Array) -> jax.Array:
     return jnp.where(counts, increment(count), count)
 
 
-def check_skips(state: Any) -> None:
-    """Raise RuntimeError if `skip_if` once skipped `max_consecutive` steps in a row: a check for the host.
+def check_skips(state: State) -> None:
+    """Raise RuntimeError if `skip_if` ever skipped `max_consecutive` steps in a row: a check for the host.
 
     Arguments:
-      state: of `skip_if`, or of anything that holds one: a chain, a group, a wrapper.
+      state: the state of `skip_if`, or any state around it: of a chain, a group, a wrapper.
 
-    It waits for the state to be computed, so call it every hundred steps, not at each. The parameters
-    are then still those of the last good step.
+    It waits until the state is computed, so call it every hundred steps, not at each. The parameters are
+    still those of the last good step.
     """
     for s in found_in(state, SkipState):
         if np.any(s.exceeded):
             causes = ", ".join(f"{name} {np.max(n)}" for name, n in s.by_condition.items())
             raise RuntimeError(
-                f"skip_if: as many steps in a row were bad as max_consecutive allows; {np.max(s.total)} were "
-                f"skipped in all ({causes}), the last {np.max(s.consecutive)} in a row. Parameters and "
-                "optimizer are as after the last good step. Look at the batches since then, the loss for "
-                "them in float32, and the learning rate; then go on from a checkpoint before."
+                f"skip_if: max_consecutive steps in a row were bad; {np.max(s.total)} were skipped in all "
+                f"({causes}), the last {np.max(s.consecutive)} in a row. Parameters and optimizer are those "
+                "after the last good step. Look at the batches since then, at their loss in float32, and at "
+                "the learning rate; then go on from an earlier checkpoint."
             )
         check_skips(s.inner_state)

@@ -110,12 +110,12 @@ def test_set_to_zero_keeps_dtypes():
         (
             lambda: gx.chain(gx.clip(1.0)).update(jnp.ones(1), gx.chain().init(jnp.ones(1))),
             ValueError,
-            r"this chain has 1 links and was given a state of 0",
+            r"this chain has 1 links, and its state needs one part for each, got 0",
         ),
         (
             lambda: gx.chain(gx.clip(1.0)).update(jnp.ones(1), {}),
             ValueError,
-            r"this chain has 1 links and was given a state of dict",
+            r"this chain has 1 links, and its state needs one part for each, got dict",
         ),
         (
             lambda: gx.named_chain(("a", gx.clip(1.0))).update(jnp.ones(1), {"b": gx.EmptyState()}),

@@ -164,7 +164,7 @@ def test_bad_values_are_refused_at_construction(make, message):
         ),
         (
             lambda: gx.sgd(lambda: 0.1),
-            r"learning_rate is a function, called with the step alone, as a schedule is",
+            r"learning_rate is a function, but it fails as a schedule, called with the step alone",
         ),
     ],
 )

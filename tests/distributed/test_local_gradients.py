@@ -184,7 +184,7 @@ def test_drops_the_micro_batch_of_one_device(way):
 def test_devices_cannot_decide_each_for_itself(around):
     params, batches = problem(1)
     error = (
-        r"^along 'data' each device would decide for itself whether to skip a step, of one state for all: "
+        r"^along 'data' each device would decide for itself whether to skip a step, but all share one state: "
     )
     with pytest.raises(ValueError, match=error):
         by_shard_map(around(clipped("data")), params, batches)

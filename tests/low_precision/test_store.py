@@ -222,7 +222,7 @@ def test_what_the_codec_cannot_hold_is_left_as_it_is_or_an_error_by_name():
 def test_squares_that_would_stall_are_refused_unless_forced(codec):
     text = re.escape(
         f"store: nu of matrix holds no numbers below 0: averages of squares stall or underflow in {codec!r}; "
-        "take Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to have it all the same"
+        "take Rounded('bfloat16', 'stochastic') or Blockwise(), or force=True to use it anyway"
     )
     for codecs in (codec, {"nu": codec}):
         with pytest.raises(ValueError, match=text):
@@ -367,6 +367,6 @@ def test_bytes_of_live_buffers(tx, most):
 def test_a_state_in_another_format():
     state = gx.store(ADAMW, gx.Blockwise(4), seed=0).init(MODEL)
     with pytest.raises(
-        ValueError, match=r"the state holds Blockwise\(bits=4\), and codecs is Blockwise\(\): migrate goes"
+        ValueError, match=r"the state holds Blockwise\(bits=4\), and codecs is Blockwise\(\): use migrate"
     ):
         gx.store(ADAMW, gx.Blockwise(), seed=0).update(MODEL, state, MODEL)

@@ -569,7 +569,11 @@ def test_two_patterns_that_match_one_parameter():
         ),
         (lambda: gx.scaled("0.1"), TypeError, "scaled: factor must be a number"),
         (lambda: gx.scaled(float("nan")), ValueError, "scaled: factor must be a number, not NaN"),
-        (lambda: gx.layerwise_decay(ADAMW, number_of), TypeError, "give num_layers, as layers is a function"),
+        (
+            lambda: gx.layerwise_decay(ADAMW, number_of),
+            TypeError,
+            "layers is a function: give num_layers too",
+        ),
         (
             lambda: gx.layerwise_decay(ADAMW, number_of, num_layers=0),
             ValueError,
@@ -588,7 +592,7 @@ def test_two_patterns_that_match_one_parameter():
         (
             lambda: gx.layerwise_decay(ADAMW, ["a", "b", "a"]),
             ValueError,
-            r"a pattern is there twice in \['a', 'b', ",
+            r"a pattern occurs twice in \['a', 'b', ",
         ),
         (
             lambda: gx.layerwise_decay(ADAMW, ["a"], 1.5),

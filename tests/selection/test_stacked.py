@@ -227,7 +227,7 @@ def test_one_rule_for_all_layers():
         ),
         ({"kernel": (0, -3)}, ValueError, r"shape \(3, 4, 5\), of which \(0, -3\) are not axes"),
         ({"head": 0}, ValueError, r"at head has shape \(\), of which 0 is no axis"),
-        (lambda path, x: None, ValueError, "gives an axis of nothing; the parameters are"),
+        (lambda path, x: None, ValueError, "gives no axis for any parameter; the parameters are"),
         (lambda path, x: "0", TypeError, "for the parameter at head, axes must be an integer .* got '0'"),
     ],
 )

@@ -346,9 +346,13 @@ def test_errors():
             gx.accumulate(inner, every)
     with pytest.raises(ValueError, match="the schedule for every must give one number for a step"):
         gx.accumulate(inner, lambda n: jnp.ones(2))
-    with pytest.raises(TypeError, match=r"accumulate: weight and averaged name arguments of update, got 3"):
+    with pytest.raises(
+        TypeError, match=r"accumulate: weight and averaged must be names of arguments of update, got 3"
+    ):
         gx.accumulate(inner, 2, weight=3)
-    with pytest.raises(TypeError, match=r"accumulate: weight and averaged name arguments of update, got 1"):
+    with pytest.raises(
+        TypeError, match=r"accumulate: weight and averaged must be names of arguments of update, got 1"
+    ):
         gx.accumulate(inner, 2, averaged=("value", 1))
     with pytest.raises(TypeError, match="the inner transformation of accumulate is not a gradient transf"):
         gx.accumulate(gx.adam, 2)
@@ -371,8 +375,8 @@ def test_errors():
     with pytest.raises(ValueError, match="accumulator, at the root: acc_grads has shape"):
         gx.accumulate(inner, 2).update(jnp.ones(3), gx.accumulate(inner, 2).init(x))
     with pytest.raises(
-        ValueError, match="has_updated needs the state of one accumulate or MultiSteps, and there are 0"
+        ValueError, match="has_updated needs a state with one accumulate or MultiSteps, and this one has 0"
     ):
         gx.has_updated(inner.init(x))
-    with pytest.raises(ValueError, match="and there are 2"):
+    with pytest.raises(ValueError, match="and this one has 2"):
         gx.has_updated((state, state))

@@ -104,7 +104,7 @@ def test_errors():
     ):
         gx.MultiSteps(gx.sgd(0.1), 0)
     tx = gx.MultiSteps(gx.sgd(0.1), 2, should_skip_update_fn=lambda *_: (jnp.ones(()), ()))
-    with pytest.raises(ValueError, match="MultiSteps: should_skip_update_fn must give a bool first, got"):
+    with pytest.raises(ValueError, match="MultiSteps: should_skip_update_fn must return a bool first, got"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
     with pytest.raises(TypeError, match="MultiSteps needs a MultiStepsState, and was given a tuple"):
         tx.update(jnp.ones(1), ())
