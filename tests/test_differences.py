@@ -447,3 +447,46 @@ def test_has_updated_after_a_skip():
         _, state = first(tx, jnp.ones(1))
         seen.append(bool(tx.has_updated(tx.update(jnp.full(1, NAN), state)[1])))
     assert seen == [True, False]
+
+
+def test_schedules_that_cannot_be_meant():
+    assert optax.polynomial_schedule(1.0, 0.0, 1, -1)(5) == optax.exponential_decay(1.0, 10, 0.0)(5) == 1.0
+    with pytest.raises(ValueError, match="transition_steps must be at least 0"):
+        gx.polynomial_schedule(1.0, 0.0, 1, -1)
+    with pytest.raises(ValueError, match="decay_rate must be more than 0"):
+        gx.exponential_decay(1.0, 10, 0.0)
+
+
+def test_a_schedule_longer_than_a_count():
+    optax.cosine_decay_schedule(1.0, 2**31)
+    with pytest.raises(ValueError, match=r"decay_steps must be at least 1 and below 2\*\*31"):
+        gx.cosine_decay_schedule(1.0, 2**31)
+
+
+def test_a_real_dtype_for_complex_slots():
+    p = jnp.ones(2, jnp.complex64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert optax.trace(0.9, accumulator_dtype=jnp.float32).init(p).trace.dtype == jnp.float32
+    with pytest.raises(TypeError, match="cannot be stored in float32"):
+        gx.trace(0.9, accumulator_dtype=jnp.float32).init(p)
+
+
+def test_an_unknown_mode_of_lion():
+    optax.scale_by_lion(mode="loud")
+    with pytest.raises(ValueError, match="variant must be"):
+        gx.scale_by_lion(variant="loud")
+
+
+def test_unknown_static_args():
+    with pytest.raises(ValueError, match="static_args"):
+        optax.inject_hyperparams(optax.sgd, static_args="rate")
+    with pytest.raises(KeyError, match="sgd has no hyperparameter 'rate'; it has"):
+        gx.inject_hyperparams(gx.sgd, static_args="rate")
+
+
+def test_all_take_extra_arguments():
+    kind = optax.GradientTransformationExtraArgs
+    assert not isinstance(optax.scale(1.0), kind)
+    assert isinstance(gx.scale(1.0), kind)
+    gx.scale(1.0).update(jnp.ones(1), gx.EmptyState(), tag="any")

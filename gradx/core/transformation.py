@@ -119,8 +119,8 @@ def border_dtype(update: DType, gradient: DType, parameter: DType) -> DType:
 
 
 def is_empty(state: State) -> bool:
-    """Whether a state holds nothing: an EmptyState, or None or () in its place."""
-    return state is None or (isinstance(state, tuple) and state == ())
+    """Whether a state holds no array: an EmptyState, or None, () and the like in its place."""
+    return not any(hasattr(x, "dtype") for x in jax.tree.leaves(state))
 
 
 HINT = ". Was the state made by this transformation's init, for these parameters?"

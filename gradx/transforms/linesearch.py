@@ -14,9 +14,10 @@ from gradx.core.factory import factory
 from gradx.core.foreign import observe_of, widened
 from gradx.core.ranges import (
     BOUND,
+    DECAY,
     FINITE,
-    GROWTH,
     INSIDE,
+    Range,
     check_number,
     declare_ranges,
     one_of,
@@ -35,8 +36,9 @@ __all__ = [
 ]
 
 declare_ranges(max_learning_rate=BOUND, tol=FINITE, atol=FINITE, rtol=FINITE)
-declare_ranges(slope_rtol=INSIDE, curv_rtol=INSIDE, approx_dec_rtol=FINITE)
-declare_ranges(increase_factor=GROWTH, decrease_factor=INSIDE, stepsize_precision=FINITE)
+declare_ranges(slope_rtol=DECAY, curv_rtol=INSIDE, approx_dec_rtol=FINITE)
+declare_ranges(increase_factor=Range(lambda x: x > 0, "more than 0"))
+declare_ranges(decrease_factor=INSIDE, stepsize_precision=FINITE)
 
 
 @factory
@@ -62,7 +64,7 @@ def scale_by_zoom_linesearch(
       max_learning_rate: the largest step; None for no bound.
       tol: by how much either condition may be missed, at least 0.
       increase_factor: by how much a step that is too small grows, more than 1.
-      slope_rtol, curv_rtol: the constants of the two conditions, 0 < slope_rtol < curv_rtol < 1.
+      slope_rtol, curv_rtol: the constants of the two conditions, 0 <= slope_rtol < curv_rtol < 1.
       approx_dec_rtol: the relative change of the loss that counts as rounding, where slopes decide
         (Hager & Zhang 2006); None for never.
       stepsize_precision: the shortest interval of steps to search.
@@ -187,7 +189,9 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
             scaled, after, _ = inner_observe(given, state._replace(grad=grad), widened(part), **extra)
         if after.grad is not None:
             after = after._replace(grad=beside_missing(after.grad, state.grad))
-        after = jax.tree.map(lambda new, old: varying_like(jnp.asarray(new, old.dtype), old), after, state)
+        after = jax.tree.map(
+            lambda new, old: varying_like(jnp.asarray(new, jnp.result_type(old)), old), after, state
+        )
         return beside_missing(scaled, updates), after, ()
 
     return GradientTransformation.of(init, observe)

@@ -74,10 +74,15 @@ def lookahead(
     slow = leafwise(SlowState, rule, slots=start, slow_step_size=slow_step_size, sync=syncs)
 
     def init(params):
-        return LookaheadState(slow.init(params), fast_optimizer.init(params))
+        pair = params if isinstance(params, optax.LookaheadParams) else optax.LookaheadParams(params, params)
+        return LookaheadState(slow.init(pair.slow), fast_optimizer.init(pair.fast))
 
     def observe(updates, state, params=None, **extra):
         check_state("lookahead", LookaheadState, state)
+        if isinstance(params, optax.LookaheadParams):  # as Optax has it: the slow ones are parameters too
+            updates, new, reports = observe(updates, state, params.fast, **extra)
+            slow_updates = jax.tree.map(jnp.subtract, new.slow_params, params.slow)
+            return optax.LookaheadParams(updates, slow_updates), new, reports
         updates, fast, reports = fast_observe(updates, state.fast_state, params, **extra)
         updates, slow_state, _ = slow.observe(updates, state.slow_state, params)
         if reset_state:

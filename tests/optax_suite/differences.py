@@ -21,6 +21,9 @@ DIFFERENCES = {
         *(f"_src.combine_test.PartitionTest.test_labels_mismatch{i}" for i in (0, 1)),
         *(f"transforms._combining_test.PartitionTest.test_labels_mismatch{i}" for i in (0, 1)),
     ],
+    "optimistic_adam is no worse than others, and warns of nothing": [],
+    "an unknown name in static_args is a KeyError, as everywhere": [],
+    "counts are int32, and a schedule that is longer than they reach is refused": [],
     "a number of steps below 0, and a decay rate of 0, are errors; Optax logs and holds the first value": [
         "schedules._schedule_test.PolynomialTest.test_zero_steps_schedule",
         *(f"schedules._schedule_test.ExponentialTest.test_nonvalid_transition_steps{i}" for i in (0, 1)),
