@@ -236,7 +236,7 @@ def test_a_scheduled_state_is_not_a_plain_one():
     plain, scheduled = gx.inject_hyperparams(gx.sgd)(0.1), gx.inject_hyperparams(gx.sgd)(SCHEDULE)
     for a, b in ((plain, scheduled), (scheduled, plain)):
         with pytest.raises(
-            KeyError, match="'learning_rate' follows a schedule in the state or in the transf"
+            KeyError, match="'learning_rate' follows a schedule in only one of the state and the transf"
         ):
             a.update(x, b.init(x))
 

@@ -286,5 +286,5 @@ def test_says_what_is_wrong():
     with pytest.raises(ValueError, match="have different structures"):
         gx.pack_state(tx, gx.adam(0.1).init({"w": p["w"]}), p)
     for function in (gx.pack_state, gx.unpack_state):
-        with pytest.raises(TypeError, match=rf"{function.__name__} needs what gradx\.packed returned"):
+        with pytest.raises(TypeError, match=rf"{function.__name__} needs the result of gradx\.packed, got"):
             function(gx.adam(0.1), tx.init(p), p)
