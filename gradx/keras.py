@@ -277,10 +277,9 @@ def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
 def clipped(given: dict[str, Any]) -> list[GradientTransformation]:
     """The clip that a call asks for, if it asks for one."""
     clips = {"clipnorm": clip_each, "clipvalue": clip, "global_clipnorm": clip_by_global_norm}
-    asked = [clip_by(given[name]) for name, clip_by in clips.items() if given[name] is not None]
-    if len(asked) > 1:
+    if sum(given[name] is not None for name in clips) > 1:
         raise ValueError("gradx.keras: give only one of clipnorm, clipvalue and global_clipnorm")
-    return asked
+    return [clip_by(given[name]) for name, clip_by in clips.items() if given[name] is not None]
 
 
 def decayed(learning_rate: Rate, weight_decay: Maybe) -> GradientTransformation:

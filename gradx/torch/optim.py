@@ -55,7 +55,6 @@ __all__ = [
 ]
 
 declare_ranges(lr=FINITE, lr_decay=FINITE)
-
 Betas = tuple[ScalarOrSchedule, ScalarOrSchedule]
 P = ParamSpec("P")
 
@@ -285,8 +284,7 @@ def descent(
     decoupled: bool = False,
 ) -> GradientTransformation:
     """A step along the direction, with torch's decay."""
-    mode = "decoupled" if decoupled else "l2"
-    return descend(direction, lr, weight_decay, decay_mode=mode)
+    return descend(direction, lr, weight_decay, decay_mode="decoupled" if decoupled else "l2")
 
 
 def ascending(tx: GradientTransformation, maximize: bool) -> GradientTransformation:
