@@ -87,7 +87,10 @@ def test_a_transformation_is_freed_at_once():
         gc.enable()
 
 
-BORDER = [("bfloat16", "bfloat16"), ("float32", "bfloat16"), ("bfloat16", "float32"), ("float16", "float16")]
+BORDER = [("bfloat16", "bfloat16"), ("float32", "bfloat16")]
+BORDER += [
+    pytest.param(*pair, marks=pytest.mark.slow) for pair in [("bfloat16", "float32"), ("float16",) * 2]
+]
 
 
 @each
@@ -161,6 +164,7 @@ WITHIN = {
     "store": lambda tx: gx.store(tx, gx.Rounded(), min_size=99, seed=0),
     "loss scale": lambda tx: gx.dynamic_loss_scale(tx, 1.0),
 }
+TYPICAL = {"jit", "apply_if_finite", "MultiSteps", "conditionally", "by hand"}
 F32 = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "b": jnp.ones(4)}
 
 
@@ -176,7 +180,9 @@ def updates_of(tx, jitted):
 
 @eager_or_jit
 @pytest.mark.parametrize("within", WITHIN)
-@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize(
+    "around", [k if k in TYPICAL else pytest.param(k, marks=pytest.mark.slow) for k in AROUND]
+)
 def test_a_foreign_wrapper_changes_nothing_whichever_runs_first(around, within, jitted, lenient):
     """A trace of the one that JAX keeps must not serve the other: `stacked` gave wrong numbers in silence."""
     inner = lambda: gx.chain(gx.clip_by_global_norm(1.0), gx.adam(0.1))  # treats each element by itself

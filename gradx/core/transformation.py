@@ -119,8 +119,9 @@ def border_dtype(update: DType, gradient: DType, parameter: DType) -> DType:
 
 
 def is_empty(state: State) -> bool:
-    """Whether a state holds no array: an EmptyState, or None, () and the like in its place."""
-    return not any(hasattr(x, "dtype") for x in jax.tree.leaves(state))
+    """Whether a state holds no array: an EmptyState, or None, () and the like, but no other state class."""
+    is_other = hasattr(state, "_fields") and not isinstance(state, EmptyState)
+    return not is_other and not any(hasattr(x, "dtype") for x in jax.tree.leaves(state))
 
 
 HINT = ". Was the state made by this transformation's init, for these parameters?"

@@ -112,7 +112,7 @@ def is_turned(name: str, path: str) -> bool:
 
 def check_paths(paths: list[str], known: list[str]) -> None:
     if not set(paths) <= set(known) or len(set(paths)) != len(paths):
-        raise ValueError(f"{OWNER}: paths must each be another of {known}, got {paths}")
+        raise ValueError(f"{OWNER}: paths must be different ones of {known}, got {paths}")
 
 
 def in_order(ids: list[Id], names: list[str] | None, known: list[str], paths: list[str] | None) -> list[str]:
@@ -121,7 +121,7 @@ def in_order(ids: list[Id], names: list[str] | None, known: list[str], paths: li
     check_paths(order, known)
     if len(order) != len(ids):
         raise ValueError(
-            f"{OWNER}: torch's state is of {len(ids)} parameters, and there are {len(order)} paths: {order}"
+            f"{OWNER}: torch's state has {len(ids)} parameters, and there are {len(order)} paths: {order}"
         )
     meant = {} if names is None else match_names(names, known, {})
     for name, path in zip(names or [], order, strict=False):

@@ -101,7 +101,9 @@ INNER = {
 }
 
 
-@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize(
+    "inner", [k if k in ("injected", "foreign") else pytest.param(k, marks=pytest.mark.slow) for k in INNER]
+)
 @pytest.mark.parametrize("around", AROUND)
 def test_the_second_step_of_a_wrapper_compiles_nothing(around, inner, lenient):
     tx = AROUND[around](INNER[inner])

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -42,7 +43,7 @@ def test_in_a_chain_under_jit_and_in_parts():
     assert part.update(g, optax.MaskedState(None), p)[1] == optax.MaskedState(None)
 
 
-@pytest.mark.parametrize("state", [(jnp.zeros(()),), [], 0, optax.TraceState(())])
+@pytest.mark.parametrize("state", [(jnp.zeros(()),), {"count": np.int32(0)}, optax.TraceState(())])
 def test_another_state_is_refused(state):
     with pytest.raises(TypeError, match="scale needs a"):
         gx.scale(0.5).update(jnp.ones(1), state)

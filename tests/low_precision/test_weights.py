@@ -341,8 +341,9 @@ def test_bad_input(link):
         link.update(z, state, BF16)
     with pytest.raises(TypeError, match=r"needs a \w+State, and was given an EmptyState"):
         link.update(BF16, gx.EmptyState(), BF16)
+    integers = {"i": jnp.ones(2, int)}
     with pytest.raises(TypeError, match=r"at \['i'\]: int32 cannot be optimized"):
-        link.init({"i": jnp.ones(2, int)})
+        link.update(integers, link.init(integers), integers)
 
 
 def test_arguments():

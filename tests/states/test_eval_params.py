@@ -167,7 +167,7 @@ def test_a_packed_average_is_asked_for():
     with pytest.raises(
         ValueError,
         match=r"the average at \[0\]\.inner_state\[1\]\.inner_state\.average is packed into buffers; call "
-        r"gradx\.unpack_state\(tx, state, params\) first, and give what it returns",
+        r"gradx\.unpack_state\(tx, state, params\) first, and give its result",
     ):
         gx.eval_params(state, seen[-1])
     unpacked = gx.unpack_state(gx.packed(AVERAGED), state[0], p)
