@@ -112,9 +112,7 @@ def test_a_step_is_decode_update_encode(codec):
     """To the bit: with each slot's own salt, and the random bits of this step."""
     tx = gx.store(ADAMW, codec, seed=3)
     p, state = trained(tx, 2)
-    updates, after, _ = tx.observe(
-        TARGET, state, p
-    )  # as it is written: the inner one is a program of its own
+    updates, after, _ = tx.observe(TARGET, state, p)
     inner = jax.jit(gx.decode_state)(state.inner_state)
     expected, new = ADAMW.update(TARGET, inner, p)
     same(updates, expected)
