@@ -61,6 +61,7 @@ ANY_SIZE = [
 ]
 
 
+@pytest.mark.slow
 def test_every_transformation_can_be_exported(lenient):
     for tx in ANY_SIZE:
         try:

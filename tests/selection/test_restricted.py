@@ -39,7 +39,14 @@ def run(tx, loss=loss, start=START, steps=10, **extra):
     return p
 
 
-@pytest.mark.parametrize("search", [gx.lbfgs(), ZOOM, BACKTRACKING, OPTAX, optax.lbfgs()], ids=text)
+SOME = [
+    gx.lbfgs(),
+    OPTAX,
+    *(pytest.param(x, marks=pytest.mark.slow) for x in (ZOOM, BACKTRACKING, optax.lbfgs())),
+]
+
+
+@pytest.mark.parametrize("search", SOME, ids=text)
 def test_a_part_converges_and_the_rest_stays(search, lenient):
     frozen = gx.set_to_zero()
     for tx in (

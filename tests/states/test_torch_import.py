@@ -219,7 +219,7 @@ NAMING_ERRORS = [
         TWINS,
         NAMED["param_names"],
         {"paths": {"z": "y"}},
-        "another of ['a', 'z'], got ['y']",
+        "different ones of ['a', 'z'], got ['y']",
     ),
     (TWINS, saved(ONE_STEP["z"], ONE_STEP["a"]), {"paths": {"z": "z"}}, "has no names: give paths as a list"),
     (

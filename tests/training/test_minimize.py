@@ -285,6 +285,7 @@ def test_a_line_search_of_another_optimizer(scale):
     np.testing.assert_allclose(found.x, 3.0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_power_of_two_changes_no_bit():
     """Above the usual range, where the unit is divided out, and within it."""
     run_of = lambda scale: gx.minimize(lambda x: scale * rosenbrock(x), ROSENBROCK[:4], tol=1e-2 * scale)

@@ -36,12 +36,14 @@ def test_a_schedule_of_the_variance():
     assert [float(u["a"].std().round(1)) for u in noises(tx, 3)] == [0.0, 1.0, 0.0]
 
 
-def test_the_numbers_are_optax_s(x64, lenient):
+@pytest.mark.parametrize(
+    "key", [3, pytest.param(jax.random.key(3), marks=pytest.mark.slow)], ids=["int", "key"]
+)
+def test_the_numbers_are_optax_s(key, x64, lenient):
     like = {"a": jnp.zeros((3, 4)), "none": None, "z": jnp.zeros(2, complex), "b": jnp.zeros(5)}
-    for key in (3, jax.random.key(3)):
-        ours, theirs = (noises(m.add_noise(0.1, 0.55, key), 50, like) for m in (gx, optax))
-        for u, v in zip(ours, theirs, strict=True):
-            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-12), u, v)
+    ours, theirs = (noises(m.add_noise(0.1, 0.55, key), 50, like) for m in (gx, optax))
+    for u, v in zip(ours, theirs, strict=True):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-12), u, v)
 
 
 def test_noisy_sgd_is_optax_s(x64, lenient):

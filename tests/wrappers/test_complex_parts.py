@@ -166,6 +166,7 @@ def test_errors_say_where():
         gx.split_real_and_imaginary(gx.adam)
 
 
+@pytest.mark.slow
 def test_a_line_search_sees_complex_parameters():
     """L-BFGS finds the least of |z - c|² + |z|⁴ in 2 n real numbers."""
     c = jnp.array([1 + 2j, -0.5j])
