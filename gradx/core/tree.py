@@ -117,7 +117,7 @@ def aligned(treedef: Treedef, tree: Tree, names: tuple[str, str], hint: str = ""
 
 
 def first_difference(a: Tree, b: Tree, names: tuple[str, str], path: str = "") -> str:
-    """A phrase that says where the containers of `b` first differ from those of `a`."""
+    """A phrase that says where `a` and `b` first have different containers."""
     ours, theirs = children(a), children(b)
     for key in (k for k in ours if k not in theirs):
         return f"{path}{key} is in {names[0]}, but not in {names[1]}"

@@ -30,7 +30,7 @@ def mesh(shape=(2,), names=("d",)):
     return Mesh(np.array(jax.devices()[: np.prod(shape)]).reshape(shape), names)
 
 
-def local(tx, params, xs):
+def local(tx, params, xs, value=False):
     """The parameters of each device, stacked, after a step for each of its gradients `x * params`."""
 
     def on_device(params, xs):
@@ -38,7 +38,8 @@ def local(tx, params, xs):
 
         def step(carry, x):
             p, state = carry
-            u, state = tx.update(jax.tree.map(lambda q: (q * x).astype(q.dtype), p), state, p)
+            extra = {"value": x} if value else {}  # a loss of this device alone
+            u, state = tx.update(jax.tree.map(lambda q: (q * x).astype(q.dtype), p), state, p, **extra)
             return (gx.apply_updates(p, u), state), None
 
         (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), xs)
@@ -67,6 +68,20 @@ def test_each_device_has_what_it_would_have_alone(tx):
             u, state = tx.update(jax.tree.map(lambda q, x=x: q * x, p), state, p)
             p = gx.apply_updates(p, u)
         np.testing.assert_allclose(both["w"][i], p["w"], rtol=1e-5)
+
+
+def test_metrics_and_a_plateau_are_each_device_s_own():
+    """Both keep numbers in the state that follow from what one device alone sees."""
+    params, xs = {"w": jnp.linspace(1.0, 2.0, 3)}, jnp.arange(1.0, 7.0)
+    plateau = gx.inject_hyperparams(gx.sgd)(gx.reduce_on_plateau(0.1, patience=1))
+    for tx in (gx.measured(gx.adamw(0.1)), plateau):
+        both = jax.jit(lambda p, xs, tx=tx: local(tx, p, xs, value=True))(params, xs)
+        for i, own in enumerate((xs[:3], xs[3:])):
+            p, state = params, tx.init(params)
+            for x in own:
+                u, state = tx.update(jax.tree.map(lambda q, x=x: q * x, p), state, p, value=x)
+                p = gx.apply_updates(p, u)
+            np.testing.assert_allclose(both["w"][i], p["w"], rtol=1e-5)
 
 
 def test_a_slot_stays_as_it_was_where_gradients_vary_less():
