@@ -247,7 +247,7 @@ def Adafactor(
 
     The bound holds for either `relative_step`, in Keras too.
     """
-    kept = left_by_decay(learning_rate, weight_decay)  # the size is that of the parameters after the decay
+    kept = left_by_decay(learning_rate, weight_decay)  # adafactor sees the parameters after the decay
     direction = adafactor(
         learning_rate,
         min_dim_size_to_factor=0,

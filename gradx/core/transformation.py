@@ -41,7 +41,7 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
     step: Step | None = None
     # Whether it may compile itself outside of jit: False if it looks at the values of arguments.
     compiles: bool = True
-    # Whether updates leave in float32, as they must for a link that rounds the parameters itself.
+    # Whether updates leave in float32: a link that rounds the parameters itself needs the exact updates.
     exact: bool = False
 
     def __init_subclass__(cls) -> None:

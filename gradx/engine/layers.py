@@ -53,7 +53,7 @@ known_axes: Any = jax.make_user_context(())
 
 @contextlib.contextmanager
 def layered(known: dict[str, Axes]) -> Iterator[None]:
-    """Within, the parameters at these paths are stacked, besides those of an outer `layered`."""
+    """Within, the parameters at these paths are stacked, and those that an outer `layered` names."""
     with known_axes(tuple((dict(known_axes.value) | known).items())):
         yield
 

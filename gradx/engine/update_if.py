@@ -64,9 +64,9 @@ def check_shared(ok: jax.Array, state: State) -> None:
         for axis in sorted(varying(ok) - varying(x)):
             raise ValueError(
                 f"along {axis!r} each device would decide for itself whether to skip a step, but all share "
-                "one state: put average_gradients in front; if only losses differ, give skip_if axis_name; "
-                "if each device trains separate parameters, mark the arrays of the state that do not vary: "
-                "jax.lax.pcast(x, axis, to='varying')"
+                "one state: put average_gradients in front; if only losses differ, or the parameters are "
+                "slices of one model, give skip_if axis_name; if each device trains parameters of its own, "
+                "call init with these: its state is each device's own too"
             )
 
 

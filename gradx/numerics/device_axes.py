@@ -59,8 +59,19 @@ def varying_like(x: Any, *likes: Any) -> Any:
 
     `jax.lax.scan` takes a state as its carry only if its type is the same before and after a step.
     """
-    axes = frozenset().union(*map(varying, likes)) - varying(x)
-    return lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
+    return varying_over(x, frozenset().union(*map(varying, likes)))
+
+
+def each_device_own(state: Any, params: Any, together: tuple[str, ...] = ()) -> Any:
+    """The state, whose arrays vary over all axes over which a parameter varies, but for those `together`."""
+    axes = frozenset().union(*map(varying, jax.tree.leaves(params))).difference(together)
+    return jax.tree.map(lambda x: varying_over(x, axes), state)
+
+
+def varying_over(x: Any, axes: frozenset) -> Any:
+    """The same array, whose type varies over these axes too."""
+    missing = axes - varying(x)
+    return lax.pcast(x, tuple(sorted(missing)), to="varying") if missing else x
 
 
 def is_checked(axis: str) -> bool:

@@ -64,7 +64,7 @@ def stochastic_round(x: jax.Array, dtype: DTypeLike, bits: jax.Array) -> jax.Arr
     """`x` as one of its two neighbours in a smaller `dtype`, the nearer the likelier: its mean is `x`.
 
     Values that `dtype` can hold do not change, nor do the sign of a zero, inf and NaN. Values that are too
-    large become those of `astype`, such as inf. `bits` are 32 random bits for each element.
+    large become what `astype` makes of them, such as inf. `bits` are 32 random bits for each element.
     """
     return exact(jnp.where(jnp.isnan(x), jnp.nan, on_grid(x, dtype, bits)), dtype)
 

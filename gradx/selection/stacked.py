@@ -32,7 +32,7 @@ def stacked(
 ) -> GradientTransformation:
     """Take per-array quantities per layer, where a scan over layers stacks their parameters in one array.
 
-    Trust ratios, norms and means of one array, factored slots and the like become those of separate layers,
+    Trust ratios, norms and means of one array, factored slots and the like are taken for each layer alone,
     and masks, labels and patterns by shape see the shape of a layer. Norms over all parameters do not change.
     The state is that of `tx` for these parameters: a slot with the rank of its parameter has the same stacked
     axes; another slot, such as a number for each layer, has them in front.

@@ -22,7 +22,7 @@ from gradx.engine.leaf_checks import scalar_dtype
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.arrays import increment
-from gradx.numerics.device_axes import AxisName, as_local, axis_names, varying_like
+from gradx.numerics.device_axes import AxisName, as_local, axis_names, each_device_own
 from gradx.numerics.dtypes import DType
 from gradx.transforms.average_gradients import check_local, device_mean
 
@@ -159,8 +159,7 @@ def accumulation(
         acc_grads, skip_state = as_local((acc_grads, start(params, acc_grads)), axes)
         inner_state = inner.init(params)
         state = MultiStepsState(zero, jnp.copy(zero), inner_state, acc_grads, skip_state)
-        as_params = lambda x: varying_like(x, *jax.tree.leaves(acc_grads))
-        return jax.tree.map(as_params, state) if local else state
+        return each_device_own(state, acc_grads) if local else state
 
     def blank(params):
         return all_reports(start(params, params), blank_of(inner)(params), 0)

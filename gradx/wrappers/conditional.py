@@ -17,6 +17,7 @@ from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Tree, all_finite, is_missing
 from gradx.engine.update_if import update_if, zero_unless
 from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import each_device_own
 
 __all__ = [
     "ApplyIfFiniteState",
@@ -51,7 +52,8 @@ def apply_if_finite(
 
     def init(params):
         zero = lambda: jnp.zeros((), jnp.int32)
-        return ApplyIfFiniteState(zero(), jnp.ones((), bool), zero(), inner.init(params))
+        state = ApplyIfFiniteState(zero(), jnp.ones((), bool), zero(), inner.init(params))
+        return each_device_own(state, params)
 
     def blank(params):
         return Report("skipped", 0), *blank_of(inner)(params)

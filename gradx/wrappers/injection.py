@@ -22,7 +22,7 @@ from gradx.core.renaming import partial_with_new_names, with_new_names
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import State, Tree
 from gradx.numerics.arrays import increment
-from gradx.numerics.device_axes import varying_like
+from gradx.numerics.device_axes import each_device_own, varying_like
 
 __all__ = ["InjectStatefulHyperparamsState", "inject_hyperparams", "set_hyperparams"]
 
@@ -141,10 +141,9 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: DTypeLike
 
     def initial(params: Tree = ()) -> dict[str, State]:
         # A stateful schedule sees extra arguments, such as a loss, which vary over devices as parameters do.
-        varies_too = lambda x: varying_like(x, *jax.tree.leaves(params))
         states = {k: schedule.init() for k, schedule in schedules.items()}
         is_plain = lambda k: isinstance(schedules[k], WrappedSchedule)
-        return {k: s if is_plain(k) else jax.tree.map(varies_too, s) for k, s in states.items()}
+        return {k: s if is_plain(k) else each_device_own(s, params) for k, s in states.items()}
 
     def made(hyperparams: Numbers) -> optax.GradientTransformation:
         given = {k: x if k in schedules else fixed(x) for k, x in hyperparams.items()}

@@ -13,6 +13,7 @@ from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import State, found_in
 from gradx.numerics.arrays import increment
+from gradx.numerics.device_axes import each_device_own
 from gradx.numerics.dtypes import compute_dtype
 from gradx.wrappers.skipping import SkipState, nonfinite, skip_if
 
@@ -70,9 +71,8 @@ def dynamic_loss_scale(
     skipping: Any = skip_if(inner, nonfinite(), max_consecutive=max_consecutive)
 
     def init(params):
-        return LossScaleState(
-            jnp.full((), init_scale, jnp.float32), jnp.zeros((), jnp.int32), skipping.init(params)
-        )
+        scale, good_steps = jnp.full((), init_scale, jnp.float32), jnp.zeros((), jnp.int32)
+        return each_device_own(LossScaleState(scale, good_steps, skipping.init(params)), params)
 
     def blank(params):
         return Report("loss_scale", 0), *skipping.blank(params)

@@ -16,7 +16,7 @@ from gradx.core.reports import Numbers, Report, Reports
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import State, Tree, flatten, found_in, global_norm, is_missing, slash_paths
 from gradx.numerics.arrays import increment
-from gradx.numerics.device_axes import varying_like
+from gradx.numerics.device_axes import each_device_own, varying_like
 from gradx.numerics.moving_average import lerp
 
 __all__ = ["MeasuredState", "measured", "metrics"]
@@ -79,9 +79,9 @@ def measured(
     def init(params):
         named = by_name(blank(params))
         values = {name: as_tree(r.value, params, missing=True) for name, r in named.items()}
-        varies_too = lambda x: varying_like(x, *jax.tree.leaves(params))
-        values = jax.tree.map(lambda x: varies_too(jnp.zeros(jnp.shape(x), jnp.float32)), values)
-        steps = {name: varies_too(jnp.zeros((), jnp.int32)) for name, r in named.items() if r.mean}
+        values = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), values)
+        steps = {name: jnp.zeros((), jnp.int32) for name, r in named.items() if r.mean}
+        values, steps = each_device_own((values, steps), params)
         return MeasuredState(values, steps, inner.init(params))
 
     def observe(updates, state, params=None, **extra):

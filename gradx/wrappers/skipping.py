@@ -19,7 +19,7 @@ from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Extra, State, Tree, found_in, global_norm
 from gradx.engine.update_if import update_if, zero_unless
 from gradx.numerics.arrays import increment
-from gradx.numerics.device_axes import AxisName, axis_names, check_bound, mean_over
+from gradx.numerics.device_axes import AxisName, axis_names, check_bound, each_device_own, mean_over
 
 __all__ = ["Condition", "SkipState", "SpikeState", "check_skips", "nonfinite", "skip_if", "spike"]
 
@@ -164,7 +164,8 @@ def skip_if(
       max_consecutive: the number of bad steps in a row that is too many, at least 1.
       axis_name: the axis of `jax.shard_map` or `jax.pmap` whose devices decide together, where gradients or
         losses are local: by the mean of their losses, and the root of the mean of their squared norms. If one
-        is not finite on one device, all devices skip.
+        is not finite on one device, all devices skip. Without it, devices that `init` parameters of their own
+        decide each for itself.
 
     Nothing is computed twice, stored, or branched on: with clipping it moves no more bytes. The inner
     transformation keeps nothing from a bad step, not even a count, so its schedules count good steps. Nothing
@@ -184,7 +185,7 @@ def skip_if(
     axes = axis_names("skip_if", axis_name)
 
     def init(params):
-        return SkipState(
+        state = SkipState(
             consecutive=jnp.zeros((), jnp.int32),
             total=jnp.zeros((), jnp.int32),
             exceeded=jnp.zeros((), bool),
@@ -192,6 +193,7 @@ def skip_if(
             statistics={c.name: c.init() for c in conditions},
             inner_state=inner.init(params),
         )
+        return each_device_own(state, params, together=axes)
 
     def blank(params):
         return Report("skipped", 0), *blank_of(inner)(params)

@@ -14,17 +14,6 @@ from gradx.numerics.device_axes import varying, varying_like
 from tests import problems
 from tests.test_contract import ALL
 
-# Their scalars are of all devices together; see the tests of each.
-OTHERS = (
-    "measured(",
-    "skip_if(",
-    "apply_if_finite(",
-    "dynamic_loss_scale(",
-    "drop_nonfinite",
-    "skip_not_finite",
-)
-LOCAL = [tx for tx in ALL if not any(name in repr(tx) for name in OTHERS)]
-
 
 def mesh(shape=(2,), names=("d",)):
     return Mesh(np.array(jax.devices()[: np.prod(shape)]).reshape(shape), names)
@@ -49,7 +38,7 @@ def local(tx, params, xs, value=False):
 
 
 def test_every_transformation_can_be_scanned(lenient):
-    for tx in LOCAL:
+    for tx in ALL:
         for dtype in (jnp.float32, jnp.bfloat16):
             try:
                 jax.eval_shape(lambda p, xs, tx=tx: local(tx, p, xs), problems.params(dtype), jnp.ones(4))
@@ -108,30 +97,50 @@ def test_a_slot_stays_as_it_was_where_gradients_vary_less():
     ids=repr,
 )
 def test_each_device_skips_its_own_steps(tx):
-    """A state is one for all unless it is marked: the parameters may be slices of one model."""
+    """So it does where it made the state from parameters of its own; a state of all devices stays theirs."""
     xs = jnp.array([1.0, 2.0, jnp.nan, 3.0])
 
-    def run(p, xs, mark):
+    def run(p, xs, state):
         def step(carry, x):
             p, state = carry
             u, state = tx.update(p * x, state, p, value=x)
             return (gx.apply_updates(p, u), state), None
 
-        return jax.lax.scan(step, (p, jax.tree.map(mark, tx.init(p))), xs)[0]
+        return jax.lax.scan(step, (p, state), xs)[0]
 
-    def on_device(p, xs, marked=True):
-        p = jax.lax.pcast(p, "d", to="varying")
-        p, state = run(p, xs, lambda x: varying_like(x, p) if marked else x)
+    def on_device(p, xs, shared=False):
+        own = jax.lax.pcast(p, "d", to="varying")
+        p, state = run(own, xs, tx.init(p if shared else own))
         return p[None], found_in(state, optax.ScaleByAdamState)[0].count[None]
 
     specs = dict(mesh=mesh(), in_specs=(P(), P("d")), out_specs=P("d"))
     both, counts = jax.jit(jax.shard_map(on_device, **specs))(jnp.ones(3), xs)
     for i, own in enumerate((xs[:2], xs[2:])):
-        alone, _ = run(jnp.ones(3), own, lambda x: x)
+        alone, _ = run(jnp.ones(3), own, tx.init(jnp.ones(3)))
         np.testing.assert_allclose(both[i], alone, rtol=1e-6)
     assert counts.tolist() == [2, 1]
-    with pytest.raises(ValueError, match=r"along 'd' each device would decide .* jax\.lax\.pcast\(x"):
-        jax.eval_shape(jax.shard_map(lambda p, xs: on_device(p, xs, False), **specs), jnp.ones(3), xs)
+    with pytest.raises(ValueError, match=r"along 'd' each device would decide .* all share one state"):
+        jax.eval_shape(jax.shard_map(lambda p, xs: on_device(p, xs, True), **specs), jnp.ones(3), xs)
+
+
+def test_devices_that_decide_together_share_the_counts():
+    tx = gx.skip_if(gx.sgd(0.1), gx.nonfinite(), axis_name="d")
+
+    def on_device(p, xs):
+        p = jax.lax.pcast(p, "d", to="varying")
+
+        def step(carry, x):
+            p, state = carry
+            u, state = tx.update(p * x, state, p)
+            return (gx.apply_updates(p, u), state), None
+
+        (p, state), _ = jax.lax.scan(step, (p, tx.init(p)), xs)
+        return p[None], state.total  # of all devices by its type
+
+    run = jax.shard_map(on_device, mesh=mesh(), in_specs=(P(), P("d")), out_specs=(P("d"), P()))
+    params, total = jax.jit(run)(jnp.ones(3), jnp.array([1.0, 2.0, jnp.nan, 3.0]))
+    np.testing.assert_allclose(params, np.outer([0.8, 0.7], np.ones(3)), rtol=1e-6)  # of the second x alone
+    assert total == 1
 
 
 def test_varying_like():
