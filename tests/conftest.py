@@ -1,6 +1,7 @@
 """Strictness for every test, and helpers that more than one file needs."""
 
 import atexit
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -9,6 +10,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # A device that waits for others in a collective holds a thread, and XLA has no more than there are devices.
 # If one of them is busy with something else, all wait, and in the end the process is aborted.
 os.environ.setdefault("NPROC", "32")
+# A program of a test runs once, on few numbers, and compiling takes most of the time. Hence LLVM optimizes
+# nothing, and fusions come from the emitter that is quicker to compile, where XLA still has two. XLA's own
+# passes are the same. With any XLA_FLAGS of your own, even none, programs are those of users: `make test-all`.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    QUICK += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", QUICK)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Many tests make equal programs: compiled once for all processes of a run, which inherit this.
     cache = tempfile.mkdtemp(prefix="gradx-tests-")
@@ -25,6 +33,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # enough to see a sharding kept or lost
 
 
+FOUND = pytest.StashKey[dict]()  # what `together` computed for tests to come
+
+
 @pytest.fixture
 def x64():
     """Float64 for one test."""
@@ -37,6 +48,14 @@ def lenient():
     """JAX's ordinary promotion: Optax and Flax do not work under the strict one."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture
+def together(request):
+    """Compiles what a test computes for its row with the other rows of the test."""
+    from tests.together import Together
+
+    return Together(request.node, request.config.stash.setdefault(FOUND, {}))
 
 
 @pytest.fixture(autouse=True)

@@ -166,14 +166,17 @@ def test_jit_and_scan_change_nothing(tx, lenient):
 
 
 @each_compiled
-def test_vmaps(tx, lenient):
+def test_vmaps(tx, together, lenient):
     """Two models side by side are two models."""
-    p, q, g = params(), jax.tree.map(lambda x: 2 * x, params()), grads(0, params())
-    both = jax.tree.map(lambda *x: jnp.stack(x), p, q)
-    one = lambda p: tx.update(g, tx.init(p), p)[0]
-    u = jax.jit(jax.vmap(one))(both)
-    close(jax.tree.map(lambda x: x[0], u), one(p))
-    close(jax.tree.map(lambda x: x[1], u), one(q))
+
+    def run(tx, p, g):
+        q = jax.tree.map(lambda x: 2 * x, p)
+        one = lambda p: tx.update(g, tx.init(p), p)[0]
+        return jax.vmap(one)(jax.tree.map(lambda *x: jnp.stack(x), p, q)), one(p), one(q)
+
+    both, *each = together(run, params(), grads(0, params()))
+    for i, u in enumerate(each):
+        close(jax.tree.map(lambda x, i=i: x[i], both), u)
 
 
 @each_compiled
