@@ -10,13 +10,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # A device that waits for others in a collective holds a thread, and XLA has no more than there are devices.
 # If one of them is busy with something else, all wait, and in the end the process is aborted.
 os.environ.setdefault("NPROC", "32")
-# A program of a test runs once, on few numbers, and compiling takes most of the time. Hence LLVM optimizes
-# nothing, and fusions come from the emitter that is quicker to compile, where XLA still has two. XLA's own
-# passes are the same. With any XLA_FLAGS of your own, even none, programs are those of users: `make test-all`.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    QUICK += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", QUICK)
+if "XLA_FLAGS" not in os.environ:
+    # A program of a test runs once, on few numbers, and most of the time goes into compiling it. Hence LLVM
+    # optimizes nothing, and of XLA's two emitters of fusions the one that compiles quickly is taken. XLA's own
+    # passes are the same. `make test-all` compiles as users do, by setting XLA_FLAGS to nothing.
+    quick = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        quick.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join(quick)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Many tests make equal programs: compiled once for all processes of a run, which inherit this.
     cache = tempfile.mkdtemp(prefix="gradx-tests-")
