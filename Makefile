@@ -12,13 +12,13 @@ demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
 
 test: $(VENV)/test.stamp
-	$(PYTEST)
+	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/test.stamp
-	$(PYTEST) -m "slow or not slow"
+	XLA_FLAGS= $(PYTEST) -m "slow or not slow" $(ARGS)
 
 test-parity: $(VENV)/parity.stamp
-	$(PYTEST) tests/parity
+	XLA_FLAGS= $(PYTEST) tests/parity $(ARGS)
 
 test-targets: $(VENV)/targets.stamp
 	$(PYTEST) tests/analysis/test_cost.py

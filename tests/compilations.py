@@ -1,7 +1,8 @@
 """`make test ARGS="-p tests.compilations"`: at the end, how much of the time of each file was compiling.
 
-For each file: its tests, seconds in all, seconds of tracing, lowering and compiling by XLA, programs asked
-for, and those that had to be compiled, because no earlier test or run had left them in the cache.
+For each file: its tests, processor seconds in all, seconds of tracing, lowering and compiling by XLA,
+programs asked for, and those that had to be compiled, because no earlier test or run had left them in the
+cache.
 """
 
 import collections
@@ -38,14 +39,14 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item):
     spent.clear()
-    spent["seconds"] = -time.perf_counter()
+    spent["seconds"] = -time.process_time()
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item):
     result = yield
-    spent["seconds"] += time.perf_counter()
+    spent["seconds"] += time.process_time()
     item.user_properties.append(("spent", dict(spent)))
     return result
 

@@ -1,10 +1,9 @@
 """Strictness for every test, and helpers that more than one file needs."""
 
-import atexit
 import importlib.metadata
 import os
+import pathlib
 import shutil
-import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # A device that waits for others in a collective holds a thread, and XLA has no more than there are devices.
@@ -12,17 +11,19 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NPROC", "32")
 if "XLA_FLAGS" not in os.environ:
     # A program of a test runs once, on few numbers, and most of the time goes into compiling it. Hence LLVM
-    # optimizes nothing, and of XLA's two emitters of fusions the quicker one is taken. XLA's own passes are the
-    # same. `make test-all` compiles as users do: it sets XLA_FLAGS to nothing.
+    # optimizes nothing, and of XLA's two emitters of fusions the quicker one is taken. XLA's own passes are
+    # the same. `make test-all` compiles as users do: it sets XLA_FLAGS to nothing.
     quick = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         quick.append("--xla_cpu_use_fusion_emitters=false")
     os.environ["XLA_FLAGS"] = " ".join(quick)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Many tests make equal programs: compiled once for all processes of a run, which inherit this.
-    cache = tempfile.mkdtemp(prefix="gradx-tests-")
-    atexit.register(shutil.rmtree, cache, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    # Many tests make equal programs: compiled once for all processes of a run, which inherit this, and for
+    # the runs to come. A key holds the program, its options and the versions of JAX and XLA.
+    cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+    if sum(file.stat().st_size for file in cache.glob("*")) > 2**30:
+        shutil.rmtree(cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
