@@ -1,5 +1,6 @@
 """Every row of the table computes what its paper, and Optax, say."""
 
+import functools
 import inspect
 
 import jax
@@ -8,35 +9,45 @@ import numpy as np
 import pytest
 
 import gradx as gx
-from tests.cases import CASES, FIRST
+from tests.cases import CASES
 from tests.problems import grads, params
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_with_optax = pytest.mark.parametrize("case", [c for c in CASES if c.optax], ids=str)
 
 
-def run(tx, dtype, steps):
-    """The updates of `steps` steps, and the parameters before each."""
-    p, seen = params(dtype), []
-    state, update = tx.init(p), jax.jit(tx.update)
-    for i in range(steps):
-        u, state = update(grads(i, p), state, p)
-        seen.append((p, u))
-        p = gx.apply_updates(p, u)
-    return seen
+def run(tx, p, gs):
+    """The parameters before each step, and the updates of each."""
+
+    def step(carry, g):
+        p, state = carry
+        u, state = tx.update(g, state, p)
+        return (gx.apply_updates(p, u), state), (p, u)
+
+    return jax.lax.scan(step, (p, tx.init(p)), gs)[1]
 
 
-def expected(case, seen, dtype):
+@functools.cache
+def start(dtype, steps):
+    """Parameters, and the gradients of all steps."""
+    p = params(dtype)
+    return p, jax.tree.map(lambda *x: jnp.stack(x), *(grads(i, p) for i in range(steps)))
+
+
+def expected(case, p, gs, steps):
     """The reference's updates for the same gradients, from the same start."""
-    ps = leaves_of(case, seen[0][0])
+    ps = leaves_of(case, p)
     rules = [case.reference(**case.kwargs) for _ in ps]
     for rule in rules:
         next(rule)
-    for i in range(len(seen)):
-        gs = leaves_of(case, grads(i, params(dtype)))
-        us = [rule.send((g, p)) for rule, g, p in zip(rules, gs, ps, strict=True)]
+    for i in range(steps):
+        us = [rule.send((g, p)) for rule, g, p in zip(rules, leaves_of(case, at(i, gs)), ps, strict=True)]
         ps = [p + u for p, u in zip(ps, us, strict=True)]
         yield us
+
+
+def at(i, tree):
+    return jax.tree.map(lambda x: x[i], tree)
 
 
 def leaves_of(case, tree):
@@ -45,61 +56,82 @@ def leaves_of(case, tree):
     return [np.concatenate([x.ravel() for x in leaves])] if case.whole_tree else leaves
 
 
-# In float64, below, every variant; in float32 the further ones are for `make test-all`.
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[] if c in FIRST else pytest.mark.slow) for c in CASES], ids=str
-)
-def test_follows_its_paper_in_float32(case):
-    seen = run(case.make(), jnp.float32, 10)
-    for (_, u), ref in zip(seen, expected(case, seen, jnp.float32), strict=True):
-        for x, y in zip(leaves_of(case, u), ref, strict=True):
-            np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6)
+@each_case
+def test_follows_its_paper_in_float32(case, together):
+    follows_its_paper(case, together, jnp.float32, 10, rtol=2e-5, atol=2e-6)
 
 
 @each_case
-def test_follows_its_paper_in_float64(case, x64):
-    seen = run(case.make(), jnp.float64, 50)
-    for (_, u), ref in zip(seen, expected(case, seen, jnp.float64), strict=True):
-        for x, y in zip(leaves_of(case, u), ref, strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
+def test_follows_its_paper_in_float64(case, together, x64):
+    follows_its_paper(case, together, jnp.float64, 50, rtol=1e-10, atol=1e-12)
+
+
+def follows_its_paper(case, together, dtype, steps, **bounds):
+    p, gs = start(dtype, steps)
+    _, us = together(lambda case, p, gs: run(case.make(), p, gs), p, gs, row="case")
+    us = jax.device_get(us)
+    for i, ref in enumerate(expected(case, *jax.device_get((p, gs)), steps)):
+        for x, y in zip(leaves_of(case, at(i, us)), ref, strict=True):
+            np.testing.assert_allclose(x, y, **bounds)
 
 
 @each_with_optax
-def test_agrees_with_optax(case, x64, lenient):
-    ours, theirs = run(case.make(), jnp.float64, 50), run(case.make_optax(), jnp.float64, 50)
-    for (p, _), (q, _) in zip(ours, theirs, strict=True):
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-12), p, q)
+def test_agrees_with_optax(case, together, x64, lenient):
+    both = lambda case, p, gs: [run(tx, p, gs)[0] for tx in (case.make(), case.make_optax())]
+    ours, theirs = together(both, *start(jnp.float64, 50), row="case")
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-12), ours, theirs)
 
 
 @each_with_optax
-def test_exchanges_states_with_optax(case, lenient):
+def test_exchanges_states_with_optax(case, together, lenient):
     """A run may be handed from Optax to gradx and back at any step."""
-    ours, theirs, p = case.make(), case.make_optax(), params()
-    mixed = pure = theirs.init(p)
-    assert jax.tree.structure(ours.init(p)) == jax.tree.structure(pure)
-    for i in range(6):
-        u, mixed = (ours if i % 2 else theirs).update(grads(i, p), mixed, p)
-        v, pure = theirs.update(grads(i, p), pure, p)
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), u, v)
+
+    def both(case, p, gs):
+        ours, theirs = case.make(), case.make_optax()
+        mixed = pure = theirs.init(p)
+        assert jax.tree.structure(ours.init(p)) == jax.tree.structure(pure)
+
+        def two_steps(states, gs):
+            (mixed, pure), seen = states, []
+            for tx, g in zip((theirs, ours), gs, strict=True):
+                u, mixed = tx.update(g, mixed, p)
+                v, pure = theirs.update(g, pure, p)
+                seen.append((u, v))
+            return (mixed, pure), seen
+
+        return jax.lax.scan(two_steps, (mixed, pure), (at(slice(0, None, 2), gs), at(slice(1, None, 2), gs)))[
+            1
+        ]
+
+    for mixed, pure in together(both, *start(jnp.float32, 6), row="case"):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), mixed, pure)
+
+
+TARGET = {"w": np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3), "b": np.float32([0.5, -0.5])}
+SCALE = {"w": np.float32([[1.0, 3.0, 1.0], [2.0, 1.0, 1.0]]), "b": np.float32([1.0, 2.0])}
+
+
+def loss(p):
+    return sum(jnp.sum(SCALE[k] * (p[k] - TARGET[k]) ** 2) for k in p)
 
 
 @each_case
-def test_minimises_a_quadratic(case):
+def test_minimises_a_quadratic(case, together):
     """In 300 steps, with a cosine decay, to a hundredth of the loss (a tenth with weight decay)."""
-    kwargs = case.kwargs | (case.tuned or {})
-    tx = case.scheduled(300)
-    target = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.array([0.5, -0.5])}
-    scale = {"w": jnp.array([[1.0, 3.0, 1.0], [2.0, 1.0, 1.0]]), "b": jnp.array([1.0, 2.0])}
-    loss = lambda p: sum(jnp.sum(scale[k] * (p[k] - target[k]) ** 2) for k in p)
 
-    def step(carry, _):
-        p, state = carry
-        u, state = tx.update(jax.grad(loss)(p), state, p)
-        return (gx.apply_updates(p, u), state), None
+    def train(case, p):
+        tx = case.scheduled(300)
 
-    start = jax.tree.map(jnp.ones_like, target)
-    (end, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=300))((start, tx.init(start)))
-    assert loss(end) < (0.1 if kwargs.get("weight_decay") else 0.01) * loss(start)
+        def step(carry, _):
+            p, state = carry
+            u, state = tx.update(jax.grad(loss)(p), state, p)
+            return (gx.apply_updates(p, u), state), None
+
+        return loss(jax.lax.scan(step, (p, tx.init(p)), length=300)[0][0])
+
+    ones = jax.tree.map(jnp.ones_like, TARGET)
+    decays = (case.kwargs | (case.tuned or {})).get("weight_decay")
+    assert together(train, ones, row="case") < (0.1 if decays else 0.01) * loss(ones)
 
 
 def test_an_update_can_be_differentiated(x64):

@@ -24,6 +24,19 @@ def square(x):
     return jnp.sum((x - 3) ** 2)
 
 
+# One function with the scale as an argument is compiled once for all scales.
+def scaled_rosenbrock(x, scale):
+    return scale * rosenbrock(x)
+
+
+def scaled_square(x, scale):
+    return scale * square(x)
+
+
+def scaled_sum(x, scale):
+    return scale * jnp.sum(x)
+
+
 ROSENBROCK = np.tile([-1.2, 1.0], 5)
 
 
@@ -266,8 +279,9 @@ SCALED = pytest.mark.parametrize("scale", [1e20, 1e6, 1e-6, 1e-20])
 @pytest.mark.parametrize("tx", [None, gx.lbfgs(linesearch=gx.scale_by_backtracking_linesearch(30))], ids=repr)
 def test_the_scale_of_the_function_does_not_matter(scale, tx):
     """In float32, whose squares end at 1e38: as many steps, or a few more, to the same minimum."""
-    found = gx.minimize(rosenbrock, ROSENBROCK[:4], tx=tx, tol=1e-2)
-    scaled = gx.minimize(lambda x: scale * rosenbrock(x), ROSENBROCK[:4], tx=tx, tol=1e-2 * scale)
+    x0 = ROSENBROCK[:4]
+    found = gx.minimize(scaled_rosenbrock, x0, (1.0,), tx=tx, tol=1e-2)
+    scaled = gx.minimize(scaled_rosenbrock, x0, (scale,), tx=tx, tol=1e-2 * scale)
     assert found.status == scaled.status == Status.CONVERGED
     np.testing.assert_allclose(found.x, 1.0, atol=1e-2)
     np.testing.assert_allclose(scaled.x, 1.0, atol=1e-2)
@@ -280,7 +294,7 @@ def test_the_scale_of_the_function_does_not_matter(scale, tx):
 @pytest.mark.parametrize("scale", [1e20, 1.0, 1e-20])
 def test_a_line_search_of_another_optimizer(scale):
     tx = gx.chain(gx.scale(-1.0), gx.scale_by_zoom_linesearch(30))
-    found = gx.minimize(lambda x: scale * square(x), jnp.zeros(3), tx=tx, tol=1e-4 * scale, max_steps=100)
+    found = gx.minimize(scaled_square, jnp.zeros(3), (scale,), tx=tx, tol=1e-4 * scale, max_steps=100)
     assert found.status == Status.CONVERGED
     np.testing.assert_allclose(found.x, 3.0, atol=1e-4)
 
@@ -288,7 +302,7 @@ def test_a_line_search_of_another_optimizer(scale):
 @pytest.mark.slow
 def test_a_power_of_two_changes_no_bit():
     """Above the usual range, where the unit is divided out, and within it."""
-    run_of = lambda scale: gx.minimize(lambda x: scale * rosenbrock(x), ROSENBROCK[:4], tol=1e-2 * scale)
+    run_of = lambda scale: gx.minimize(scaled_rosenbrock, ROSENBROCK[:4], (scale,), tol=1e-2 * scale)
     usual, large, huge = (run_of(2.0**k) for k in (3, 10, 80))
     assert large.x.tolist() == huge.x.tolist() == usual.x.tolist()
     assert huge.steps == large.steps == usual.steps
@@ -296,7 +310,7 @@ def test_a_power_of_two_changes_no_bit():
 
 def test_a_learning_rate_is_meant_for_the_function_as_it_is():
     one_step = lambda scale: gx.minimize(
-        lambda x: scale * square(x), jnp.zeros(1), tx=gx.sgd(0.1), tol=0.0, max_steps=1
+        scaled_square, jnp.zeros(1), (scale,), tx=gx.sgd(0.1), tol=0.0, max_steps=1
     )
     np.testing.assert_allclose(one_step(1.0).x, 0.6, rtol=1e-6)
     np.testing.assert_allclose(one_step(1e-20).x, 0.6e-20, rtol=1e-6)
@@ -304,7 +318,7 @@ def test_a_learning_rate_is_meant_for_the_function_as_it_is():
 
 @pytest.mark.parametrize("value", [0.0, jnp.nan, jnp.inf, 1e-45])
 def test_slopes_without_a_scale(value):
-    found = gx.minimize(lambda x: value * jnp.sum(x), jnp.ones(2), tol=0.0, max_steps=2)
+    found = gx.minimize(scaled_sum, jnp.ones(2), (value,), tol=0.0, max_steps=2)
     expected = {0.0: Status.CONVERGED, 1e-45: Status.CONVERGED}.get(value, Status.NOT_FINITE)
     assert found.status == expected
     assert found.x.tolist() == [1.0, 1.0]

@@ -13,9 +13,9 @@ LIKE = {"a": jnp.zeros((400, 500)), "b": jnp.zeros(3)}
 
 def noises(tx, steps, like=LIKE):
     """What is added to zeros at each step."""
-    state, out = tx.init(like), []
+    state, update, out = tx.init(like), jax.jit(tx.update), []
     for _ in range(steps):
-        u, state = jax.jit(tx.update)(like, state)
+        u, state = update(like, state)
         out.append(u)
     return out
 
