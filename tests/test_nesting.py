@@ -3,10 +3,13 @@
 import copy
 import pickle
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,12 +63,49 @@ AROUND = {
 }
 
 
+def by_hand(tx, update):
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def vmapped(tx):
+    """For one model of many."""
+    many = lambda tree: jax.tree.map(lambda x: x[None], tree)
+    one = lambda tree: jax.tree.map(lambda x: x[0], tree)
+
+    def update(updates, state, params=None, **extra):
+        run = jax.vmap(lambda g, s, p: tx.update(g, s, p, **extra))
+        updates, state = run(many(updates), many(state), many(params))
+        return one(updates), one(state)
+
+    return by_hand(tx, update)
+
+
+# These change nothing.
+FOREIGN = {
+    "jit": lambda tx: by_hand(tx, jax.jit(tx.update)),
+    "checkpoint": lambda tx: by_hand(tx, jax.checkpoint(tx.update)),
+    "filter_jit": lambda tx: by_hand(tx, eqx.filter_jit(tx.update)),
+    "nnx.jit": lambda tx: by_hand(tx, nnx.jit(tx.update)),
+    "vmap": vmapped,
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "conditionally_mask": lambda tx: optax.conditionally_mask(tx, lambda step: step < 99),
+    "conditionally_transform": lambda tx: optax.conditionally_transform(tx, lambda step: step < 99),
+    "MultiSteps": lambda tx: by_hand(tx := optax.MultiSteps(tx, 1), tx.update),
+    "chain": lambda tx: optax.chain(tx),
+    "by hand": lambda tx: gx.GradientTransformation(tx.init, tx.update),
+}
+NAMES = st.sampled_from(sorted(AROUND))
+
+
+def nested(tx, names):
+    for name in names:
+        tx = (AROUND | FOREIGN)[name](tx)
+    return tx
+
+
 @st.composite
 def nestings(draw, most=4):
-    tx = gx.chain(needs_value(), draw(OPTIMIZERS))
-    for name in draw(st.lists(st.sampled_from(sorted(AROUND)), min_size=1, max_size=most)):
-        tx = AROUND[name](tx)
-    return tx
+    return nested(gx.chain(needs_value(), draw(OPTIMIZERS)), draw(st.lists(NAMES, min_size=1, max_size=most)))
 
 
 P = params()
@@ -130,3 +170,65 @@ def test_runs(tx):
 @given(nestings(most=6))
 def test_runs_at_length(tx):
     runs(tx)
+
+
+def changes_nothing(optimizer, inner, foreign, outer, foreign_first):
+    """What others wrote, between any of ours: of two traces that JAX keeps, none must serve the other."""
+    gs = [grads(i, P) for i in range(2)]
+
+    def updates_of(tx):
+        state, out, update = tx.init(P), [], jax.jit(lambda g, s: tx.update(g, s, P, value=0.5))
+        for g in gs:
+            u, state = update(g, state)
+            out.append(u)
+        return out
+
+    with jax.numpy_dtype_promotion("standard"):
+        ours = nested(gx.chain(needs_value(), optimizer), inner)
+        theirs = FOREIGN[foreign](ours)
+        pairs = [(theirs, ours), (nested(theirs, outer), nested(ours, outer))]
+        for got, right in pairs if foreign_first else reversed(pairs):
+            found, expected = updates_of(got), updates_of(right)
+            assert aval(found) == aval(expected)
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected)
+
+
+FEW, SOME = (st.lists(NAMES, min_size=least, max_size=2) for least in (0, 1))
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@settings(max_examples=2, deadline=None, derandomize=True)
+@given(OPTIMIZERS, FEW, SOME, st.booleans())
+def test_others_change_nothing(foreign, optimizer, inner, outer, foreign_first):
+    changes_nothing(optimizer, inner, foreign, outer, foreign_first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("foreign", FOREIGN)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(OPTIMIZERS, FEW, SOME, st.booleans())
+def test_others_change_nothing_at_length(foreign, optimizer, inner, outer, foreign_first):
+    changes_nothing(optimizer, inner, foreign, outer, foreign_first)
+
+
+class Model(nnx.Module):
+    def __init__(self):
+        self.w, self.b = nnx.Param(P["w"]), nnx.Param(P["b"])
+
+
+@settings(max_examples=3, deadline=None, derandomize=True)
+@given(nestings(most=2))
+def test_an_optimizer_of_nnx(tx):
+    """It runs a nesting as a loop does, eagerly first and then jitted."""
+    p = {"w": P["w"], "b": P["b"]}
+    with jax.numpy_dtype_promotion("standard"):
+        model, state = Model(), tx.init(p)
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+        update = lambda model, optimizer, g: optimizer.update(model, nnx.State(g), value=0.5)
+        for i, run in enumerate((update, nnx.jit(update), nnx.jit(update))):
+            g = grads(i, p)
+            run(model, optimizer, {k: nnx.Param(x) for k, x in g.items()})
+            updates, state = tx.update(g, state, p, value=0.5)
+            p = gx.apply_updates(p, updates)
+    for name, x in p.items():
+        np.testing.assert_allclose(getattr(model, name)[...], x, rtol=1e-5, atol=1e-6)
