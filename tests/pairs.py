@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+
 Options = dict[str, list[Any]]  # the values of each option
 Allowed = Callable[[dict[str, Any]], bool]  # whether a row, or a part of one, makes sense
 Pair = frozenset  # of two (option, number of the value)
@@ -55,3 +57,8 @@ def described(row: dict[str, Any]) -> str:
     """A row by its values, short enough for the name of a test."""
     word = lambda x: getattr(x, "__name__", None) or (f"{x:g}" if type(x) is float else str(x))
     return "-".join(f"{name}={word(x)}" for name, x in row.items()).replace(" ", "")
+
+
+def real(count: Any) -> Any:
+    """A number of steps, in a reference or in a program, as a number to calculate with."""
+    return count.astype(float) if isinstance(count, jax.Array) else float(count)

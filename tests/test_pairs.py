@@ -9,7 +9,7 @@ import pytest
 
 import gradx as gx
 from tests import reference
-from tests.pairs import described, pairs_of, pairwise, values
+from tests.pairs import described, pairs_of, pairwise, real, values
 
 STEPS = 8
 SHAPES = {"b": (3,), "m": (3, 4)}
@@ -25,11 +25,6 @@ def falling(count):
 def rising(count):
     """A decay rate that rises from 0.5 towards 0.9."""
     return 0.9 - 0.4 / (1 + real(count))
-
-
-def real(count):
-    """A number of steps, as a number of the reference or of a program, to calculate with."""
-    return count.astype(float) if isinstance(count, jax.Array) else float(count)
 
 
 RATE = {"learning_rate": [0.1, falling]}
@@ -181,9 +176,12 @@ def start(row):
     return {name: normal(i, shape) for i, (name, shape) in enumerate(shapes_of(row).items())}
 
 
-GRADIENTS = {name: normal(7, (STEPS, *shape)) for name, shape in (SHAPES | STACK).items()}
 GRADIENTS = {
-    name: g * 0.7 ** np.arange(STEPS).reshape(-1, *[1] * (g.ndim - 1)) for name, g in GRADIENTS.items()
+    name: normal(7, (*shape, STEPS)) * 0.7 ** np.arange(STEPS) for name, shape in (SHAPES | STACK).items()
+}
+FALLING = 0.7 ** np.arange(STEPS)  # the size of the gradients
+GRADIENTS = {
+    name: np.moveaxis(normal(7, (*shape, STEPS)) * FALLING, -1, 0) for name, shape in (SHAPES | STACK).items()
 }
 
 

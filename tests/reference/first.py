@@ -66,9 +66,8 @@ def adamw(
         if decay_mode == "l2":
             u = -rate * direction.send(g + decay * p)
             continue
-        share = {"decoupled": rate, "independent": rate / peak, "corrected": rate**2 / peak}[
-            decay_mode
-        ] * decay
+        shares = {"decoupled": rate, "independent": rate / peak, "corrected": rate**2 / peak}
+        share = shares[decay_mode] * decay
         d = rate * direction.send(g)
         u = ((p - d) * (1 - share) if decay_order == "after" else p * (1 - share) - d) - p
 
