@@ -139,7 +139,7 @@ def falling(count):
 NORMS = ("gradient", "update", "parameter")
 MEASURED = {
     "norms": [NORMS, (), "update", ("parameter", "gradient")],
-    "clip": [None, 3.0],
+    "clip": [None, 2.4],
     "trust_ratio": [False, True],
     "rate": [0.1, falling],
     "around": [None, "skip_if", "accumulate"],
