@@ -9,6 +9,7 @@ import optax
 
 import gradx as gx
 from tests.pairs import real
+from tests.reference import adamw
 from tests.reference import wrappers as models
 from tests.wrappers.paired import (
     BAD,
@@ -30,6 +31,7 @@ from tests.wrappers.paired import (
     tree,
     vector,
 )  # fmt: skip
+from tests.wrappers.test_averages import reference as weighted_sum
 
 BOOLS = [False, True]
 
@@ -192,3 +194,91 @@ def test_lookahead(row, together, x64):
         check_inner(state.fast_state, expected["inner"])
         for updated in slow:
             close(updated[t], expected["slow"])
+
+
+AVERAGES = {
+    "decay": [None, 0.9, wandering],  # None for the plain mean
+    "debias": [True, False],
+    "start": [0, 2],
+    "every": [1, 2],
+    "around": [None, "skip_if", "accumulate"],
+}
+
+
+def averaged(row, gradients):
+    options = {k: row.options[k] for k in ("start", "every")}
+    if row.options["decay"] is None:
+        average = gx.average_params(**options)
+    else:
+        average = gx.ema_params(row.options["decay"], debias=row.options["debias"], **options)
+    tx = gx.chain(momentum(), average)
+    if row.options["around"] == "skip_if":
+        tx = gx.skip_if(tx, gx.nonfinite())
+        gradients = jnp.where(BAD[..., None], jnp.nan, gradients)
+    if row.options["around"] == "accumulate":
+        tx = gx.accumulate(tx, 3)
+    read = lambda state: vector(gx.eval_params(state, tree(jnp.asarray(PARAMS))))
+    return scanned(tx, tree(jnp.asarray(PARAMS)), (gradients[:, 0],), read=read)
+
+
+@rows(AVERAGES)
+def test_averages(row, together, x64):
+    """A step that is left out is in no average, and not among those that are counted."""
+    updates, averages = jax.device_get(together(averaged, GRADIENTS, row="row"))
+    p, seen, options = PARAMS, [], row.options
+    debias = options["debias"] or options["decay"] is None
+    for t in range(CALLS):
+        taken = not (options["around"] == "skip_if" and BAD[t, 0])
+        taken = taken and not (options["around"] == "accumulate" and (t + 1) % 3)
+        p = p + updates[t]
+        seen += [p] if taken else []
+        args = PARAMS, seen, len(seen), options["start"], options["every"], options["decay"], debias
+        close(averages[t], weighted_sum(*args) if seen else PARAMS)
+
+
+INJECT = {
+    "learning_rate": [0.1, wandering, np.float64(0.1)],
+    "b1": [0.9, wandering],
+    "weight_decay": [0.1, wandering],
+    "mask": [None, gx.matrices_only],
+    "nesterov": BOOLS,
+    "static_args": [(), "eps", ("b1", "weight_decay")],
+    "hyperparam_dtype": [np.float64, np.float32],
+}
+
+
+def static_of(row):
+    static = row.options["static_args"]
+    return {static} if isinstance(static, str) else set(static)
+
+
+ARGUMENTS = ("learning_rate", "b1", "weight_decay", "mask", "nesterov")
+
+
+def injected(row, gradients):
+    factory = gx.inject_hyperparams(gx.adamw, row.options["static_args"], row.options["hyperparam_dtype"])
+    tx = factory(**{name: row.options[name] for name in ARGUMENTS}, eps=1e-3)
+    return scanned(tx, tree(jnp.asarray(PARAMS)), (gradients[:, 0],))
+
+
+@rows(INJECT)
+def test_inject_hyperparams(row, together, x64):
+    found, states = jax.device_get(together(injected, GRADIENTS, row="row"))
+    options = {name: row.options[name] for name in ARGUMENTS}
+    options |= {"eps": 1e-3, "b2": 0.999, "eps_root": 0.0}  # the last two by default
+    rules, p = [adamw(**options) for _ in range(2)], PARAMS
+    for rule in rules:
+        next(rule)
+    double = row.options["hyperparam_dtype"] is np.float64
+    numbers = options.keys() - {"mask", "nesterov"} - static_of(row)
+    for t in range(CALLS):
+        gs, ps = (jax.tree.leaves(tree(x)) for x in (GRADIENTS[t, 0], p))
+        u = np.concatenate([rule.send(x).ravel() for rule, *x in zip(rules, gs, ps, strict=True)])
+        close(found[t], u, 1e-10 if double else 1e-6)
+        p, state = p + u, at(states, t)
+        assert state.count == t + 1
+        assert state.hyperparams.keys() == numbers
+        assert state.hyperparams_states.keys() == {name for name in numbers if options[name] is wandering}
+        for name in numbers:
+            value = options[name](t) if callable(options[name]) else options[name]
+            assert state.hyperparams[name] == row.options["hyperparam_dtype"](value)
