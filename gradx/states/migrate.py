@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,8 @@ def migrate(
 
     A slot is kept where the new state has a slot of that name for the same parameter, in any chain, group or
     wrapper; where there are several, by the class of the link's state. The rest comes from `init`. A step
-    count without a counterpart takes the largest old count, so that schedules go on, unless all slots of its
-    link start anew.
+    count goes with the slots of its link. One without a counterpart takes the largest old count, so that
+    schedules go on, unless all slots of its link start anew.
 
     Arguments:
       old_state: a state of `old_tx`.
@@ -99,8 +100,19 @@ def migrate(
 
 
 def sources_of(old: list[Entry], new: list[Entry]) -> dict[int, int]:
-    """The old array that each new one takes: the closest by name, where it is unambiguous."""
+    """The old array that each new one takes: the closest by name; for a step count, that of its slots."""
     sources: dict[int, int] = {}
+    match_by_name(old, new, sources, lambda e: e.i is not None)
+    # Before the names: the bias correction of an average is wrong with the count of another link.
+    sources |= counts_of_slots(old, new, sources)
+    match_by_name(old, new, sources, lambda e: e.i is None)
+    return sources
+
+
+def match_by_name(
+    old: list[Entry], new: list[Entry], sources: dict[int, int], of_kind: Callable[[Entry], bool]
+) -> None:
+    """Add to `sources` the arrays of a kind that are left, where a name is unambiguous."""
     for alike in (
         lambda e: (e.part, e.owner, e.field, e.i),
         lambda e: (e.owner, e.field, e.i),
@@ -110,13 +122,34 @@ def sources_of(old: list[Entry], new: list[Entry]) -> dict[int, int]:
         for j in set(range(len(old))) - set(sources.values()):
             theirs[alike(old[j])].append(j)
         for k in set(range(len(new))) - sources.keys():
-            ours[alike(new[k])].append(k)
+            if of_kind(new[k]):
+                ours[alike(new[k])].append(k)
         for key, ks in ours.items():
             js = theirs[key]
             if len(js) == len(ks):
                 pairs = zip(sorted(ks), sorted(js), strict=True)
                 sources |= {k: j for k, j in pairs if fits(old[j].array, new[k].array)}
-    return sources
+
+
+def counts_of_slots(old: list[Entry], new: list[Entry], sources: dict[int, int]) -> dict[int, int]:
+    """The old step count for each new one whose slots all come from slots with one count."""
+    ours, theirs = nearest_counts(new), nearest_counts(old)
+    found: dict[int | None, set[int | None]] = defaultdict(set)
+    for k, j in sources.items():
+        found[ours(k)].add(theirs(j))
+    one = {k: js.pop() for k, js in found.items() if k is not None and len(js) == 1}
+    return {k: j for k, j in one.items() if j is not None and fits(old[j].array, new[k].array)}
+
+
+def nearest_counts(found: list[Entry]) -> Callable[[int], int | None]:
+    """From the position of a slot to that of the step count in its link, or in the closest state around it."""
+    counts = [j for j, e in enumerate(found) if is_count(e)]
+
+    def nearest(k):
+        around = [j for j in counts if found[k].link[: len(found[j].link)] == found[j].link]
+        return max(around, key=lambda j: len(found[j].link), default=None)
+
+    return nearest
 
 
 def fits(old: Leaf, new: Leaf) -> bool:

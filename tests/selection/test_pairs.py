@@ -32,7 +32,7 @@ def below_head(path, x):
 OPTIONS = {
     "default": ["sgd", "adamw"],
     "rate": [0.1, falling],
-    "pattern": ["^head/", re.compile("(?i)^HEAD/"), below_head],
+    "pattern": ["^head/", re.compile("(?i)EAD/"), below_head],
     "rule": ["number", "scaled", "schedule", "scaled by a schedule", "frozen", "transformation"],
     "second": [None, "frozen", "number"],
     "around": [None, "masked", "inject"],
@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
 
 ROWS = [Row(row) for row in pairwise(OPTIONS, fits)]
-FIXED = {"sgd": {"momentum": 0.9}, "adamw": {"weight_decay": 0.1}}
+FIXED = {"sgd": {"momentum": 0.9, "rate_in_velocity": True}, "adamw": {"decay_order": "after"}}
 RULES = {
     "second number": (dict(learning_rate=0.07), lambda rate: 0.07),
     "number": (dict(learning_rate=0.03), lambda rate: 0.03),
