@@ -142,7 +142,7 @@ def counts_of_slots(old: list[Entry], new: list[Entry], sources: dict[int, int])
 
 
 def nearest_counts(found: list[Entry]) -> Callable[[int], int | None]:
-    """From the position of a slot to that of the step count in its link, or in the closest state around it."""
+    """The place of a slot -> that of the step count in its link, or in the closest state around it."""
     counts = [j for j, e in enumerate(found) if is_count(e)]
 
     def nearest(k):
