@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -102,17 +101,17 @@ def migrate(
 def sources_of(old: list[Entry], new: list[Entry]) -> dict[int, int]:
     """The old array that each new one takes: the closest by name; for a step count, that of its slots."""
     sources: dict[int, int] = {}
-    match_by_name(old, new, sources, lambda e: e.i is not None)
-    # Before the names: the bias correction of an average is wrong with the count of another link.
-    sources |= counts_of_slots(old, new, sources)
-    match_by_name(old, new, sources, lambda e: e.i is None)
+    match_by_name(old, new, sources, {k for k, e in enumerate(new) if e.i is not None})
+    # Before the names: an average with the count of another link, or with no array, has wrong weights.
+    slots = slots_by_count(new)
+    sources |= counts_of_slots(old, new, sources, slots)
+    anew = {k for k, own in slots.items() if sources.keys().isdisjoint(own)}
+    match_by_name(old, new, sources, {k for k, e in enumerate(new) if e.i is None} - anew)
     return sources
 
 
-def match_by_name(
-    old: list[Entry], new: list[Entry], sources: dict[int, int], of_kind: Callable[[Entry], bool]
-) -> None:
-    """Add to `sources` the arrays of a kind that are left, where a name is unambiguous."""
+def match_by_name(old: list[Entry], new: list[Entry], sources: dict[int, int], those: set[int]) -> None:
+    """Add to `sources` those of the new arrays whose names are unambiguous."""
     for alike in (
         lambda e: (e.part, e.owner, e.field, e.i),
         lambda e: (e.owner, e.field, e.i),
@@ -121,9 +120,8 @@ def match_by_name(
         theirs, ours = defaultdict(list), defaultdict(list)
         for j in set(range(len(old))) - set(sources.values()):
             theirs[alike(old[j])].append(j)
-        for k in set(range(len(new))) - sources.keys():
-            if of_kind(new[k]):
-                ours[alike(new[k])].append(k)
+        for k in those - sources.keys():
+            ours[alike(new[k])].append(k)
         for key, ks in ours.items():
             js = theirs[key]
             if len(js) == len(ks):
@@ -131,25 +129,28 @@ def match_by_name(
                 sources |= {k: j for k, j in pairs if fits(old[j].array, new[k].array)}
 
 
-def counts_of_slots(old: list[Entry], new: list[Entry], sources: dict[int, int]) -> dict[int, int]:
+def counts_of_slots(
+    old: list[Entry], new: list[Entry], sources: dict[int, int], slots: dict[int, list[int]]
+) -> dict[int, int]:
     """The old step count for each new one whose slots all come from slots with one count."""
-    ours, theirs = nearest_counts(new), nearest_counts(old)
-    found: dict[int | None, set[int | None]] = defaultdict(set)
-    for k, j in sources.items():
-        found[ours(k)].add(theirs(j))
-    one = {k: js.pop() for k, js in found.items() if k is not None and len(js) == 1}
-    return {k: j for k, j in one.items() if j is not None and fits(old[j].array, new[k].array)}
+    count_of, found = {j: k for k, own in slots_by_count(old).items() for j in own}, {}
+    for k, own in slots.items():
+        theirs = {count_of.get(sources[i]) for i in own if i in sources}
+        j = theirs.pop() if len(theirs) == 1 else None
+        if j is not None and fits(old[j].array, new[k].array):
+            found[k] = j
+    return found
 
 
-def nearest_counts(found: list[Entry]) -> Callable[[int], int | None]:
-    """The place of a slot -> that of the step count in its link, or in the closest state around it."""
-    counts = [j for j, e in enumerate(found) if is_count(e)]
-
-    def nearest(k):
-        around = [j for j in counts if found[k].link[: len(found[j].link)] == found[j].link]
-        return max(around, key=lambda j: len(found[j].link), default=None)
-
-    return nearest
+def slots_by_count(found: list[Entry]) -> dict[int, list[int]]:
+    """The slots of each step count that has any: those of its link, or below it and of no closer count."""
+    counts = [k for k, e in enumerate(found) if is_count(e)]
+    slots = defaultdict(list)
+    for i, e in enumerate(found):
+        around = [k for k in counts if e.i is not None and e.link[: len(found[k].link)] == found[k].link]
+        if around:
+            slots[max(around, key=lambda k: len(found[k].link))].append(i)
+    return slots
 
 
 def fits(old: Leaf, new: Leaf) -> bool:
