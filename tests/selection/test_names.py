@@ -227,12 +227,14 @@ def test_names_of_torch_are_matched_whole():
 
 def test_a_layer_called_weight_and_a_wrapper_s_name_within():
     """Only the first names are a wrapper's, and only the last a layer's weights."""
-    params = {"weight": {"module": MATRIX}, "module2": {"scale": MATRIX}, "enc": {"params": {"w": MATRIX}}}
-    names = ["module.params.enc.params.w", "module.module2.weight", "module.weight.module"]
-    state = gx.import_torch_state(gx.sgd(1.0, momentum=0.5), params, torch_state(names))
-    trace = gx.get_slot(state, params, "trace")
-    found = trace["enc"]["params"]["w"], trace["module2"]["scale"], trace["weight"]["module"]
-    assert [float(x[0, 0]) for x in found] == [0.0, 1.0, 2.0]
-    for wrong in ("module.enc.w", "module.weight"):
+    layers = {"module2": {"scale": MATRIX}, "module3": {"scale": MATRIX}, "w": MATRIX}
+    params = layers | {"weight": {"w": MATRIX}, "enc": {"params": {"w": MATRIX}}}
+    names = [f"module.{name}" for name in ("module2.weight", "module3.weight", "w", "weight.w")]
+    names += ["module.params.enc.params.w"]
+    tx = gx.sgd(1.0, momentum=0.5)
+    trace = gx.get_slot(gx.import_torch_state(tx, params, torch_state(names)), params, "trace")
+    found = trace["module2"]["scale"], trace["module3"]["scale"], trace["w"], trace["weight"]["w"]
+    assert [float(x[0, 0]) for x in (*found, trace["enc"]["params"]["w"])] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    for wrong in ("module.enc.w", "module.params"):
         with pytest.raises(ValueError, match="match none of the parameters"):
-            gx.import_torch_state(gx.sgd(1.0, momentum=0.5), params, torch_state([wrong, *names[1:]]))
+            gx.import_torch_state(tx, params, torch_state([wrong, *names[:-1]]))
