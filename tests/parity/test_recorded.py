@@ -1,5 +1,6 @@
 """The recorded numbers are those that PyTorch and Keras give now."""
 
+import os
 import warnings
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from tests import recorded
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
 pytest.importorskip("torch", reason="torch is in the extra 'parity': make test-parity")
 pytest.importorskip("keras", reason="keras is in the extra 'parity': make test-parity")
 

@@ -261,25 +261,3 @@ def test_complex_slots_are_of_gradx_torch():
     np.testing.assert_array_equal(gx.get_slot(state, p, "nu")["z"], z)
     with pytest.raises(ValueError, match="nu is float32, which cannot hold complex64"):
         gx.import_torch_state(gx.adam(1e-3), p, numbered)
-
-
-def test_first_moments_of_a_beta_that_follows_a_schedule_are_not_torch_s():
-    tx = gx.chain(gx.scale_by_adam(b1=gx.linear_schedule(0.5, 0.9, 10)), gx.scale(-0.1))
-    moments = {"step": 3.0, "exp_avg": np.ones(2), "exp_avg_sq": np.ones(2)}
-    saved = {"state": {0: moments}, "param_groups": [{"params": [0]}]}
-    with pytest.raises(ValueError, match="of a beta that follows a schedule, is not in torch's state"):
-        gx.import_torch_state(tx, {"w": jnp.ones(2)}, saved)
-
-
-def test_the_sizes_of_rprop_take_the_signs_of_both_parts():
-    """torch has the gradient itself; the state has a step of that sign, in each part of a complex number."""
-    p = {"z": jnp.ones(2, jnp.complex64)}
-    size, prev = np.array([0.1 + 0.2j, 0.3 + 0.4j], np.complex64), np.array([5 - 7j, -9 + 2j], np.complex64)
-    saved = {
-        "state": {0: {"step": 2.0, "step_size": size, "prev": prev}},
-        "param_groups": [{"params": [0]}],
-    }
-    state = gx.import_torch_state(gx.torch.Rprop(), p, saved)
-    np.testing.assert_allclose(
-        gx.get_slot(state, p, "prev_updates")["z"], [0.1 - 0.2j, -0.3 + 0.4j], rtol=1e-6
-    )
