@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradx as gx
+from gradx.torch import lr_scheduler as ours
 from tests.problems import aval, complex_params, grads
 
 ROWS = {
@@ -107,3 +108,34 @@ def test_maximize_turns_the_gradients(name):
 def test_arguments_of_torch_that_say_how_to_compute_are_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'foreach'"):
         gx.torch.Adam(foreach=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: ours.OneCycleLR(0.1), TypeError, "give total_steps, or epochs and steps_per_epoch"),
+        (lambda: ours.OneCycleLR(0.1, 10, anneal_strategy="cosine"), ValueError, "must be 'cos' or 'linear'"),
+        (lambda: ours.CyclicLR(0.1, 1.0, scale_mode="step"), ValueError, "must be 'cycle' or 'iterations'"),
+        (lambda: ours.CosineAnnealingLR(0.1, 0), ValueError, "CosineAnnealingLR: T_max must be at least 1"),
+        (lambda: ours.ChainedScheduler([ours.StepLR(0.1, 5)], 0.0), ValueError, "lr must be more than 0"),
+        (lambda: ours.SequentialLR([ours.OneCycleLR(0.1, 50)], []), TypeError, "is not a schedule"),
+    ],
+)
+def test_mistakes_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_equal_calls_are_equal():
+    double = lambda x: 2.0
+    make = [
+        lambda: ours.OneCycleLR(0.1, 50),
+        lambda: ours.CyclicLR(0.1, 1.0, scale_fn=double),
+        lambda: ours.ReduceLROnPlateau(0.1),
+        lambda: ours.LambdaLR(0.1, double),
+        lambda: ours.CosineAnnealingLR(0.1, 5),
+    ]
+    for f in make:
+        assert f() == f()
+        assert hash(f()) == hash(f())
+    assert repr(make[4]()) == "CosineAnnealingLR(0.1, 5)"

@@ -51,8 +51,8 @@ def migrate(
 
     A slot is kept where the new state has a slot of that name for the same parameter, in any chain, group or
     wrapper; where there are several, by the class of the link's state. The rest comes from `init`. A step
-    count without a counterpart takes the largest old count, so that schedules go on, unless all slots of its
-    link start anew.
+    count goes with the slots of its link. One without a counterpart takes the largest old count, so that
+    schedules go on, unless all slots of its link start anew.
 
     Arguments:
       old_state: a state of `old_tx`.
@@ -99,8 +99,19 @@ def migrate(
 
 
 def sources_of(old: list[Entry], new: list[Entry]) -> dict[int, int]:
-    """The old array that each new one takes: the closest by name, where it is unambiguous."""
+    """The old array that each new one takes: the closest by name; for a step count, that of its slots."""
     sources: dict[int, int] = {}
+    match_by_name(old, new, sources, {k for k, e in enumerate(new) if e.i is not None})
+    # Before the names: an average with the count of another link, or with no array, has wrong weights.
+    slots = slots_by_count(new)
+    sources |= counts_of_slots(old, new, sources, slots)
+    anew = {k for k, own in slots.items() if sources.keys().isdisjoint(own)}
+    match_by_name(old, new, sources, {k for k, e in enumerate(new) if e.i is None} - anew)
+    return sources
+
+
+def match_by_name(old: list[Entry], new: list[Entry], sources: dict[int, int], those: set[int]) -> None:
+    """Add to `sources` those of the new arrays whose names are unambiguous."""
     for alike in (
         lambda e: (e.part, e.owner, e.field, e.i),
         lambda e: (e.owner, e.field, e.i),
@@ -109,14 +120,37 @@ def sources_of(old: list[Entry], new: list[Entry]) -> dict[int, int]:
         theirs, ours = defaultdict(list), defaultdict(list)
         for j in set(range(len(old))) - set(sources.values()):
             theirs[alike(old[j])].append(j)
-        for k in set(range(len(new))) - sources.keys():
+        for k in those - sources.keys():
             ours[alike(new[k])].append(k)
         for key, ks in ours.items():
             js = theirs[key]
             if len(js) == len(ks):
                 pairs = zip(sorted(ks), sorted(js), strict=True)
                 sources |= {k: j for k, j in pairs if fits(old[j].array, new[k].array)}
-    return sources
+
+
+def counts_of_slots(
+    old: list[Entry], new: list[Entry], sources: dict[int, int], slots: dict[int, list[int]]
+) -> dict[int, int]:
+    """The old step count for each new one whose slots all come from slots with one count."""
+    count_of, found = {j: k for k, own in slots_by_count(old).items() for j in own}, {}
+    for k, own in slots.items():
+        theirs = {count_of.get(sources[i]) for i in own if i in sources}
+        j = theirs.pop() if len(theirs) == 1 else None
+        if j is not None and fits(old[j].array, new[k].array):
+            found[k] = j
+    return found
+
+
+def slots_by_count(found: list[Entry]) -> dict[int, list[int]]:
+    """The slots of each step count that has any: those of its link, or below it and of no closer count."""
+    counts = [k for k, e in enumerate(found) if is_count(e)]
+    slots = defaultdict(list)
+    for i, e in enumerate(found):
+        around = [k for k in counts if e.i is not None and e.link[: len(found[k].link)] == found[k].link]
+        if around:
+            slots[max(around, key=lambda k: len(found[k].link))].append(i)
+    return slots
 
 
 def fits(old: Leaf, new: Leaf) -> bool:

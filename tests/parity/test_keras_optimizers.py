@@ -10,30 +10,12 @@ import pytest
 
 import gradx as gx
 from tests.problems import grads, params
+from tests.recorded.rows import KERAS as ROWS
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras", reason="keras is in the extra 'parity': make test-parity")
 pytestmark = pytest.mark.usefixtures("x64", "lenient")
 
-ROWS = [
-    ("SGD", {}),
-    ("SGD", dict(momentum=0.9, weight_decay=0.1)),
-    ("SGD", dict(momentum=0.9, nesterov=True, clipvalue=0.5)),
-    ("RMSprop", {}),
-    ("RMSprop", dict(momentum=0.9, centered=True, epsilon=1e-3)),
-    ("Adagrad", {}),
-    ("Adadelta", dict(weight_decay=0.1)),
-    ("Adafactor", {}),
-    ("Adafactor", dict(learning_rate=0.5, weight_decay=0.1, epsilon_2=0.5, clip_threshold=0.8)),
-    ("Adam", {}),
-    ("Adam", dict(amsgrad=True, global_clipnorm=1.0)),
-    ("AdamW", dict(clipnorm=1.0)),
-    ("AdamW", dict(learning_rate=0.01, weight_decay=0.1, amsgrad=True)),
-    ("Adamax", {}),
-    ("Nadam", {}),
-    ("Lion", dict(weight_decay=0.1)),
-    ("Lamb", dict(weight_decay=0.1)),
-]
 STEPS = 50
 
 

@@ -11,46 +11,11 @@ import pytest
 
 import gradx as gx
 from tests.problems import complex_params, grads, params
+from tests.recorded.rows import TORCH as ROWS
 
 torch = pytest.importorskip("torch", reason="torch is in the extra 'parity': make test-parity")
 pytestmark = pytest.mark.usefixtures("x64")
 
-ROWS = [
-    ("SGD", {}),
-    ("SGD", dict(lr=0.1, weight_decay=0.1)),
-    ("SGD", dict(lr=0.1, momentum=0.9)),
-    ("SGD", dict(lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.1)),
-    ("SGD", dict(lr=0.1, momentum=0.9, nesterov=True, maximize=True)),
-    ("Adagrad", {}),
-    ("Adagrad", dict(lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.5, eps=1e-3)),
-    ("RMSprop", {}),
-    ("RMSprop", dict(centered=True, eps=1e-4, alpha=0.9)),
-    ("RMSprop", dict(momentum=0.9, weight_decay=0.1)),
-    ("RMSprop", dict(momentum=0.9, centered=True, eps=1e-4, maximize=True)),
-    ("Adadelta", {}),
-    ("Adadelta", dict(lr=0.5, rho=0.8, weight_decay=0.1)),
-    ("Adafactor", {}),
-    ("Adafactor", dict(lr=0.1, eps=(1e-6, 1e-2), d=1.5, weight_decay=0.1, maximize=True)),
-    ("Adam", {}),
-    ("Adam", dict(lr=0.01, betas=(0.8, 0.95), weight_decay=0.1)),
-    ("Adam", dict(lr=0.01, amsgrad=True, weight_decay=0.1)),
-    ("Adam", dict(lr=0.1, betas=(0.9, 0.9), eps=1e-3, amsgrad=True)),
-    ("Adam", dict(decoupled_weight_decay=True, weight_decay=0.1, maximize=True)),
-    ("AdamW", {}),
-    ("AdamW", dict(lr=0.01, weight_decay=0.1, amsgrad=True)),
-    ("NAdam", {}),
-    ("NAdam", dict(betas=(0.8, 0.95), eps=1e-3, weight_decay=0.1, momentum_decay=1.0)),
-    ("NAdam", dict(weight_decay=0.1, decoupled_weight_decay=True)),
-    ("RAdam", {}),
-    ("RAdam", dict(betas=(0.8, 0.95), eps=1e-3, weight_decay=0.1)),
-    ("RAdam", dict(weight_decay=0.1, decoupled_weight_decay=True)),
-    ("Adamax", {}),
-    ("Adamax", dict(betas=(0.8, 0.95), eps=0.01, weight_decay=0.1)),
-    ("Rprop", {}),
-    ("Rprop", dict(etas=(0.3, 1.5), step_sizes=(1e-3, 0.05))),
-    ("ASGD", {}),
-    ("ASGD", dict(lr=0.1, lambd=0.01, t0=10, weight_decay=0.1)),
-]
 STEPS = 50
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import gradx as gx
 from gradx.torch import lr_scheduler as ours
+from tests.recorded.rows import PAIRS, RATES
 
 torch = pytest.importorskip("torch", reason="torch is in the extra 'parity': make test-parity")
 theirs = torch.optim.lr_scheduler
@@ -40,58 +41,12 @@ def our_run(schedule, steps):
     return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps, dtype=jnp.int32)))
 
 
-RATES = [
-    ("StepLR", dict(step_size=7), 50),
-    ("StepLR", dict(step_size=1, gamma=0.9), 50),
-    ("MultiStepLR", dict(milestones=[30, 12, 12], gamma=0.3), 50),
-    ("ConstantLR", dict(), 20),
-    ("ConstantLR", dict(factor=0.5, total_iters=9), 20),
-    ("LinearLR", dict(), 20),
-    ("LinearLR", dict(start_factor=0.1, end_factor=0.7, total_iters=30), 50),
-    ("ExponentialLR", dict(gamma=0.95), 100),
-    ("PolynomialLR", dict(), 20),
-    ("PolynomialLR", dict(total_iters=40, power=2.0), 60),
-    ("PolynomialLR", dict(total_iters=40, power=0.5), 60),
-    ("CosineAnnealingLR", dict(T_max=40), 200),
-    ("CosineAnnealingLR", dict(T_max=7, eta_min=0.02), 100),
-    ("CosineAnnealingWarmRestarts", dict(T_0=10), 60),
-    ("CosineAnnealingWarmRestarts", dict(T_0=5, T_mult=2, eta_min=0.01), 200),
-    ("CosineAnnealingWarmRestarts", dict(T_0=1, T_mult=3), 100),
-    ("LambdaLR", dict(lr_lambda=lambda step: 0.95**step), 50),
-]
-
-
 @pytest.mark.parametrize(("name", "kwargs", "steps"), RATES)
 def test_rates_are_those_of_torch(name, kwargs, steps, lenient):
     expected = torch_run(0.3, lambda optimizer: getattr(theirs, name)(optimizer, **kwargs), steps)[:, 0]
     seen = our_run(getattr(ours, name)(0.3, **kwargs), steps)
     assert seen.dtype == np.float64
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-12)
-
-
-PAIRS = [
-    ("OneCycleLR", dict(max_lr=0.3, total_steps=101)),
-    ("OneCycleLR", dict(max_lr=0.3, epochs=4, steps_per_epoch=25, anneal_strategy="linear")),
-    ("OneCycleLR", dict(max_lr=0.3, total_steps=100, three_phase=True, pct_start=0.37)),
-    (
-        "OneCycleLR",
-        dict(max_lr=0.3, total_steps=100, three_phase=True, anneal_strategy="linear", pct_start=0.251),
-    ),
-    ("OneCycleLR", dict(max_lr=0.3, total_steps=100, pct_start=0.123, div_factor=7.0, final_div_factor=3.0)),
-    ("OneCycleLR", dict(max_lr=0.3, total_steps=100, base_momentum=0.5, max_momentum=0.99)),
-    ("CyclicLR", dict(base_lr=0.1, max_lr=0.3, step_size_up=7)),
-    ("CyclicLR", dict(base_lr=0.1, max_lr=0.3, step_size_up=7, step_size_down=4, mode="triangular2")),
-    (
-        "CyclicLR",
-        dict(base_lr=0.1, max_lr=0.3, step_size_up=4, step_size_down=9, mode="exp_range", gamma=0.97),
-    ),
-    ("CyclicLR", dict(base_lr=0.1, max_lr=0.3, step_size_up=5, base_momentum=0.6, max_momentum=0.95)),
-    ("CyclicLR", dict(base_lr=0.1, max_lr=0.3, step_size_up=5, scale_fn=lambda x: 0.8**x)),
-    (
-        "CyclicLR",
-        dict(base_lr=0.1, max_lr=0.3, step_size_up=5, scale_fn=lambda x: 0.9**x, scale_mode="iterations"),
-    ),
-]
 
 
 @pytest.mark.parametrize(("name", "kwargs"), PAIRS)
@@ -176,34 +131,3 @@ def test_has_torchs_arguments_and_defaults(name):
     parameters = lambda f: inspect.signature(f).parameters.items()
     describe = lambda f: {k: p.default for k, p in parameters(f) if k not in left_out}
     assert describe(getattr(ours, name)) == describe(getattr(theirs, name))
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: ours.OneCycleLR(0.1), TypeError, "give total_steps, or epochs and steps_per_epoch"),
-        (lambda: ours.OneCycleLR(0.1, 10, anneal_strategy="cosine"), ValueError, "must be 'cos' or 'linear'"),
-        (lambda: ours.CyclicLR(0.1, 1.0, scale_mode="step"), ValueError, "must be 'cycle' or 'iterations'"),
-        (lambda: ours.CosineAnnealingLR(0.1, 0), ValueError, "CosineAnnealingLR: T_max must be at least 1"),
-        (lambda: ours.ChainedScheduler([ours.StepLR(0.1, 5)], 0.0), ValueError, "lr must be more than 0"),
-        (lambda: ours.SequentialLR([ours.OneCycleLR(0.1, 50)], []), TypeError, "is not a schedule"),
-    ],
-)
-def test_mistakes_are_named(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
-
-
-def test_equal_calls_are_equal():
-    double = lambda x: 2.0
-    make = [
-        lambda: ours.OneCycleLR(0.1, 50),
-        lambda: ours.CyclicLR(0.1, 1.0, scale_fn=double),
-        lambda: ours.ReduceLROnPlateau(0.1),
-        lambda: ours.LambdaLR(0.1, double),
-        lambda: ours.CosineAnnealingLR(0.1, 5),
-    ]
-    for f in make:
-        assert f() == f()
-        assert hash(f()) == hash(f())
-    assert repr(make[4]()) == "CosineAnnealingLR(0.1, 5)"

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.reference.first import at
+
 
 def adagrad(learning_rate, initial_accumulator_value=0.0, eps=1e-7, eps_in_sqrt=False):
     s, u = initial_accumulator_value, None
@@ -32,11 +34,12 @@ def rmsprop(
         c = 1 / (1 - decay**t) if bias_correction else 1.0
         variance = c * square - (c * mean) ** 2 if centered else c * square
         d = g / (np.sqrt(variance + eps) if eps_in_sqrt else np.sqrt(variance) + eps)
-        d = learning_rate * d if rate_in_velocity else d
+        rate = at(learning_rate, t - 1)
+        d = rate * d if rate_in_velocity else d
         if momentum is not None:
             v = momentum * v + d
             d = momentum * v + d if nesterov else v
-        u = -d if rate_in_velocity else -learning_rate * d
+        u = -d if rate_in_velocity else -rate * d
 
 
 def adadelta(learning_rate=1.0, rho=0.9, eps=1e-6, weight_decay=0.0):

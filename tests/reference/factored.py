@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.reference.first import at
+
 
 def adafactor(
     learning_rate=None,
@@ -17,7 +19,9 @@ def adafactor(
     relative_step=False,
     min_scale=1e-3,
     floor=None,
-    **_,
+    factored=True,
+    factored_axes="largest",
+    dtype_momentum=None,
 ):
     """For matrices: the mean of the squares is the outer product of its margins over their mean."""
     rows, columns, full, mean, t, u = 0.0, 0.0, 0.0, 0.0, 0, None
@@ -27,17 +31,19 @@ def adafactor(
         t += 1
         b = 1 - max(t - decay_offset, 1) ** -decay_rate
         squares = g**2 + eps
-        if g.ndim == 2 and min(g.shape) >= min_dim_size_to_factor:
-            rows = b * rows + (1 - b) * squares.mean(1)
-            columns = b * columns + (1 - b) * squares.mean(0)
-            second = np.outer(rows, columns) / max(rows.mean(), least)
+        pair = np.argsort(g.shape, kind="stable")[-2:] if factored_axes == "largest" else range(g.ndim)[-2:]
+        if factored and g.ndim >= 2 and min(g.shape[i] for i in pair) >= min_dim_size_to_factor:
+            row, column = pair
+            rows = b * rows + (1 - b) * squares.mean(column, keepdims=True)
+            columns = b * columns + (1 - b) * squares.mean(row, keepdims=True)
+            second = rows * columns / np.maximum(rows.mean(row, keepdims=True), least)
         else:
             full = b * full + (1 - b) * squares
             second = full
         d = g / np.sqrt(np.maximum(second, least**2))
         if clipping_threshold is not None:
             d = d / max(1.0, np.sqrt(np.mean(d**2)) / clipping_threshold)
-        rate = 1.0 if learning_rate is None else learning_rate
+        rate = 1.0 if learning_rate is None else at(learning_rate, t - 1)
         d = d * (min(rate, t**-0.5) if relative_step else rate)
         if multiply_by_parameter_scale:
             d = d * max(np.sqrt(np.mean(p**2)), min_scale)

@@ -3,32 +3,42 @@
 import numpy as np
 
 
+def at(value, t):
+    """A hyperparameter at a step, 0 at first: a number, or a schedule."""
+    return value(t) if callable(value) else value
+
+
 def sgd(learning_rate, momentum=None, nesterov=False, rate_in_velocity=False):
-    inside, outside = (learning_rate, 1.0) if rate_in_velocity else (1.0, learning_rate)
-    v, u = 0.0, None
+    v, t, u = 0.0, 0, None
     while True:
         g, _ = yield u
+        rate = at(learning_rate, t)
+        inside, outside = (rate, 1.0) if rate_in_velocity else (1.0, rate)
+        t += 1
         v = (momentum or 0.0) * v + inside * g
         u = -outside * (momentum * v + inside * g if nesterov else v)
 
 
 def adam_direction(b1, b2, eps, eps_root=0.0, nesterov=False, bias_correction=True, eps_hat=False):
-    m, v, t, u = 0.0, 0.0, 0, None
+    m, v, t, of_m, of_v, u = 0.0, 0.0, 0, 1.0, 1.0, None
     while True:
         g = yield u
+        d1, d2 = at(b1, t), at(b2, t)
         t += 1
-        m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * g**2
+        of_m, of_v = of_m * d1, of_v * d2  # b1ᵗ and b2ᵗ, where they stay
+        m = d1 * m + (1 - d1) * g
+        v = d2 * v + (1 - d2) * g**2
         m_hat, v_hat = m, v
         if nesterov:
-            m_hat = b1 * m + (1 - b1) * g
+            m_hat = d1 * m + (1 - d1) * g
         if bias_correction:
-            m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+            m_hat, v_hat = m / (1 - of_m), v / (1 - of_v)
             if nesterov:
-                m_hat = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+                m_hat = d1 * m / (1 - of_m * d1) + (1 - d1) * g / (1 - of_m)
         u = m_hat / (np.sqrt(v_hat + eps_root) + eps)
         if eps_hat:
-            u = m_hat * np.sqrt(1 - b2**t) / (np.sqrt(v + eps_root) + eps)
+            correction = np.sqrt(1 - of_v) if bias_correction else 1.0
+            u = m_hat * correction / (np.sqrt(v + eps_root) + eps)
 
 
 def adamw(
@@ -41,19 +51,24 @@ def adamw(
     mask=None,
     decay_mode="decoupled",
     decay_order="simultaneous",
+    max_learning_rate=None,
     **variant,
 ):
     direction = adam_direction(b1, b2, eps, eps_root, **variant)
     next(direction)
-    u = None
+    t, u = 0, None
     while True:
         g, p = yield u
-        decay = weight_decay if decays(mask, p) else 0.0
+        decay = at(weight_decay, t) if decays(mask, p) else 0.0
+        rate = at(learning_rate, t)
+        peak = rate if max_learning_rate is None else max_learning_rate
+        t += 1
         if decay_mode == "l2":
-            u = -learning_rate * direction.send(g + decay * p)
+            u = -rate * direction.send(g + decay * p)
             continue
-        share = decay if decay_mode == "independent" else learning_rate * decay
-        d = learning_rate * direction.send(g)
+        shares = {"decoupled": rate, "independent": rate / peak, "corrected": rate**2 / peak}
+        share = shares[decay_mode] * decay
+        d = rate * direction.send(g)
         u = ((p - d) * (1 - share) if decay_order == "after" else p * (1 - share) - d) - p
 
 
@@ -83,9 +98,11 @@ def lars(
     phi_bounds=(0.0, np.inf),
     variant="optax",
 ):
-    v, u = 0.0, None
+    v, t, u = 0.0, 0, None
     while True:
         g, p = yield u
+        rate = at(learning_rate, t)
+        t += 1
         above = np.linalg.norm(p)
         if variant == "optax":
             decay = weight_decay if decays(weight_decay_mask, p) else 0.0
@@ -97,7 +114,7 @@ def lars(
         ratio = trust_coefficient * np.clip(above, *phi_bounds) / (below + eps) if usable else 1.0
         if not decays(trust_ratio_mask, p):
             ratio = 1.0
-        step = -learning_rate * ratio * (g + decay * p)
+        step = -rate * ratio * (g + decay * p)
         v = momentum * v + step
         u = momentum * v + step if nesterov else v
 
@@ -107,6 +124,7 @@ def lamb(
     b1=0.9,
     b2=0.999,
     eps=1e-6,
+    eps_root=0.0,
     weight_decay=0.0,
     mask=None,
     trust_ratio_mask=None,
@@ -116,18 +134,21 @@ def lamb(
     max_grad_norm=np.inf,
 ):
     assert max_grad_norm > 1e6, "one array cannot know the norm of all"
-    trust_ratio_mask = mask if variant == "mlperf" and trust_ratio_mask is None else trust_ratio_mask
-    direction = adam_direction(b1, b2, eps, bias_correction=bias_correction)
+    never = trust_ratio_mask is None and variant == "nvidia" and weight_decay == 0
+    if trust_ratio_mask is None and variant in ("mlperf", "nvidia"):
+        trust_ratio_mask = mask
+    direction = adam_direction(b1, b2, eps, eps_root, bias_correction=bias_correction)
     next(direction)
-    u = None
+    t, u = 0, None
     while True:
         g, p = yield u
         d = direction.send(g) + (weight_decay if decays(mask, p) else 0.0) * p
         above, below = np.linalg.norm(p), np.linalg.norm(d)
         ratio = np.clip(above, *phi_bounds) / below if above > 0 and below > 0 else 1.0
-        u = -learning_rate * (ratio if decays(trust_ratio_mask, p) else 1.0) * d
+        u = -at(learning_rate, t) * (ratio if decays(trust_ratio_mask, p) and not never else 1.0) * d
+        t += 1
 
 
 def decays(mask, p):
     """The references know one mask: biases and norms are spared, or not."""
-    return mask is None or p.ndim >= 2
+    return mask is None or mask is True or p.ndim >= 2

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.reference.first import decays
+from tests.reference.first import at, decays
 
 
 def radam_direction(
@@ -32,10 +32,11 @@ def radam_direction(
 def radam(learning_rate, b1=0.9, b2=0.999, eps=1e-8, **variant):
     direction = radam_direction(b1, b2, eps, **variant)
     next(direction)
-    u = None
+    t, u = 0, None
     while True:
         g, _ = yield u
-        u = -learning_rate * direction.send(g)
+        u = -at(learning_rate, t) * direction.send(g)
+        t += 1
 
 
 def ranger(
