@@ -15,7 +15,7 @@ from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, widened, wrapper
 from gradx.core.hyperparameters import Count, Scalar, value_at
 from gradx.core.ranges import check_schedule, positive_integer
-from gradx.core.reports import Flag, Report, news_if
+from gradx.core.reports import Flag, Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Extra, State, Tree, all_finite, found_in
 from gradx.engine.leaf_checks import scalar_dtype
@@ -188,7 +188,7 @@ def accumulation(
 
         def wait():
             out, _, reports = jax.eval_shape(step)
-            out, reports = jax.tree.map(jnp.zeros_like, (out, reports))
+            out, reports = jax.tree.map(jnp.zeros_like, (out, reports))  # so none is news
             still = jax.tree.map(jnp.negative, out)  # as -0 + 0 is 0, another number bit for bit
             return still, state.inner_opt_state, reports
 
@@ -200,7 +200,7 @@ def accumulation(
         micro_step = jnp.where(complete, 0, micro_step)
         gradient_step = jnp.where(steps, increment(state.gradient_step), state.gradient_step)
         new = MultiStepsState(micro_step, gradient_step, inner_state, acc_grads, this.skip_state)
-        return out, new, all_reports(this.skip_state, news_if(steps, reports), micro_step)
+        return out, new, all_reports(this.skip_state, reports, micro_step)
 
     return wrapper(inner, init, observe, blank, compiles=compiles)
 
