@@ -237,11 +237,15 @@ def test_a_model_without_an_average_is_evaluated_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "params",
-    [Linen().init(jax.random.key(0), X)["params"], nnx.state(Nnx(nnx.Rngs(0)), nnx.Param)],
+    "make",
+    [
+        lambda: Linen().init(jax.random.key(0), X)["params"],
+        lambda: nnx.state(Nnx(nnx.Rngs(0)), nnx.Param),
+    ],
     ids=["linen", "nnx"],
 )
-def test_groups_go_by_the_names_of_layers(params):
+def test_groups_go_by_the_names_of_layers(make):
+    params = make()
     rules = {"^(Dense_0|first)/": gx.frozen(), "(Dense_1|last)/bias$|[nN]orm": dict(weight_decay=0.0)}
     tx = gx.groups(gx.chain(gx.add_decayed_weights(0.5), gx.scale(-1.0)), rules)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
