@@ -21,7 +21,7 @@ SLOWER = lambda seconds: 60 + 5 * seconds  # how long the tests may take with a 
 def check(path: pathlib.Path, options: argparse.Namespace) -> None:
     """Print the slips of the file that no test sees, and how many are seen."""
     text, start, seen = path.read_text(), time.monotonic(), 0
-    slips = slips_of(text)
+    slips = [slip for slip in slips_of(text) if not options.lines or slip.line in options.lines]
     if options.sample:
         slips = sorted(random.Random(options.seed).sample(slips, min(options.sample, len(slips))))
     choice = choice_for(path)
@@ -65,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", type=pathlib.Path)
     parser.add_argument("--sample", type=int, help="so many slips of each file; all, if not given")
+    parser.add_argument("--lines", type=int, nargs="+", default=(), help="only slips of these lines")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
     parser.add_argument("--seconds", type=float, default=40, help="of tests, the quickest first")

@@ -23,8 +23,10 @@ class Choice(NamedTuple):
 
 
 def choice_for(path: pathlib.Path) -> Choice:
-    public = re.search(r"^__all__ = \[(.*?)\]", path.read_text(), re.DOTALL | re.MULTILINE)
-    names = [path.stem, *re.findall(r'"(\w+)"', public[1] if public else "")]
+    text = path.read_text()
+    public = re.search(r"^__all__ = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)
+    names = re.findall(r'"(\w+)"', public[1] if public else "")
+    names = names or re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)
     words = re.compile(rf"(?<![\w.])((gx|gradx)\.)?({'|'.join(names)})\b")
     whole = [mirror(path)]
     if not whole[0].exists():  # the tests of what uses it, and those of its folder that name it
