@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
+ALWAYS = ["tests/test_signatures.py"]  # the defaults of all functions
 FILES = 8
 ELSEWHERE = ("parity/", "benchmarks/", "optax_suite/", "mutants/")  # slow, or of others
 
@@ -37,7 +38,8 @@ def choice_for(path: pathlib.Path) -> Choice:
     whole = [f for f in dict.fromkeys(whole) if f.exists()]
     partly = [f for f in sorted((ROOT / "tests").rglob("test_*.py")) if f not in whole and may_tell(f, words)]
     name = lambda file: str(file.relative_to(ROOT))
-    return Choice([name(f) for f in whole], [name(f) for f in partly], words)
+    partly = [f for f in map(name, partly) if f not in ALWAYS]
+    return Choice([*ALWAYS, *map(name, whole)], partly, words)
 
 
 def mirror(path: pathlib.Path) -> pathlib.Path:
@@ -77,7 +79,7 @@ class Chosen:
             self.failed.append(report.nodeid)
 
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        self.enough = sum(self.seconds.values()) > 5 * self.most
+        self.enough = sum(self.seconds.values()) > 3 * self.most
         if self.enough:
             item.session.shouldstop = "the rest would not be run with slips"
 
