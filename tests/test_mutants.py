@@ -13,7 +13,7 @@ def scale(x: float | None = 2.0) -> int | None:
         raise ValueError(f"got {x + 1}", 3)
     def rule(g):
         return jnp.maximum(g, x) * (lambda y: y - 1)(g)
-    return leafwise(rule, x=x)
+    return leafwise(rule, x=zip(x, strict=True))
 '''
 
 
@@ -54,7 +54,8 @@ def test_slips_go_into_decorated_and_nested_functions_and_not_into_messages():
         "return jnp.maximum(g, x) * (g)",
         "return jnp.maximum(g, x) * (lambda y: y + 1)(g)",
         "return jnp.maximum(g, x) * (lambda y: y - 2)(g)",
-        "return leafwise(x=x)",
+        "return leafwise(x=zip(x, strict=True))",
         "return leafwise(rule, )",
+        "return leafwise(rule, x=zip(strict=True))",
     }
     assert {slip.line for slip in found} == {4, 5, 8, 9}
