@@ -35,6 +35,13 @@ def test_every_norm_is_that_of_its_array():
     assert {x.dtype for x in together} == {jnp.dtype("float32")}
 
 
+def test_small_arrays_of_a_shape_share_a_sum_and_large_ones_do_not():
+    xs = [jnp.ones(2), jnp.ones((3, 4)), jnp.ones(4096), jnp.ones((3, 4)), jnp.ones(4097), jnp.ones(0)]
+    text = str(jax.make_jaxpr(norms.sums_of_squares)(xs))
+    assert text.count(" = reduce[") == 3
+    assert text.count(" = reduce_sum[") == 2
+
+
 def test_sums_that_share_a_kernel_have_the_derivative_of_those_that_do_not():
     x = jnp.linspace(1.0, 2.0, 4).reshape(2, 2)
     z = jax.lax.complex(x, -2 * x)
