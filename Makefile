@@ -1,12 +1,12 @@
-# `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make bench`, `make bench-formats`,
-# `make bench-scale`, `make notebooks`, `make lab`, `make docs`, `make dist`, `make lint`: each needs only Python 3.11
-# or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
+# `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make mutants`, `make bench`,
+# `make bench-formats`, `make bench-scale`, `make notebooks`, `make lab`, `make docs`, `make dist`, `make lint`: each needs
+# only Python 3.11 or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto -q
 
-.PHONY: demo test test-all test-parity test-targets bench bench-formats bench-scale notebooks lab docs dist lint format clean
+.PHONY: demo test test-all test-parity test-targets mutants bench bench-formats bench-scale notebooks lab docs dist lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
@@ -22,6 +22,9 @@ test-parity: $(VENV)/parity.stamp
 
 test-targets: $(VENV)/targets.stamp
 	$(PYTEST) tests/analysis/test_cost.py
+
+mutants: $(VENV)/mutants.stamp
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -79,3 +79,32 @@ def test_an_error_names_the_function_that_was_called():
     found = list(owners())
     assert len(found) > 70
     assert [x for x in found if x[1] != x[2]] == [("keras.py", "decayed", "gradx.keras")]
+
+
+WRITTEN = pathlib.Path(__file__).parent / "signatures.txt"
+
+
+def written():
+    """A line for each public function: its arguments, in their order, with kinds and defaults."""
+    for name, f in sorted(functions(gx).items()):
+        parameters = [plain(p) for p in inspect.signature(f).parameters.values()]
+        yield name + str(inspect.Signature(parameters))
+
+
+def plain(parameter):
+    """Without its annotation, and with only the name of a default that is a function."""
+    name = getattr(parameter.default, "__name__", None)
+    default = type(name, (), {"__repr__": lambda _: name})() if name else parameter.default
+    given = parameter.default is not inspect.Parameter.empty
+    return parameter.replace(
+        annotation=inspect.Parameter.empty, default=default if given else inspect.Parameter.empty
+    )
+
+
+def test_a_signature_is_changed_on_purpose():
+    """A default is part of what users rely on. If it is to change: `python -m tests.test_signatures`."""
+    assert list(written()) == WRITTEN.read_text().splitlines()
+
+
+if __name__ == "__main__":
+    WRITTEN.write_text("".join(f"{line}\n" for line in written()))

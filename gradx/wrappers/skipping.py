@@ -58,9 +58,8 @@ class Step:
 
     def __init__(self, updates: Tree, extra: Extra, axes: tuple[str, ...] = ()) -> None:
         value = extra.get("value")  # None counts as not given
-        loss = None if value is None else scalar("skip_if", "value", value)
+        self.loss = None if value is None else mean_over(scalar("skip_if", "value", value), axes)
         self.updates, self.axes = updates, axes
-        self.loss = mean_over(loss, axes) if axes and loss is not None else loss
 
     @functools.cached_property
     def gradient_norm(self) -> jax.Array:

@@ -1,5 +1,8 @@
 """Masks: as trees, prefixes, functions and names; what they hide, and what they refuse."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +77,31 @@ def test_a_mask_without_params_goes_by_the_updates():
     tx = gx.masked(gx.scale(2.0), gx.matrices_only)
     u, _ = tx.update(P, tx.init(P))
     assert float(u["dense"]["kernel"][0, 0]) == 2.0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Model:
+    """A tree that can be called, as a module of Equinox is."""
+
+    w: Any
+    b: Any
+
+    def __call__(self, x):
+        return self.w * x + self.b
+
+
+def test_a_mask_may_be_a_tree_that_can_be_called():
+    tx, ones = gx.masked(gx.scale(2.0), Model(True, False)), Model(jnp.ones(2), jnp.ones(1))
+    u, _ = tx.update(ones, tx.init(ones), ones)
+    assert (u.w.tolist(), u.b.tolist()) == ([2.0, 2.0], [1.0])
+
+
+def test_optax_finds_the_slots_behind_a_mask_that_is_a_tree():
+    tx = gx.masked(gx.trace(0.9), {"w": True, "b": False})
+    state = optax.tree_map_params(tx, lambda x: x + 1, tx.init({"w": jnp.zeros(2), "b": jnp.zeros(1)}))
+    assert state.inner_state.trace["w"].tolist() == [1.0, 1.0]
+    assert state.inner_state.trace["b"] == gx.MaskedNode()
 
 
 def test_extra_arguments_are_masked_on_request():

@@ -40,6 +40,26 @@ def test_is_that_of_optax_on_pairs(x64, lenient):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-12), ours, pair.fast)
 
 
+def test_takes_pairs_of_parameters_as_optax_does(lenient):
+    """The slow ones may start elsewhere than the fast ones; both get updates, and the state has the slow."""
+    p = params()
+    start = optax.LookaheadParams(fast=p, slow=jax.tree.map(lambda x: x + 1, p))
+    gradients = [grads(i, p) for i in range(4)]
+
+    def run(tx, pair):
+        state, seen = tx.init(pair), []
+        for g in gradients:
+            u, state = tx.update(g, state, pair)
+            pair = optax.apply_updates(pair, u)
+            seen.append(pair)
+        return seen, state
+
+    txs = (gx.lookahead(gx.sgd(0.1), 2, 0.2), optax.lookahead(optax.sgd(0.1), 2, 0.2))
+    (ours, state), (theirs, _) = jax.jit(lambda pair: [run(tx, pair) for tx in txs])(start)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), ours, theirs)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), state.slow_params, ours[-1].slow)
+
+
 @pytest.mark.parametrize("slow_step_size", [0.0, 1.0])
 def test_the_whole_way_is_the_fast_optimizer_and_no_way_is_none(slow_step_size):
     p, gradients = jnp.ones(3), [jnp.array([1.0, -2.0, 0.5])] * 4

@@ -188,13 +188,19 @@ def test_statistics_are_float32_whatever_is_on(x64):
     assert aval(after) == aval(state)
 
 
-def test_a_loss_that_stands_still_has_no_spikes_but_rises_have():
+@pytest.mark.parametrize("level", [0.1, -0.1])
+def test_a_loss_that_stands_still_has_no_spikes_but_rises_have(level):
     tx = gx.skip_if(gx.identity(), gx.spike(warmup=2))
-    state = tx.init(jnp.ones(1))
-    for value in [0.1] * 5 + [0.1 + 2e-8] * 5:
-        _, state = tx.update(jnp.ones(1), state, value=jnp.float32(value))
-    assert state.total == 0
-    assert tx.update(jnp.ones(1), state, value=jnp.float32(0.2))[1].total == 1
+    step = lambda state, value: (tx.update(jnp.ones(1), state, value=value)[1], None)
+    values = jnp.array([level] * 5 + [level + 2e-8] * 5 + [level + 0.1])
+    state, after = jax.jit(lambda state: after_last_but_one(step, state, values))(tx.init(jnp.ones(1)))
+    assert (state.total, after.total) == (0, 1)
+
+
+def after_last_but_one(step, state, values):
+    """The state before the last value, and after it."""
+    state, _ = jax.lax.scan(step, state, values[:-1])
+    return state, step(state, values[-1])[0]
 
 
 def test_a_value_too_far_off_to_be_squared_spoils_no_statistics():
@@ -333,7 +339,7 @@ def test_reports_skips_and_what_the_inner_transformation_reports():
         lambda params: (Report("told", 0.0),),
     )
     tx = gx.skip_if(told, gx.nonfinite())
-    assert [r.name for r in tx.blank(jnp.ones(1))] == ["skipped", "told"]
+    assert [(r.name, r.value) for r in tx.blank(jnp.ones(1))] == [("skipped", 0), ("told", 0.0)]
     for g, skipped in ((1.0, 0), (jnp.nan, 1)):
         _, _, reports = jax.jit(tx.observe)(jnp.array([g]), tx.init(jnp.ones(1)))
         assert [r.name for r in reports] == ["skipped", "told"]
