@@ -8,7 +8,8 @@ import contextlib
 import functools
 import inspect
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import gradx as gx
 from tests import probes
-from tests.probes import IDLE, PROBES, PROBLEMS, Problem, calls, found, keys, space_of
+from tests.probes import IDLE, PASSED_AS, PROBES, PROBLEMS, Problem, found, keys, space_of, tries
 from tests.problems import aval
 
 IS_FACTORY = gx.identity.__code__  # of all functions that `factory` made
@@ -37,7 +38,9 @@ def makers() -> list[Callable]:
     return list(dict.fromkeys(f for f in made if not f.__name__.startswith("_")))
 
 
-ROWS = [(f, name) for f in makers() for name in inspect.signature(f).parameters]
+# Optax's, under names of gradx: a search in Python, step by step, would take seconds.
+SEARCHES = [gx.scale_by_backtracking_linesearch, gx.scale_by_zoom_linesearch]
+ROWS = [(f, name) for f in makers() if f not in SEARCHES for name in inspect.signature(f).parameters]
 IDS = [f"{space_of(f)}{f.__name__}-{name}" for f, name in ROWS]
 
 
@@ -52,18 +55,35 @@ class Outcome(NamedTuple):
 def test_every_argument_matters(function, argument):
     probe = found(PROBES, keys(function, argument))
     if probe is None:
+        own = f"{function.__name__}.{argument}"
         pytest.fail(
-            f"add a value of {argument} that is not its default to PROBES in tests/probes.py, as {argument!r} "
-            f"or, if it is not for all factories, as '{function.__name__}.{argument}'"
+            f"add to PROBES in tests/probes.py a value that is not the default, at {argument!r} or {own!r}"
         )
+    tried = tries(function, argument, probe)
+    assert len(tried) > 1, "give two values or more of an argument without a default"
+    if all(is_passed_on(function, argument, value, made) for value, made in tried):
+        return
     problem = probe.problem or found(PROBLEMS, keys(function), Problem())
-    made = calls(function, argument, probe)
-    outcomes = [outcome(x, problem, probe.in_state) for x in made]
-    assert len(made) > 1, "give two values or more of an argument without a default"
-    same = [
-        (made[i], made[j]) for j in range(len(made)) for i in range(j) if not differ(outcomes[i], outcomes[j])
-    ]
+    if probe.raises:
+        with pytest.raises(ValueError, match=probe.raises):
+            outcome(tried.pop()[1], problem, False)
+    outcomes = [outcome(made, problem, probe.in_state) for _, made in tried]
+    pairs = itertools.combinations(range(len(tried)), 2)
+    same = [(tried[i][1], tried[j][1]) for i, j in pairs if not differ(outcomes[i], outcomes[j])]
     assert bool(same) == (f"{space_of(function)}{function.__name__}.{argument}" in IDLE), same
+
+
+@pytest.mark.parametrize("function", SEARCHES)
+def test_a_line_search_of_optax_is_given_every_argument(function, monkeypatch):
+    given = {}
+    original = getattr(optax, function.__name__)
+    record = lambda **arguments: given.update(arguments) or original(**arguments)
+    monkeypatch.setattr(optax, function.__name__, record)
+    for i, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
+        default = None if parameter.default is parameter.empty else parameter.default
+        value = {bool: not default, str: "one"}.get(type(default), 2 + i if default is None else 0.5 + i / 64)
+        function(**{next(iter(inspect.signature(function).parameters)): 9} | {name: value})
+        assert given[name] == value
 
 
 def test_every_probe_is_of_an_argument():
@@ -72,6 +92,36 @@ def test_every_probe_is_of_an_argument():
     assert set(PROBES) | set(IDLE) <= known
     factories = {key for f in makers() for key in keys(f)}
     assert set(probes.BESIDE) | set(PROBLEMS) <= factories
+
+
+def is_passed_on(function: Callable, argument: str, value: Any, made: Any) -> bool:
+    """Whether a factory inside was given the value by its name; then it matters, as that factory's row shows.
+
+    So an optimizer's arguments that its `scale_by_...` has too are not tried a second time.
+    """
+    names = {argument, PASSED_AS.get(argument)}
+    for call in calls_within(made):
+        for name in names & call.bound.arguments.keys():
+            has_row = (call.function, name) in ROWS and call.function is not function
+            if has_row and is_same(call.bound.arguments[name], value):
+                return True
+    return False
+
+
+def calls_within(made: Any) -> Iterator[Any]:
+    """The calls that made an object, and those that made what it was made of, from the outside inwards."""
+    if isinstance(made, tuple | list | dict) and not hasattr(made, "_call"):
+        for x in made.values() if isinstance(made, dict) else made:
+            yield from calls_within(x)
+    call = getattr(made, "_call", None)
+    if call is not None:
+        yield call
+        yield from calls_within(list(call.bound.arguments.values()))
+        yield from calls_within(call.returned)
+
+
+def is_same(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and not hasattr(a, "shape") and bool(a == b))
 
 
 def differ(a: Outcome, b: Outcome) -> bool:
@@ -95,7 +145,7 @@ def numbers(tree: Any) -> list[np.ndarray]:
     return [np.asarray(plain(jnp.asarray(x)), np.float64) for x in jax.tree.leaves(tree)]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def outcome(made: Any, problem: Problem, in_state: bool) -> Outcome:
     """What an object that a factory made does."""
     if isinstance(made, optax.GradientTransformation):
@@ -144,9 +194,8 @@ def of_condition(condition, problem):
     """Whether each step of a noisy loss, and of gradients that are not, was left out."""
     tx, x, skipped = gx.skip_if(gx.sgd(0.1), condition), jnp.ones(()), []
     state = tx.init(x)
-    for loss, g in zip(
-        (3.0, 2.0, 2.5, 5.0, 2.0, 9.0, 1.0), (1.0, 2.0, 1.0, 2.0, 1.0, 1.0, 99.0), strict=True
-    ):
+    losses, sizes = (3.0, 2.0, 7.0, 2.5, 2.2, 3.9, 30.0, 1.0), (1.0, 2.0, 1.0, 2.0, 1.0, 1.0, 1.0, 99.0)
+    for loss, g in zip(losses, sizes, strict=True):
         _, state = tx.update(g * x, state, x, value=loss)
         skipped.append((state.total, state.statistics))
     return skipped
@@ -174,61 +223,64 @@ WATCHED: dict[type, Callable] = {
 }
 
 
+class Step(NamedTuple):
+    """What `update` is given."""
+
+    updates: Any
+    params: Any
+    extra: dict[str, Any]
+
+
 @functools.cache
-def start(problem: Problem) -> tuple[Any, list]:
-    """The parameters, two matrices and a vector; for each step the point where its loss is 0."""
-    rng, shapes = np.random.default_rng(0), {"w": (4, problem.columns, 2), "v": (3, 2), "b": (3,)}
+def steps_of(problem: Problem) -> list[Step]:
+    """The same steps for all: along a walk through an array and a vector, with a loss around it."""
+    rng, shapes = np.random.default_rng(0), {"w": (4, problem.columns, 2), "b": (3,)}
     draw = lambda size: {k: jnp.asarray(size * rng.normal(size=s), problem.dtype) for k, s in shapes.items()}
-    return draw(1.0), [draw(1.5) for _ in range(problem.steps)]
+    params, steps = draw(1.0), []
+    for i, tokens in zip(range(problem.steps), itertools.cycle((1.0, 3.0, 2.0))):
+        loss = functools.partial(loss_at, target=draw(1.5))
+        value, g = jax.value_and_grad(loss)(params)
+        grads = jax.tree.map(lambda x, i=i: x * (jnp.nan if i in problem.bad else problem.scale), g)
+        extra = dict(value=value, grad=g, twin=g, tokens=jnp.asarray(tokens), value_fn=loss)
+        steps.append(Step(grads, params, extra))
+        params = jax.tree.map(jnp.add, params, draw(0.25))
+    return steps
 
 
-def loss_at(params, target):
+def loss_at(params, *, target, tokens=None, twin=None):
     """A convex loss that no line search ends at its first step."""
     far = jax.tree.leaves(jax.tree.map(lambda p, t: (p - t).astype(jnp.float32), params, target))
     return sum(jnp.sum(x * x * x * x / 4 + x * x / 2) for x in far)
 
 
-def gradient_at(params, target, size):
-    def one(p, t):
-        x = p - t
-        return (size * (x * x * x + x)).astype(p.dtype)
-
-    return jax.tree.map(one, params, target)
-
-
-def steps_of(tx, problem, params, targets, tokens=(1.0, 3.0, 2.0)):
-    """The updates of all steps, and the state after them."""
-    state, updates = tx.init(params), []
-    for i, target in enumerate(targets):
-        g = gradient_at(
-            params, target, jnp.asarray(jnp.nan if i in problem.bad else problem.scale, params["b"].dtype)
-        )
-        extra = dict(value=loss_at(params, target), grad=g, tokens=jnp.asarray(tokens[i % len(tokens)]))
-        u, state = tx.update(g, state, params, value_fn=lambda p, t=target: loss_at(p, t), **extra)
-        params = gx.apply_updates(params, u)
-        updates.append(u)
-    return updates, state
-
-
 def trained(tx, problem):
-    printed = io.StringIO()
+    """The updates of all steps, the state after them, and what was printed."""
+    printed, updates, steps = io.StringIO(), [], steps_of(problem)
     with contextlib.redirect_stdout(printed), jax.disable_jit(), jax.enable_x64(problem.x64):
-        updates, state = steps_of(tx, problem, *start(problem))
+        state = tx.init(steps[0].params)
+        for step in steps:
+            u, state = tx.update(step.updates, state, step.params, **step.extra)
+            updates.append(u)
         jax.effects_barrier()
     return updates, state, printed.getvalue()
 
 
 def trained_on_devices(tx, problem):
-    """The updates of all devices, of a mesh of two by two, each with targets and tokens of its own."""
+    """The updates of all devices, of a mesh of two by two, where each has a share of its own in gradients."""
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("d", "e"))
-    params, targets = start(problem)
-    share = jnp.asarray([1.0, 0.5, -0.5, 2.0])
-    P = PartitionSpec
+    steps, P = steps_of(problem), PartitionSpec
 
-    def run(params, share):
-        mine = [jax.tree.map(lambda x: x * share[0], target) for target in targets]
-        updates, _ = steps_of(tx, problem, params, mine, tokens=(2 + share[0],))
-        return jax.tree.map(lambda u: u[None], updates)
+    def run(share):
+        updates, state = [], tx.init(steps[0].params)
+        for step in steps:
+            own = jax.tree.map(
+                lambda g, raw: jnp.where(share[0] > 0, g, raw) * share[0], step.updates, step.extra["grad"]
+            )
+            extra = dict(value=step.extra["value"] * share[0], tokens=2 + share[0])
+            u, state = tx.update(own, state, step.params, **extra)
+            updates.append(jax.tree.map(lambda x: x[None], u))
+        return updates
 
-    mapped = jax.shard_map(run, mesh=mesh, in_specs=(P(), P(("d", "e"))), out_specs=P(("d", "e")))
-    return jax.jit(mapped)(params, share), (), ""
+    shares = jnp.asarray([1.0, 0.5, -0.5, 2.0])
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=P(("d", "e")), out_specs=P(("d", "e")), check_vma=False)
+    return jax.jit(mapped)(shares), (), ""
