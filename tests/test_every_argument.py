@@ -61,7 +61,7 @@ def test_every_argument_matters(function, argument):
         )
     tried = tries(function, argument, probe)
     assert len(tried) > 1, "give two values or more of an argument without a default"
-    if all(is_passed_on(function, argument, value, made) for value, made in tried):
+    if all(receivers(function, argument, value, made) for value, made in tried):
         return
     problem = probe.problem or found(PROBLEMS, keys(function), Problem())
     if probe.raises:
@@ -94,18 +94,19 @@ def test_every_probe_is_of_an_argument():
     assert set(probes.BESIDE) | set(PROBLEMS) <= factories
 
 
-def is_passed_on(function: Callable, argument: str, value: Any, made: Any) -> bool:
-    """Whether a factory inside was given the value by its name; then it matters, as that factory's row shows.
+def receivers(function: Callable, argument: str, value: Any, made: Any) -> list[tuple[Callable, str]]:
+    """The factories inside that were given a value by its name, each with its own name of the argument.
 
-    So an optimizer's arguments that its `scale_by_...` has too are not tried a second time.
+    Then the argument matters, as their rows show: an optimizer's `b1` is not tried a second time where its
+    `scale_by_...` has one.
     """
-    names = {argument, PASSED_AS.get(argument)}
+    names, found = {argument, PASSED_AS.get(argument)}, []
     for call in calls_within(made):
         for name in names & call.bound.arguments.keys():
             has_row = (call.function, name) in ROWS and call.function is not function
             if has_row and is_same(call.bound.arguments[name], value):
-                return True
-    return False
+                found.append((call.function, name))
+    return found
 
 
 def calls_within(made: Any) -> Iterator[Any]:
