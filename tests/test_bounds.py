@@ -12,6 +12,7 @@ import gradx as gx
 from gradx.core.ranges import BOUND, DECAY, FINITE, NUMBER, RANGES, Range
 from tests.probes import BESIDE, PROBES, found, keys, made_by, space_of, tries
 from tests.test_every_argument import ROWS, SCHEDULES, SEARCHES, receivers
+from tests.test_signatures import ENTRY
 
 LARGEST = 1e38  # about that of float32
 above, below = (
@@ -198,6 +199,23 @@ def test_a_number_has_its_range(function, argument):
         if last is not None:
             make(last)
         refused(says, lambda out=out: make(out))
+
+
+def explained(function, argument) -> str:
+    """What the docstring says of an argument."""
+    entries = ENTRY.findall(inspect.getdoc(function) or "")
+    return " ".join(" ".join(text for _, names, text in entries if argument in names.split(", ")).split())
+
+
+@of([row for row in HYPER if row[1] not in NO_RANGE | INTEGERS.keys()])
+def test_the_range_is_that_of_the_docstring(function, argument):
+    """As far as it says one: infinity, where it is refused, is not worth the words."""
+    _, declared = range_of(function, argument)
+    range_in = lambda text: set(
+        re.findall(r"between 0 and 1|(?:at least|at most|more than|less than) \d+", text)
+    )
+    said = range_in(explained(function, argument).partition(";")[0])
+    assert not said or said == range_in(declared.described)
 
 
 @of([row for row in HYPER if row[1] in INTEGERS])

@@ -268,6 +268,21 @@ PAIRS = [
     ("dtype must be float32 or float64", [S("master_weights", "float32")], [S("master_weights", "bfloat16")]),
     ("floor must be a number", [S("adafactor", floor="machine")], [S("adafactor", floor="none")]),
     ("no policy is named 'another'", [], [S("precision", TX, "another")]),
+    (
+        "curv_rtol must be more than 0 and less than 1",
+        [S("scale_by_zoom_linesearch", 9, curv_rtol=x) for x in (after(0.0), before(1.0))],
+        [S("scale_by_zoom_linesearch", 9, curv_rtol=x) for x in (0.0, 1.0)],
+    ),
+    (
+        "slope_rtol must be at least 0 and less than 1",
+        [S("scale_by_zoom_linesearch", 9, slope_rtol=x) for x in (0.0, before(1.0))],
+        [S("scale_by_zoom_linesearch", 9, slope_rtol=x) for x in (before(0.0), 1.0)],
+    ),
+    (
+        "decrease_factor must be more than 0 and less than 1",
+        [S("scale_by_backtracking_linesearch", 9, decrease_factor=x) for x in (after(0.0), before(1.0))],
+        [S("scale_by_backtracking_linesearch", 9, decrease_factor=x) for x in (0.0, 1.0)],
+    ),
     ("norms must be", [S("measured", TX, norms=())], [S("measured", TX, norms=("gradient", "another"))]),
 ]
 

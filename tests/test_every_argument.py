@@ -23,6 +23,7 @@ import gradx as gx
 from tests import probes
 from tests.probes import IDLE, PASSED_AS, PROBES, PROBLEMS, Problem, found, keys, space_of, tries
 from tests.problems import aval
+from tests.test_signatures import COPIES
 
 IS_FACTORY = gx.identity.__code__  # of all functions that `factory` made
 SCHEDULES = ("gradx.schedules.", "gradx.torch.lr_scheduler")
@@ -84,6 +85,16 @@ def test_a_line_search_of_optax_is_given_every_argument(function, monkeypatch):
         value = {bool: not default, str: "one"}.get(type(default), 2 + i if default is None else 0.5 + i / 64)
         function(**{next(iter(inspect.signature(function).parameters)): 9} | {name: value})
         assert given[name] == value
+
+
+@pytest.mark.parametrize(("name", "argument", "source"), sorted({row[:3] for row in COPIES}))
+def test_an_argument_as_in_another_factory_is_given_to_it(name, argument, source):
+    """And no other is: where a docstring has it "as in" a factory that is called."""
+    function, other = getattr(gx, name), getattr(gx, source)
+    probe = found(PROBES, keys(function, argument))
+    for value, made in tries(function, argument, probe) if probe else ():
+        given = [x.bound.arguments[argument] for x in calls_within(made) if x.function is other]
+        assert not given or any(is_same(x, value) for x in given)
 
 
 def test_every_probe_is_of_an_argument():
