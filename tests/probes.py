@@ -18,7 +18,7 @@ import gradx as gx
 class Problem(NamedTuple):
     """The steps that a transformation is tried on: see `tests.test_every_argument.steps_of`."""
 
-    steps: int = 3
+    steps: int = 3  # with 0, only the type of the fresh state is seen
     dtype: str = "float32"  # of the parameters
     bad: tuple[int, ...] = ()  # steps with a gradient of NaN
     scale: float = 1.0  # of the gradients
@@ -86,7 +86,8 @@ def by_cycle(x):
 LONG = Problem(steps=8)
 BAD = Problem(bad=(0, 1))
 LOW = Problem(dtype="bfloat16")
-WIDE = Problem(columns=512, dtype="bfloat16")  # matrices of 4096 elements
+TYPES = Problem(steps=0)
+WIDE = Problem(steps=0, columns=512, dtype="bfloat16")  # an array of 4096 elements
 DEVICES = Problem(on_devices=True)
 INNER = (gx.sgd(0.1, momentum=0.9), gx.adam(0.1))
 SPARED = {"w": False, "b": True}  # a mask for the parameters of the problem
@@ -112,11 +113,12 @@ BESIDE: dict[str, dict[str, Any]] = {
     "keras.Adafactor": dict(learning_rate=0.1),
     "lars": dict(learning_rate=1.0, trust_coefficient=0.1),
     "layerwise_decay": dict(layers=["w", "b"]),
-    "lbfgs": dict(linesearch=None, learning_rate=0.1),
+    "lbfgs": dict(linesearch=None, learning_rate=0.1, memory_size=2),
     "noisy_sgd": dict(key=0),
     "reduce_on_plateau": dict(patience=1),
     "scale_by_backtracking_linesearch": dict(max_backtracking_steps=10),
     "scale_by_factored_rms": dict(min_dim_size_to_factor=1),
+    "scale_by_lbfgs": dict(memory_size=2),
     "scale_by_zoom_linesearch": dict(max_linesearch_steps=10),
     "scale_learning_rate": dict(batch_size=512),
     "spike": dict(warmup=2),
@@ -232,11 +234,11 @@ PROBES: dict[str, Probe] = {
     "weight_decay_mask": probe("matrices_only", SPARED, weight_decay=0.5),
     "weight_decay_rate": probe(0.5),
     # Dtypes of slots.
-    "accumulator_dtype": probe(jnp.bfloat16),
-    "dtype": probe(jnp.bfloat16),
-    "dtype_momentum": probe(jnp.bfloat16, momentum=0.9),
-    "hyperparam_dtype": probe(jnp.bfloat16),
-    "mu_dtype": probe(jnp.bfloat16),
+    "accumulator_dtype": probe(jnp.bfloat16, problem=TYPES),
+    "dtype": probe(jnp.bfloat16, problem=TYPES),
+    "dtype_momentum": probe(jnp.bfloat16, problem=TYPES, momentum=0.9),
+    "hyperparam_dtype": probe(jnp.bfloat16, problem=TYPES),
+    "mu_dtype": probe(jnp.bfloat16, problem=TYPES),
     # Rules whose arguments matter otherwise.
     "ASGD.alpha": probe(0.5, lambd=0.5),
     "NAdam.momentum_decay": probe(0.5),
@@ -282,7 +284,7 @@ PROBES: dict[str, Probe] = {
     "scale_by_radam.threshold": probe(7.0),
     "scale_by_schedule.step_size_fn": probe(LINEAR, falls),
     "scale_by_trust_ratio.axis_name": probe("d", problem=DEVICES),
-    "sgd.accumulator_dtype": probe(jnp.bfloat16, momentum=0.9),
+    "sgd.accumulator_dtype": probe(jnp.bfloat16, problem=TYPES, momentum=0.9),
     "torch.Adafactor.eps": probe((0.5, 1e-3), (None, 2.0)),
     "torch.RMSprop.alpha": probe(0.5),
     "ema_params.decay": probe(0.5, 0.75, in_state=True),
@@ -328,7 +330,7 @@ PROBES: dict[str, Probe] = {
         transforms={0: counts_twin(), 1: counts_twin()},
         param_labels=LABELS,
     ),
-    "master_weights.dtype": probe(jnp.float64, problem=Problem(dtype="bfloat16", x64=True)),
+    "master_weights.dtype": probe(jnp.float64, problem=Problem(steps=0, dtype="bfloat16", x64=True)),
     "max_consecutive": probe(2, problem=BAD, in_state=True),
     "max_size": probe(4),
     "named_chain.links": probe((("a", gx.scale(0.5)),), (("a", gx.scale(0.5)), ("b", gx.trace(0.9)))),
@@ -336,6 +338,7 @@ PROBES: dict[str, Probe] = {
     "optimizer": probe(*INNER),
     "param_labels": probe(LABELS, {"w": 1, "b": 0}),
     "policy": probe("bf16-stochastic", "bf16-kahan", "master", "split", "8-bit"),
+    "precision.seed": probe(1, 2, problem=LOW),
     "precision.where": probe("^b"),
     "reset_state": probe(True, sync_period=2),
     "rules": probe(GROUPS, {"w": gx.adam(0.1), "b": gx.adam(0.1)}),
@@ -471,6 +474,23 @@ PASSED_AS = {
     "rho": "decay",
     "weight_decay_mask": "mask",
     "weight_decay_rate": "weight_decay",
+}
+# Arguments that are not passed on by their name, although a factory inside has an argument of that name.
+OWN_MEANING = {
+    "MultiSteps.accumulator_dtype": "of the gradients, and not of the momentum of the optimizer inside",
+    "asgd.learning_rate": "the first one, of a schedule that falls",
+    "keras.Adadelta.weight_decay": "decoupled, beside a rule without",
+    "keras.Lion.weight_decay": "decoupled, beside a rule without",
+    "keras.RMSprop.momentum": "0 is no momentum, None",
+    "keras.SGD.momentum": "0 is no momentum, None",
+    "layerwise_decay.decay": "of the rates of layers, and not of the optimizer's momentum",
+    "optimistic_adam.learning_rate": "the alpha of scale_by_optimistic_gradient",
+    "stateless_with_tree_map.f": "mapped over the tree",
+    "torch.Adafactor.eps": "a pair: the floor and the least scale",
+    "torch.Adafactor.weight_decay": "times the learning rate",
+    "torch.AdamW.maximize": "turns the gradients once, outside",
+    "warmup_cosine_decay_schedule.decay_steps": "of the whole, warm-up included",
+    "warmup_schedule.init_value": "of the warm-up, and not of the schedule behind it",
 }
 # Arguments that are taken, and change nothing: the reason, which the docstring gives too.
 IDLE = {"keras.Adafactor.relative_step": "Keras bounds the rate by 1 / √t for either value"}

@@ -11,7 +11,7 @@ import pytest
 import gradx as gx
 from gradx.core.ranges import BOUND, DECAY, FINITE, NUMBER, RANGES, Range
 from tests.probes import BESIDE, PROBES, found, keys, made_by, space_of, tries
-from tests.test_every_argument import ROWS, SCHEDULES, SEARCHES, receivers
+from tests.test_every_argument import ROWS, SCHEDULES, SEARCHES, of, receivers
 from tests.test_signatures import ENTRY
 
 LARGEST = 1e38  # about that of float32
@@ -143,12 +143,6 @@ WORDS = [row for row in EVERY if any(isinstance(x, str) for x in options(*row))]
 NO_WORDS = {"axis_name", "averaged", "freeze_mask", "mask", "norms", "static_args", "trust_ratio_mask"} | {
     *("weight", "weight_decay_mask", "where", "policy", "layers", "floor")
 }
-
-
-def of(rows):
-    return pytest.mark.parametrize(
-        ("function", "argument"), rows, ids=[f"{space_of(f)}{f.__name__}-{name}" for f, name in rows]
-    )
 
 
 def with_value(function, argument, value):

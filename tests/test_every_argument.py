@@ -21,9 +21,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 import gradx as gx
 from tests import probes
-from tests.probes import IDLE, PASSED_AS, PROBES, PROBLEMS, Problem, found, keys, space_of, tries
+from tests.probes import IDLE, OWN_MEANING, PASSED_AS, PROBES, PROBLEMS, Problem, found, keys, space_of, tries
 from tests.problems import aval
-from tests.test_signatures import COPIES
 
 IS_FACTORY = gx.identity.__code__  # of all functions that `factory` made
 SCHEDULES = ("gradx.schedules.", "gradx.torch.lr_scheduler")
@@ -42,7 +41,12 @@ def makers() -> list[Callable]:
 # Optax's, under names of gradx: a search in Python, step by step, would take seconds.
 SEARCHES = [gx.scale_by_backtracking_linesearch, gx.scale_by_zoom_linesearch]
 ROWS = [(f, name) for f in makers() if f not in SEARCHES for name in inspect.signature(f).parameters]
-IDS = [f"{space_of(f)}{f.__name__}-{name}" for f, name in ROWS]
+
+
+def of(rows: list[tuple[Callable, str]]) -> pytest.MarkDecorator:
+    """A test for each argument of these."""
+    ids = [f"{space_of(f)}{f.__name__}-{name}" for f, name in rows]
+    return pytest.mark.parametrize(("function", "argument"), rows, ids=ids)
 
 
 class Outcome(NamedTuple):
@@ -52,7 +56,7 @@ class Outcome(NamedTuple):
     rest: Any
 
 
-@pytest.mark.parametrize(("function", "argument"), ROWS, ids=IDS)
+@of(ROWS)
 def test_every_argument_matters(function, argument):
     probe = found(PROBES, keys(function, argument))
     if probe is None:
@@ -87,20 +91,21 @@ def test_a_line_search_of_optax_is_given_every_argument(function, monkeypatch):
         assert given[name] == value
 
 
-@pytest.mark.parametrize(("name", "argument", "source"), sorted({row[:3] for row in COPIES}))
-def test_an_argument_as_in_another_factory_is_given_to_it(name, argument, source):
-    """And no other is: where a docstring has it "as in" a factory that is called."""
-    function, other = getattr(gx, name), getattr(gx, source)
-    probe = found(PROBES, keys(function, argument))
-    for value, made in tries(function, argument, probe) if probe else ():
-        given = [x.bound.arguments[argument] for x in calls_within(made) if x.function is other]
-        assert not given or any(is_same(x, value) for x in given)
+@of(ROWS)
+def test_an_argument_is_passed_on_by_its_name(function, argument):
+    """And no neighbour's value is: where a factory inside has an argument of the name, it is given this one."""
+    passed = []
+    for value, made in tries(function, argument, found(PROBES, keys(function, argument))):
+        inside = [call for call in calls_within(made) if call.function is not function]
+        given = [call.bound.arguments[argument] for call in inside if argument in call.bound.arguments]
+        passed.append(not given or any(is_same(x, value) for x in given))
+    assert all(passed) == (found(OWN_MEANING, keys(function, argument)[:2]) is None)
 
 
 def test_every_probe_is_of_an_argument():
     """A renamed argument or factory leaves no row behind."""
     known = {key for f, name in ROWS for key in keys(f, name)}
-    assert set(PROBES) | set(IDLE) <= known
+    assert set(PROBES) | set(IDLE) | set(OWN_MEANING) <= known
     factories = {key for f in makers() for key in keys(f)}
     assert set(probes.BESIDE) | set(PROBLEMS) <= factories
 
@@ -249,7 +254,7 @@ def steps_of(problem: Problem) -> list[Step]:
     rng, shapes = np.random.default_rng(0), {"w": (4, problem.columns, 2), "b": (3,)}
     draw = lambda size: {k: jnp.asarray(size * rng.normal(size=s), problem.dtype) for k, s in shapes.items()}
     params, steps = draw(1.0), []
-    for i, tokens in zip(range(problem.steps), itertools.cycle((1.0, 3.0, 2.0))):
+    for i, tokens in zip(range(max(problem.steps, 1)), itertools.cycle((1.0, 3.0, 2.0))):
         loss = functools.partial(loss_at, target=draw(1.5))
         value, g = jax.value_and_grad(loss)(params)
         grads = jax.tree.map(lambda x, i=i: x * (jnp.nan if i in problem.bad else problem.scale), g)
@@ -268,6 +273,9 @@ def loss_at(params, *, target, tokens=None, twin=None):
 def trained(tx, problem):
     """The updates of all steps, the state after them, and what was printed."""
     printed, updates, steps = io.StringIO(), [], steps_of(problem)
+    if not problem.steps:
+        with jax.enable_x64(problem.x64):
+            return (), jax.eval_shape(tx.init, steps[0].params), ""
     with contextlib.redirect_stdout(printed), jax.disable_jit(), jax.enable_x64(problem.x64):
         state = tx.init(steps[0].params)
         for step in steps:
