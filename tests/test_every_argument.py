@@ -93,7 +93,7 @@ def test_a_line_search_of_optax_is_given_every_argument(function, monkeypatch):
 
 @of(ROWS)
 def test_an_argument_is_passed_on_by_its_name(function, argument):
-    """And no neighbour's value is: where a factory inside has an argument of the name, it is given this one."""
+    """And no neighbour's value: where a factory inside has an argument of the name, it is given this one."""
     passed = []
     for value, made in tries(function, argument, found(PROBES, keys(function, argument))):
         inside = [call for call in calls_within(made) if call.function is not function]
