@@ -65,10 +65,12 @@ def keras_optimizer(function: Callable[P, GradientTransformation]) -> Callable[P
     @factory
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        rule = function(*args, **kwargs)
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         given = call.arguments
+        if given["weight_decay"] is not None:  # before a rule computes with it
+            check("gradx.keras", weight_decay=given["weight_decay"])
+        rule = function(*args, **kwargs)
         return chain(*clipped(given), rule, decayed(given["learning_rate"], given["weight_decay"]))
 
     return make
@@ -286,7 +288,6 @@ def decayed(learning_rate: Rate, weight_decay: Maybe) -> GradientTransformation:
     """Decoupled decay, of the parameters as they were before the step."""
     if weight_decay is None:
         return identity()
-    check("gradx.keras", weight_decay=weight_decay)
     return shrink_params(combined(operator.mul, learning_rate, weight_decay), after=False)
 
 

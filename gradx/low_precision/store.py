@@ -254,7 +254,8 @@ def stalls(codec: Codec) -> bool:
 
 def copied(init: Init, params: Tree) -> set[int]:
     """The leaves of a fresh state that depend on the parameters' values: copies do, and zeros do not."""
-    program, state = jax.make_jaxpr(init, return_shape=True)(params)
+    with jax.disable_jit(False):  # else no equation has a name
+        program, state = jax.make_jaxpr(init, return_shape=True)(params)
     reached = set(program.jaxpr.invars)
     for eqn in program.jaxpr.eqns:
         is_zero = eqn.params.get("name") == "traced_zeros"  # these have a parameter's sharding only

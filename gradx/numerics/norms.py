@@ -50,9 +50,12 @@ SMALL = 4096
 @jax.jit
 def shared_sums(xs: list[jax.Array]) -> list[jax.Array]:
     squares = [abs_sq(x) for x in xs]
-    add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]
     zeros = [jnp.zeros((), x.dtype) for x in squares]
-    return jax.lax.reduce(squares, zeros, add, tuple(range(xs[0].ndim)))
+    return jax.lax.reduce(squares, zeros, add_each, tuple(range(xs[0].ndim)))
+
+
+def add_each(a: list[jax.Array], b: list[jax.Array]) -> list[jax.Array]:
+    return [x + y for x, y in zip(a, b, strict=True)]
 
 
 @shared_sums.defjvp  # JAX's rule for a reduction of several arrays fails where only some of them vary

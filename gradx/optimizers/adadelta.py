@@ -33,7 +33,7 @@ def scale_by_adadelta(rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6)
 
     Arguments:
       rho: decay rate of both means, at least 0 and less than 1.
-      eps: added under both roots, more than 0: the first update is about √eps.
+      eps: added under both roots, at least 0: the first update is about √eps, and of 0 nothing moves.
     """
 
     def rule(g, e_g, e_x, rho, eps):

@@ -42,8 +42,8 @@ def scale_by_radam(
 
     Arguments:
       b1, b2, eps, eps_root: as in `scale_by_adam`.
-      threshold: the least ρ at which the denominator is used, at least 4 (where r is 0); inf never
-        uses it.
+      threshold: the least ρ at which the denominator is used, at least 0; less than 4 (where r is 0) is
+        4, and inf never uses it.
       nesterov: look one step ahead (Dozat 2016).
       eps_before_correction: u = r * m * √(1 - b2ᵗ) / (√nu + eps), torch's form.
     """

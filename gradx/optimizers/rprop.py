@@ -36,7 +36,7 @@ def scale_by_rprop(
         s stays,                                u = s * sign(g)   where g or the last u is 0
 
     Arguments:
-      learning_rate: the first step size of every element, more than 0; of a schedule, its first value.
+      learning_rate: the first step size of every element, at least 0; of a schedule, its first value.
       eta_minus: the factor of a step size where the sign turned, between 0 and 1.
       eta_plus: the factor of a step size where the sign stayed, at least 1.
       min_step_size, max_step_size: the bounds of a step size, at least 0.

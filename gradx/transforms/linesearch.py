@@ -63,7 +63,7 @@ def scale_by_zoom_linesearch(
       max_linesearch_steps: how often the loss and its gradient may be evaluated, at least 1.
       max_learning_rate: the largest step; None for no bound.
       tol: by how much either condition may be missed, at least 0.
-      increase_factor: by how much a step that is too small grows, more than 1.
+      increase_factor: by how much a step that is too small grows, more than 0; useful above 1.
       slope_rtol, curv_rtol: the constants of the two conditions, 0 <= slope_rtol < curv_rtol < 1.
       approx_dec_rtol: the relative change of the loss that counts as rounding, where slopes decide
         (Hager & Zhang 2006); None for never.
@@ -122,8 +122,8 @@ def scale_by_backtracking_linesearch(
 
     Arguments:
       max_backtracking_steps: how often a step may be shortened, at least 1.
-      slope_rtol: the share of the decrease that the slope promises which is enough, between 0 and 1.
-      decrease_factor: by how much a step that is too long shrinks, between 0 and 1.
+      slope_rtol: the share of the slope's promised decrease which is enough, at least 0 and less than 1.
+      decrease_factor: by how much a step that is too long shrinks, more than 0 and less than 1.
       increase_factor: the first step tried is this much longer than the last one found.
       max_learning_rate: the largest step.
       atol, rtol: by how much the condition may be missed, at least 0.

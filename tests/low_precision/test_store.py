@@ -188,6 +188,15 @@ def test_what_is_stored(tx, expected, lenient):
     assert stored_in(tx) == expected
 
 
+def test_without_jit_the_same_is_stored():
+    """`jax.disable_jit` is for debugging: the state has the type that it has under jit."""
+    tx = gx.store(MOMENTUM, HALF, min_size=1, seed=0)
+    p = {"w": jnp.ones((2, 3))}
+    with jax.disable_jit():
+        state = tx.init(p)
+    assert aval(state) == aval(jax.eval_shape(tx.init, p))
+
+
 def test_integers_and_complex_numbers_are_left_as_they_are():
     p = {"z": jax.ShapeDtypeStruct((64, 128), jnp.complex64)}
     assert stored_in(gx.store(ADAMW, EIGHT), p) == {("nu", "z")}
