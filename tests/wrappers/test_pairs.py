@@ -1,7 +1,5 @@
 """Two options of a wrapper at once: in each row of few, against a loop in NumPy."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +112,8 @@ def test_accumulate(row, together, x64):
 
 def large(updates, gradient_step, params):
     return gx.skip_large_updates(updates, gradient_step, params, max_squared_norm=20.0)
+
+
 SKIPS = {None: lambda g: False, gx.skip_not_finite: lambda g: not np.isfinite(g).all()}
 SKIPS |= {large: lambda g: not g @ g < 20.0}
 MULTI_STEPS = {
