@@ -68,10 +68,9 @@ def keras_optimizer(function: Callable[P, GradientTransformation]) -> Callable[P
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         given = call.arguments
-        if given["weight_decay"] is not None:  # before a rule computes with it
-            check("gradx.keras", weight_decay=given["weight_decay"])
-        rule = function(*args, **kwargs)
-        return chain(*clipped(given), rule, decayed(given["learning_rate"], given["weight_decay"]))
+        if (decay := given["weight_decay"]) is not None:  # before a rule computes with it
+            check("gradx.keras", weight_decay=decay)
+        return chain(*clipped(given), function(*args, **kwargs), decayed(given["learning_rate"], decay))
 
     return make
 
