@@ -11,9 +11,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NPROC", "32")
 if "XLA_FLAGS" not in os.environ:
     # A program of a test runs once, on few numbers, and most of the time goes into compiling it. Hence LLVM
-    # optimizes nothing, and of XLA's two emitters of fusions the quicker one is taken. XLA's own passes are
-    # the same. `make test-all` compiles as users do: it sets XLA_FLAGS to nothing.
-    quick = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    # optimizes nothing and takes a program in one piece, and of XLA's two emitters of fusions the quicker one
+    # is taken. XLA's own passes are the same. `make test-all` compiles as users do: it empties XLA_FLAGS.
+    quick = [
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         quick.append("--xla_cpu_use_fusion_emitters=false")
     os.environ["XLA_FLAGS"] = " ".join(quick)
