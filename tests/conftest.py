@@ -39,6 +39,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # enough to see a sharding kept or lost
 
 
+def pytest_ignore_collect(collection_path):
+    """Of this folder only tests: other modules would be imported to look for examples in docstrings."""
+    is_other = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return True if is_other and pathlib.Path(__file__).parent in collection_path.parents else None
+
+
 FOUND = pytest.StashKey[dict]()  # what `together` computed for tests to come
 
 
