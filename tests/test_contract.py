@@ -135,6 +135,16 @@ def test_the_state_keeps_its_type(tx, param_dtype, grad_dtype):
         assert aval(new) == aval(jax.eval_shape(lambda: p))
 
 
+@each
+def test_double_precision_elsewhere_changes_no_type(tx, lenient):
+    """Where float64 is enabled, 32-bit parameters have the updates and the state that they have without it."""
+    types = lambda p, g: jax.eval_shape(lambda p, g: (s := tx.init(p), tx.update(g, s, p)), p, g)
+    p, g = params(), grads(0, params())
+    expected = aval(types(p, g))
+    with jax.enable_x64(True):
+        assert aval(types(p, g)) == expected
+
+
 # What these keep is for parameters of 16 bit only; for the others it is nothing.
 RESTS = re.compile(r"\b(kahan|split_weights|master_weights)\(")
 

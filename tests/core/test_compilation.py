@@ -61,6 +61,19 @@ def test_other_numbers_give_other_results():
             np.testing.assert_allclose(x, y, rtol=2.5e-7)
 
 
+def test_rules_that_differ_within_share_no_program():
+    """Each is a nested program of its own, between the same arrays."""
+    for tree in (FEW, MANY):
+        for one, other in (
+            (gx.adam(0.1), gx.adam(0.1, nesterov=True)),
+            (gx.scale_by_lion(), gx.scale_by_lion(variant="smooth")),
+        ):
+            u, v = (tx.update(tree, tx.init(tree), tree)[0] for tx in (one, other))
+            for tx, eager in ((one, u), (other, v)):
+                jitted = jax.jit(lambda tx=tx, tree=tree: tx.update(tree, tx.init(tree), tree)[0])()
+                jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), eager, jitted)
+
+
 def test_an_eager_update_is_the_jitted_one():
     tree = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), trees.small(20, size=8))
     for tx in (gx.adamw(gx.linear_schedule(1e-2, 0.0, 5)), gx.inject_hyperparams(gx.sgd)(0.1)):
