@@ -96,6 +96,9 @@ def test_restores_onto_the_shardings_of_the_parameters(tmp_path):
         assert len(split) == 6  # mu and nu of both; the master of the matrix, which is bf16; v of the vector
         assert all(x.sharding == rows for x in [found.params["w"], *split])
         jax.block_until_ready(jax.jit(tx.update)(grads(2, p), found.state, found.params))  # all on one mesh
+    factors = [x.array for x in gx.slots(found.state, p) if x.array.shape in {(3,), (4,)} - {p[x.path].shape}]
+    assert len(factors) == 2  # of adafactor; shapes of parameters do not say where these are
+    assert all(len(x.sharding.device_set) == 1 for x in factors)
     eager = gx.restore_checkpoint(tmp_path, tx, like).state
     same = jax.tree.map(lambda x, y: x.sharding == y.sharding, eager, tx.init(like))
     assert all(jax.tree.leaves(same))

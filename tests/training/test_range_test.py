@@ -37,6 +37,14 @@ def reference(steps, min_lr, max_lr, smoothing, divergence):
     return rates[: len(losses)], np.array(losses), np.array(smoothed)
 
 
+def test_the_first_tenth_has_no_slope_yet():
+    falls = np.zeros(20)
+    falls[2], falls[3], falls[9] = 5.0, 2.0, 1.0  # from the element before
+    rates = np.geomspace(1e-3, 1.0, 20)
+    found = gx.RangeTest(rates, np.zeros(20), 10 - np.cumsum(falls), False)
+    assert found.steepest == rates[2]
+
+
 @pytest.mark.parametrize(("smoothing", "divergence"), [(0.95, 4.0), (0.5, 2.0), (0.0, 10.0)])
 def test_is_the_loop(smoothing, divergence, x64):
     options = dict(smoothing=smoothing, divergence=divergence)
