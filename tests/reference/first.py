@@ -8,7 +8,7 @@ def sgd(learning_rate, momentum=None, nesterov=False, rate_in_velocity=False):
     v, u = 0.0, None
     while True:
         g, _ = yield u
-        v = (momentum or 0.0) * v + inside * g
+        v = inside * g + (momentum * v if momentum else 0.0)
         u = -outside * (momentum * v + inside * g if nesterov else v)
 
 
