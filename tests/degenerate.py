@@ -58,7 +58,7 @@ SCENARIOS = {
     "in some elements only": Scenario(lambda t, g: np.where(abs(g) < 1, (-1) ** t * 0.0, g)),
     "in every other step": Scenario(lambda t, g: (t % 2) * g, lambda t, g: g + (-0.5) ** t),
     "a step back": Scenario(lambda t, g: (1 + t) * g, lambda t, g: -t * g),  # the curvature is negative
-    "large": Scenario(lambda t, g: 1e30 * np.sign(g), extreme=True),
+    "large, and zero beside": Scenario(lambda t, g: 1e30 * np.sign(g) * (abs(g) > 1), extreme=True),
     "the largest": Scenario(lambda t, g: 3e38 * np.sign(g), extreme=True),
     "small": Scenario(lambda t, g: 1e-30 * np.sign(g), lambda t, g: 2e-30 * g, extreme=True),
     "a large one among others": Scenario(lambda t, g: (1e25 if t == 2 else 1) * g, extreme=True),

@@ -148,6 +148,7 @@ LINKS = [
     link(gx.scale_by_radam, RADAM),
     link(gx.scale_by_radam, RADAM, nesterov=True),
     link(gx.scale_by_radam, RADAM, eps_before_correction=True),
+    link(gx.scale_by_radam, lambda threshold: RADAM(threshold=4.0), threshold=0.0),  # ρ below 4 has no r
     link(gx.scale_by_radam, RADAM, b2=0.5),  # so short that its denominator is never used
     link(gx.scale_by_yogi, formulas.scale_by_yogi),
     link(gx.scale_by_yogi, formulas.scale_by_yogi, initial_accumulator_value=1.0),  # the square of a sign
@@ -164,8 +165,8 @@ LINKS = [
     array(gx.scale_by_factored_rms, factored_rms, **FACTORED, factored_axes="last", step_offset=2),
     array(gx.scale_by_factored_rms, factored_rms, **FACTORED, factored=False),
     array(gx.scale_by_factored_rms, factored_rms, **FACTORED, epsilon=0.0, floor="machine"),
-    array(gx.scale_by_factored_rms, factored_rms, **FACTORED, epsilon=0.0, floor=1e-3),
-    array(gx.scale_by_factored_rms, factored_rms, **FACTORED, epsilon=0.0, floor=1e-3, factored=False),
+    array(gx.scale_by_factored_rms, factored_rms, **FACTORED, epsilon=0.0, floor=0.5),
+    array(gx.scale_by_factored_rms, factored_rms, **FACTORED, epsilon=0.0, floor=0.5, factored=False),
     tree(gx.scale_by_polyak, polyak, {"value": 1.0}),
     tree(gx.scale_by_polyak, polyak, {"value": 1.0}, f_min=2.0, max_learning_rate=0.1),
     tree(gx.scale_by_polyak, polyak, {"value": 1.0}, f_min=2.0, variant="sps+"),

@@ -12,7 +12,7 @@ import pytest
 
 import gradx as gx
 import gradx.transforms
-from tests.cases import CASES
+from tests.cases import CASES, given
 from tests.degenerate import SCENARIOS, UNBOUNDED, loses_digits, may_be_nan, stacked
 from tests.degenerate_links import ELSEWHERE, LINKS
 
@@ -85,6 +85,34 @@ def test_is_as_its_formula_says(case, together):
                 for at in np.argwhere(~is_right(case, name, u, ref, p))[:1]:
                     wrong.append(f"{name}, at {at}: {u[tuple(at)]:.7g}, and the formula {ref[tuple(at)]:.7g}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        given(gx.scale_by_polyak(), value=0.0),
+        gx.scale_by_sm3(eps=0.0),
+        gx.scale_by_trust_ratio(),
+        gx.scale_by_param_block_norm(0.0),
+        gx.clip_by_global_norm(1.0),
+        gx.clip_by_block_rms(1.0),
+        gx.adaptive_grad_clip(0.1, eps=0.0),
+        gx.normalize_by_update_norm(eps=0.0),
+    ],
+    ids=repr,
+)
+def test_has_a_finite_derivative_where_all_is_zero(tx, together):
+    def derivative(tx, x):
+        return jax.grad(lambda x: jnp.sum(tx.update(x, tx.init(x), x)[0]))(x)
+
+    assert np.all(np.isfinite(together(derivative, jnp.zeros(2))))
+
+
+def test_what_has_a_square_of_zero_does_not_move():
+    """SM3 and Adagrad: also where the gradient is not 0, but its square is."""
+    g = jnp.full(2, 1e-30)
+    for tx in (gx.scale_by_sm3(), gx.scale_by_rss()):
+        np.testing.assert_array_equal(tx.update(g, tx.init(g))[0], [0.0, 0.0])
 
 
 def link_factories():

@@ -109,7 +109,7 @@ def scale_by_lbfgs(
         s_memory, y_memory = (
             {i: put(slots[k][i], x[i]) for i in gs} for k, x in zip(MEMORIES, (s, y), strict=True)
         )
-        weights = weights.at[newest].set(jnp.where(keep, 1 / jnp.where(keep, curvature, 1.0), 0.0))
+        weights = weights.at[newest].set(jnp.where(keep, 1 / curvature, 0.0))
         order = (count + jnp.arange(memory_size, dtype=count.dtype)) % memory_size  # oldest first
         start = 1.0
         if scale_init_precond:
