@@ -112,10 +112,12 @@ def scale_by_factored_rms(
         v_col = lerp(jnp.mean(abs_sq(jax.lax.optimization_barrier(g)), axis=row) + epsilon, v_col, b)
         rows, columns = jnp.expand_dims(v_row, column), jnp.expand_dims(v_col, row)
         mean = jnp.mean(rows, axis=row, keepdims=True)
+        # Where squares overflowed this is large, not inf / inf: the update is 0, as without factors.
+        largest = float(jnp.finfo(rows.dtype).max)
+        share = jnp.where(jnp.isinf(mean), largest, rows / (jnp.maximum(mean, least) if floored else mean))
         if floored:
-            below = jnp.maximum(rows * columns / jnp.maximum(mean, least), least * least)
-            return g * jax.lax.rsqrt(below), v_row, v_col, v
-        return g * jax.lax.rsqrt(rows / mean) * jax.lax.rsqrt(columns), v_row, v_col, v
+            return g * jax.lax.rsqrt(jnp.maximum(share * columns, least * least)), v_row, v_col, v
+        return g * jax.lax.rsqrt(share) * jax.lax.rsqrt(columns), v_row, v_col, v
 
     own: dict[str, Any] = {} if floor is None or isinstance(floor, str) else {"floor": floor}
     return leafwise(

@@ -41,7 +41,7 @@ def scale_by_rss(
     def rule(g, sum_of_squares, eps):
         s = sum_of_squares + abs_sq(g)
         u = g / (jnp.sqrt(s + eps) if eps_in_sqrt else jnp.sqrt(s) + eps)
-        return jnp.where(s > 0, u, 0.0), s
+        return jnp.where(s == 0, 0.0, u), s  # NaN is not 0, and stays visible
 
     start = full_slot(initial_accumulator_value, real=True)
     return leafwise(ScaleByRssState, rule, slots={"sum_of_squares": start}, eps=eps)

@@ -109,6 +109,7 @@ def scale_by_lbfgs(
         s_memory, y_memory = (
             {i: put(slots[k][i], x[i]) for i in gs} for k, x in zip(MEMORIES, (s, y), strict=True)
         )
+        # Divided by 1 where it is not kept: the derivative of a step without curvature would be NaN.
         weights = weights.at[newest].set(jnp.where(keep, 1 / jnp.where(keep, curvature, 1.0), 0.0))
         order = (count + jnp.arange(memory_size, dtype=count.dtype)) % memory_size  # oldest first
         start = 1.0

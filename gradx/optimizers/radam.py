@@ -51,11 +51,11 @@ def scale_by_radam(
 
     def scalars(b1, b2, eps, threshold, t, c1, c2):
         rho, most = (sample_size(b2, t) if steady else most_samples(b2) - 2 * t * (c2 - 1)), most_samples(b2)
-        rectified = (rho >= threshold) & (rho > 4) & (most > 4)
-        rho, most = jnp.where(rectified, rho, 5.0), jnp.where(rectified, most, 5.0)
+        rectified = (rho >= threshold) & (rho > 4)
+        rho, most = jnp.where(rectified, rho, 5.0), jnp.where(rectified, most, 5.0)  # 5 and 5 make r = 1
         r = jnp.sqrt((rho - 4) / (most - 4) * ((rho - 2) / (most - 2)) * (most / rho))
         return {
-            "r": jnp.where(rectified, r, 1.0),
+            "r": r,
             "rectified": rectified,
             "eps": eps * jnp.sqrt(c2) if eps_before_correction else eps,
             "c1_next": correction_ahead(b1, c1),
@@ -95,10 +95,8 @@ def sample_size(b2: Any, t: Any) -> Any:
     """
     log = (lambda b: math.log(b) if b else -math.inf) if isinstance(b2, float) else jnp.log
     x = -log(b2)
-    early = t * x < 2
-    z, y = jnp.where(early, t * x / 2, 1.0), jnp.where(early, 1.0, t * x)
-    start = langevin(jnp.minimum(x / 2, z))
-    return jnp.where(early, t + start - t * langevin(z), most_samples(b2) - 2 * t / jnp.expm1(y))
+    early = t + langevin(x / 2) - t * langevin(t * x / 2)
+    return jnp.where(t * x < 2, early, most_samples(b2) - 2 * t / jnp.expm1(t * x))
 
 
 def langevin(z: Any) -> Any:

@@ -83,7 +83,9 @@ def scale_by_stddev(
 
     def rule(g, mu, nu, decay, eps, c=1.0):
         mu, nu = lerp(g, mu, decay), lerp(abs_sq(g), nu, decay)
-        variance = jnp.maximum(c * nu - abs_sq(c * mu), 0.0)  # rounding can bring it below 0
+        # Rounding can bring it below 0. Where both squares overflow it is inf, and not inf - inf.
+        largest = float(jnp.finfo(nu.dtype).max)
+        variance = jnp.maximum(c * nu - jnp.minimum(abs_sq(c * mu), largest), 0.0)
         return g / root(variance, eps, eps_in_sqrt), mu, nu
 
     return leafwise(

@@ -46,7 +46,8 @@ def scale_by_yogi(
     def rule(g, mu, nu, b1, b2, eps, eps_root, c1, c2):
         mu = lerp(g, mu, b1)
         square = abs_sq(g)
-        nu = nu - (1 - b2) * jnp.sign(nu - square) * square
+        # Where both overflowed they are equal: inf - inf would be NaN.
+        nu = nu - (1 - b2) * jnp.where(nu == square, 0.0, jnp.sign(nu - square) * square)
         return c1 * mu / (jnp.sqrt(c2 * nu + eps_root) + eps), mu, nu
 
     return leafwise(

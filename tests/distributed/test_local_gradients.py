@@ -145,6 +145,19 @@ def test_weighted_means_of_ragged_rows(way):
     same(way, lambda axis: clipped(axis, "num_tokens"), ragged(batches), params)
 
 
+def test_where_all_weights_are_zero_so_is_the_mean():
+    tx = gx.average_gradients("data", weight="w")
+    mean = jax.shard_map(
+        lambda g, w: tx.update(g, tx.init(g), w=w[0])[0],
+        mesh=data_mesh(),
+        in_specs=(P("data"), P("data")),
+        out_specs=P(),
+    )
+    g = jnp.arange(8.0).at[2].set(jnp.nan)
+    assert jax.jit(mean)(g, jnp.zeros(8)) == 0.0
+    assert jax.jit(mean)(g, jnp.zeros(8).at[3].set(2.0).at[5].set(6.0)) == (2 * 3 + 6 * 5) / 8
+
+
 @each_way("pmap", "shard_map")
 def test_accumulates_ragged_rows(way):
     """20 micro-batches, five steps, by all tokens; what is inside is given their number and the mean loss."""

@@ -1,7 +1,5 @@
 """`precision`: each word is a sound combination, of the bytes that its table promises."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,40 +22,48 @@ slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 each_policy = pytest.mark.parametrize("policy", POLICIES)
 
 
-@functools.cache
-def regression(dtype):
-    """Noisy gradients of a least-squares problem, whose solution no step of bf16 reaches."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    x = jax.random.normal(keys[0], (256, SHAPE[0]))
-    y = x @ jax.random.normal(keys[1], SHAPE) + 0.3 * jax.random.normal(keys[3], (256, SHAPE[1]))
-    w = (0.5 * jax.random.normal(keys[2], SHAPE)).astype(dtype)
+def trained(tx, dtype, seeds):
+    """The losses over all rows after 300 steps, for seeds 0, 1, ..., and the last of the states.
 
-    def loss(w, rows):
-        return jnp.mean(jnp.square(x[rows] @ w.astype(jnp.float32) - y[rows]))
+    A seed makes another problem: a regression with noise, whose solution no step of bf16 reaches.
+    """
 
-    return jax.jit(loss), w
+    def one(seed):
+        keys = jax.random.split(jax.random.key(seed), 5)
+        x = jax.random.normal(keys[0], (256, SHAPE[0]))
+        y = x @ jax.random.normal(keys[1], SHAPE) + 0.3 * jax.random.normal(keys[3], (256, SHAPE[1]))
+        w = (0.5 * jax.random.normal(keys[2], SHAPE)).astype(dtype)
+
+        def loss(w, rows):
+            return jnp.mean(jnp.square(x[rows] @ w.astype(jnp.float32) - y[rows]))
+
+        def step(carry, key):
+            w, state = carry
+            rows = jax.random.choice(key, 256, (64,))
+            updates, state = tx.update(jax.grad(loss)(w, rows), state, w)
+            return (gx.apply_updates(w, updates), state), None
+
+        start = w, with_own_keys(tx.init(w), seed)
+        (w, state), _ = jax.lax.scan(step, start, jax.random.split(keys[4], 300))
+        return loss(w, jnp.arange(256)), state
+
+    losses, states = jax.jit(jax.vmap(one))(jnp.arange(seeds))
+    return np.asarray(losses), jax.tree.map(lambda x: x[-1], states)
 
 
-def trained(tx, dtype, steps=300):
-    """The loss over all rows after some steps, and the state."""
-    loss, w = regression(dtype)
+def with_own_keys(state, seed):
+    """The state of another seed of the rounding."""
+    is_key = lambda path: jax.tree_util.keystr(path).endswith(".rng_key")
+    own = lambda path, x: x + seed.astype(x.dtype) if is_key(path) else x
+    return jax.tree_util.tree_map_with_path(own, state)
 
-    def step(carry, key):
-        w, state = carry
-        rows = jax.random.choice(key, 256, (64,))
-        updates, state = tx.update(jax.grad(loss)(w, rows), state, w)
-        return (gx.apply_updates(w, updates), state), None
 
-    run = jax.jit(
-        lambda w: jax.lax.scan(step, (w, tx.init(w)), jax.random.split(jax.random.key(1), steps))[0]
-    )
-    w, state = run(w)
-    return float(loss(w, jnp.arange(256))), state
+SEEDS = 16
 
 
 @pytest.fixture(scope="module")
-def float32_loss():
-    return trained(optimizer(), jnp.float32)[0]
+def float32_losses():
+    return trained(optimizer(), jnp.float32, SEEDS)[0]
 
 
 def optimizer():
@@ -65,24 +71,27 @@ def optimizer():
 
 
 @pytest.mark.parametrize(
-    ("policy", "most"),
+    ("policy", "most", "seeds"),
     # What is above 1: the last rounding of all, to 8 significant bits or not, and noise in the slots.
     [
-        slow("master", 1.003),
-        slow("split", 1.005),
-        slow("bf16-kahan", 1.005),
-        ("8-bit", 1.02),
-        ("bf16-stochastic", 1.03),
+        slow("master", 1.003, SEEDS),
+        slow("split", 1.005, SEEDS),
+        slow("bf16-kahan", 1.005, SEEDS),
+        ("8-bit", 1.02, 4),  # of which one takes as long as ten of the others, and they differ little
+        ("bf16-stochastic", 1.03, SEEDS),
     ],
 )
-def test_trains_16_bit_parameters_as_float32_does(policy, most, float32_loss):
-    loss, _ = trained(gx.precision(optimizer(), policy), jnp.bfloat16)
-    assert loss < most * float32_loss
+def test_trains_16_bit_parameters_as_float32_does(policy, most, seeds, float32_losses):
+    """In the mean over seeds; the mean of another choice of seeds would differ by the standard error."""
+    losses, _ = trained(gx.precision(optimizer(), policy), jnp.bfloat16, seeds)
+    ratios = losses / float32_losses[:seeds]
+    assert np.mean(ratios) - 3 * np.std(ratios, ddof=1) / seeds**0.5 < most
 
 
-def test_without_a_policy_16_bits_do_not_train(float32_loss):
+def test_without_a_policy_16_bits_do_not_train(float32_losses):
     nearest = gx.Rounded("bfloat16", rounding="nearest", force=True)
-    assert trained(gx.store(optimizer(), nearest), jnp.bfloat16)[0] > 2 * float32_loss
+    losses, _ = trained(gx.store(optimizer(), nearest), jnp.bfloat16, 4)
+    assert np.min(losses / float32_losses[:4]) > 2
 
 
 @each_policy
@@ -118,10 +127,10 @@ def test_leaves_some_parameters_slots_as_they_are():
     assert dtypes["nu/codes", "dense"] == "uint8"
 
 
-def test_is_around_an_optimizer_of_optax(float32_loss, lenient):
+def test_is_around_an_optimizer_of_optax(float32_losses, lenient):
     tx = gx.precision(optax.adamw(optax.cosine_decay_schedule(0.05, 300)), "8-bit")
-    loss, state = trained(tx, jnp.bfloat16)
-    assert loss < 1.15 * float32_loss
+    losses, state = trained(tx, jnp.bfloat16, 1)
+    assert losses[0] < 1.15 * float32_losses[0]
     assert gx.slots(state, jnp.zeros(SHAPE, jnp.bfloat16))[0].array.dtype == jnp.int8
 
 

@@ -119,6 +119,16 @@ def test_pairs_of_bad_curvature_are_left_out(lenient):
         assert jnp.vdot(u, g) > 0
 
 
+def test_a_pair_needs_more_than_the_least_curvature():
+    """s·y is half of ‖s‖‖y‖, to the last bit: too little for 0.5, and enough for any less."""
+    p, g, y = jnp.zeros(4), jnp.ones(4), jnp.ones(4)
+    for least, kept in ((0.5, 0.0), (0.4999, 1.0)):
+        tx = gx.scale_by_lbfgs(3, min_curvature=least)
+        _, state = tx.update(g, tx.init(p), p)
+        _, state = tx.update(g + y, state, p.at[0].set(1.0))
+        assert state.weights_memory[0] == kept
+
+
 def test_after_memory_size_bad_pairs_it_starts_anew():
     tx = gx.scale_by_lbfgs(2)
     p, g = jnp.array([1.0, 1.0]), jnp.array([3.0, 4.0])

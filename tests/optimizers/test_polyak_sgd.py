@@ -1,5 +1,6 @@
 """Polyak's step size."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,6 +33,16 @@ def test_below_the_least_value():
 
 def test_at_a_gradient_of_zero_it_stays():
     np.testing.assert_array_equal(first(gx.polyak_sgd(), 0 * P, 1.0), 0 * P)
+
+
+def test_a_loss_of_inf_does_not_move_where_the_gradient_is_zero():
+    tx = gx.scale_by_polyak(max_learning_rate=float("inf"))
+    np.testing.assert_array_equal(first(tx, 0 * P, jnp.inf), 0 * P)
+
+
+def test_the_loss_has_a_finite_derivative_where_the_gradient_is_zero():
+    slope = jax.grad(lambda value: jnp.sum(first(gx.polyak_sgd(), 0 * P, value)))(0.0)
+    assert slope == 0.0
 
 
 def test_what_is_not_finite_is_not_hidden():

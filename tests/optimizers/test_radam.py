@@ -48,6 +48,13 @@ def test_short_averages_are_never_used():
         np.testing.assert_allclose(run(tx, jnp.full(1, 2.0), 30), 2.0, rtol=1e-5)
 
 
+def test_the_threshold_itself_is_enough():
+    """After many steps ρ is ρ∞ to the last bit: 7 for b2 = 0.75. Then r is 1, and u the sign."""
+    for threshold, last in ((7.0, 1.0), (7.001, 2.0)):
+        tx = gx.scale_by_radam(b2=0.75, eps=0.0, threshold=threshold)
+        np.testing.assert_allclose(run(tx, jnp.full(1, 2.0), 150)[-1], last, rtol=1e-6)
+
+
 def test_a_schedule_of_b2_that_is_constant_changes_nothing(x64):
     g = jnp.full(1, 2.0)
     scheduled = gx.scale_by_radam(b2=lambda step: 0.99)

@@ -32,7 +32,7 @@ def rmsprop(
         mean = decay * mean + (1 - decay) * g
         square = decay * square + (1 - decay) * g**2
         c = 1 / (1 - decay**t) if bias_correction else 1.0
-        variance = c * square - (c * mean) ** 2 if centered else c * square
+        variance = np.maximum(c * square - (c * mean) ** 2, 0.0) if centered else c * square
         d = g / (np.sqrt(variance + eps) if eps_in_sqrt else np.sqrt(variance) + eps)
         rate = at(learning_rate, t - 1)
         d = rate * d if rate_in_velocity else d

@@ -15,7 +15,7 @@ def sgd(learning_rate, momentum=None, nesterov=False, rate_in_velocity=False):
         rate = at(learning_rate, t)
         inside, outside = (rate, 1.0) if rate_in_velocity else (1.0, rate)
         t += 1
-        v = (momentum or 0.0) * v + inside * g
+        v = inside * g + (momentum * v if momentum else 0.0)
         u = -outside * (momentum * v + inside * g if nesterov else v)
 
 

@@ -72,7 +72,8 @@ def polyak_sgd(max_learning_rate=1.0, scaling=1.0, f_min=0.0, eps=0.0, variant="
     while True:
         g, _ = yield u
         gap = max(value - f_min, 0.0) if variant == "sps+" else value - f_min
-        u = -scaling * min(gap / (np.dot(g, g) + eps), max_learning_rate) * g
+        below = np.dot(g, g) + eps
+        u = -scaling * (min(gap / below, max_learning_rate) if below else 0.0) * g
 
 
 def lbfgs(learning_rate, memory_size=10, scale_init_precond=True, linesearch=None, min_curvature=1e-8):

@@ -100,7 +100,7 @@ def yogi(learning_rate, b1=0.9, b2=0.999, eps=1e-3):
             g = yield u
             t += 1
             m = b1 * m + (1 - b1) * g
-            v = np.where(v > g**2, v - (1 - b2) * g**2, v + (1 - b2) * g**2)
+            v = v - (1 - b2) * np.sign(v - g**2) * g**2
             u = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
 
     return stepped(direction(), learning_rate)
@@ -134,7 +134,10 @@ def signum(learning_rate, beta=0.9):
 
 
 def sign_sgd(learning_rate):
-    return signum(learning_rate, beta=0.0)
+    u = None
+    while True:
+        g, _ = yield u
+        u = -learning_rate * np.sign(g)
 
 
 def fromage(learning_rate, min_norm=1e-6):

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -34,7 +35,9 @@ def test_is_update_and_apply_updates(dtype):
         ours, our_state = step(grads, our_state, ours)
     assert problems.aval((ours, our_state)) == problems.aval((params, state))
     for a, b in zip(jax.tree.leaves((ours, our_state)), jax.tree.leaves((params, state)), strict=True):
-        assert a.tolist() == b.tolist()
+        # Two programs: XLA may fuse them in other ways, and a last bit turn.
+        last = 2 * float(jnp.finfo(a.dtype).eps) if jnp.issubdtype(a.dtype, jnp.floating) else 0
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=last)
 
 
 def test_state_and_parameters_are_donated_and_gradients_are_not():

@@ -47,6 +47,26 @@ def test_huge_but_finite_gradients_do_not_become_zero(values):
     np.testing.assert_allclose(u / np.linalg.norm(u), values / np.linalg.norm(values), rtol=1e-5, atol=1e-20)
 
 
+LARGEST = float(jnp.finfo(jnp.float32).max)
+
+
+@pytest.mark.parametrize(
+    ("tx", "norm"),
+    [
+        (gx.clip_by_global_norm(0.5), 0.5),
+        (gx.normalize_by_update_norm(0.5), 0.5),
+        (gx.clip_by_block_rms(0.5), 0.5 * 6**0.5),
+        (gx.adaptive_grad_clip(0.5), 0.5 * 6**0.5),  # of each of three units: half the norm of its two ones
+    ],
+    ids=repr,
+)
+def test_the_largest_numbers_get_exactly_the_norm_that_is_asked_for(tx, norm):
+    """Where a norm overflows, it is taken for the norm of as many of the largest numbers."""
+    g, p = jnp.full((2, 3), LARGEST), jnp.ones((2, 3))
+    u, _ = tx.update(g, tx.init(p), p)
+    np.testing.assert_allclose(np.linalg.norm(u), norm, rtol=1e-5)
+
+
 def test_what_is_not_finite_is_not_hidden():
     a, b = clipped(1.0, [1.0, NAN], [2.0])
     assert np.all(np.isnan(a))

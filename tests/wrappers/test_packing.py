@@ -106,7 +106,8 @@ def test_of_any_dtype(dtype, x64):
         p = params(jnp.dtype(dtype))
         tx, packed = gx.adam(0.1), gx.packed(gx.adam(0.1))
         update = lambda tx: tx.update(grads(0, p), tx.init(p), p)[0]
-        same(update(packed), update(tx))
+        # XLA may fuse the product of complex numbers in another way, and a last bit turn.
+        (close if dtype == "complex64" else same)(update(packed), update(tx))
         state = packed.init(p)
     slots = {"float64": {"float64"}, "complex64": {"complex64", "float32"}}  # complex: nu is real
     assert {b.dtype.name for b in state.buffers} == slots.get(dtype, {"float32"})
