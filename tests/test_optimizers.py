@@ -146,6 +146,18 @@ def test_an_update_can_be_differentiated(x64):
         assert jnp.all(jnp.isfinite(jax.grad(length)(g)))
 
 
+@each_case
+def test_every_update_can_be_differentiated(case, together):
+    """By the gradients of three steps, the first of which takes no curvature from a step before."""
+
+    def derivative(case, p, gs):
+        moved = lambda gs: sum(jnp.sum(u) for u in jax.tree.leaves(run(case.make(), p, gs)[1]))
+        return jax.grad(moved)(gs)
+
+    found = together(derivative, *start(jnp.float32, 3), row="case")
+    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(found))
+
+
 def test_hyperparameters_can_be_differentiated(x64):
     """d(update)/d(b1, b2) through injection is finite, at 0 too."""
 

@@ -95,8 +95,13 @@ def sample_size(b2: Any, t: Any) -> Any:
     """
     log = (lambda b: math.log(b) if b else -math.inf) if isinstance(b2, float) else jnp.log
     x = -log(b2)
-    early = t + langevin(x / 2) - t * langevin(t * x / 2)
-    return jnp.where(t * x < 2, early, most_samples(b2) - 2 * t / jnp.expm1(t * x))
+    early = t * x < 2
+    # Each form has a number that it can take where it is not used: else its derivative would be NaN there.
+    z, y = jnp.where(early, t * x / 2, 1.0), jnp.where(early, 1.0, t * x)
+    start = langevin(jnp.minimum(x / 2, z))
+    return jnp.where(
+        early, t + start - t * langevin(z), most_samples(b2) + 2 * t * jnp.exp(-y) / jnp.expm1(-y)
+    )
 
 
 def langevin(z: Any) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gradx as gx
+from gradx.optimizers.radam import sample_size
 from tests import reference
 
 
@@ -75,3 +76,15 @@ def test_the_rest_of_the_zero_start_is_the_product_of_a_schedule(x64):
         if rho >= 5:
             r = np.sqrt((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho))
         np.testing.assert_allclose(out[t - 1], r, rtol=1e-9)
+
+
+@pytest.mark.parametrize("b2", [0.5, 0.9, 0.99, 0.999])
+def test_the_sample_size_and_its_derivative(b2):
+    """By the paper's formula in float64; at many steps too, where its powers vanish."""
+    t = np.array([1, 2, 10, 100, 1000, 10**6], np.float64)
+    power = b2**t
+    rho = (1 + b2) / (1 - b2) - 2 * t * power / (1 - power)
+    slope = 2 / (1 - b2) ** 2 - 2 * t**2 * b2 ** (t - 1) / (1 - power) ** 2
+    size, derivative = jax.vmap(jax.value_and_grad(sample_size), (None, 0))(jnp.float32(b2), jnp.float32(t))
+    np.testing.assert_allclose(size, rho, rtol=1e-3)
+    np.testing.assert_allclose(derivative, slope, rtol=2e-3, atol=1e-6)
