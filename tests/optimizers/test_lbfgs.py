@@ -193,3 +193,16 @@ def test_goes_on_from_a_state_of_numpy_arrays():
     want, _ = tx.update(0.9 * p, state, 0.9 * p)
     got, _ = tx.update(0.9 * p, jax.tree.map(np.asarray, state), 0.9 * p)
     np.testing.assert_array_equal(got, want)
+
+
+def test_a_step_without_curvature_has_a_derivative():
+    """Of parameters that stand still, between equal gradients."""
+    tx, p = gx.scale_by_lbfgs(), jnp.array([1.0, 2.0])
+
+    def length(g):
+        state = tx.init(p)
+        for _ in range(3):
+            u, state = tx.update(g, state, p)
+        return jnp.sum(u * u)
+
+    assert jnp.all(jnp.isfinite(jax.grad(length)(jnp.array([3.0, 4.0]))))
