@@ -99,9 +99,8 @@ def sample_size(b2: Any, t: Any) -> Any:
     # Each form has a number that it can take where it is not used: else its derivative would be NaN there.
     z, y = jnp.where(early, t * x / 2, 1.0), jnp.where(early, 1.0, t * x)
     start = langevin(jnp.minimum(x / 2, z))
-    return jnp.where(
-        early, t + start - t * langevin(z), most_samples(b2) + 2 * t * jnp.exp(-y) / jnp.expm1(-y)
-    )
+    late = most_samples(b2) + 2 * t * jnp.exp(-y) / jnp.expm1(-y)
+    return jnp.where(early, t + start - t * langevin(z), late)
 
 
 def langevin(z: Any) -> Any:
