@@ -52,8 +52,13 @@ def started(command: list[str], devices: int, processes: int) -> list[subprocess
 def forward(i: int, lines) -> None:
     with lines:
         for line in lines:
-            sys.stdout.write(f"[{i}] {line}")
-            sys.stdout.flush()
+            say(f"[{i}] {line.rstrip()}")
+
+
+def say(line: str) -> None:
+    """Print a line in one piece: the threads print too."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def ended(processes: list[subprocess.Popen]) -> int:
@@ -64,7 +69,7 @@ def ended(processes: list[subprocess.Popen]) -> int:
             for i, code in enumerate(codes):
                 if code:
                     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-                    print(f"launch: process {i} {how}", flush=True)
+                    say(f"launch: process {i} {how}")
                     return 128 - code if code < 0 else code
             if None not in codes:
                 return 0
@@ -90,9 +95,9 @@ def main() -> int:
     # Ended from outside, it ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for n in [args.processes, *args.restart]:
-        print(f"launch: {n} processes of {args.devices} devices", flush=True)
+        say(f"launch: {n} processes of {args.devices} devices")
         processes = started([str(args.script), *args.args], args.devices, n)
-        print("launch: pids", *(process.pid for process in processes), flush=True)
+        say(f"launch: pids {' '.join(str(process.pid) for process in processes)}")
         code = ended(processes)
         if code == 0:
             break
