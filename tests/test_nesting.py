@@ -73,7 +73,7 @@ def vmapped(tx):
     one = lambda tree: jax.tree.map(lambda x: x[0], tree)
 
     def update(updates, state, params=None, **extra):
-        run = jax.vmap(lambda g, s, p: tx.update(g, s, p, **extra))
+        run = jax.vmap(lambda g, s, p: tx.update(g, s, p, **extra), axis_size=1)
         updates, state = run(many(updates), many(state), many(params))
         return one(updates), one(state)
 
