@@ -93,8 +93,8 @@ def opt_state(optimizer: nnx.Optimizer, model: nnx.Module | None = None) -> Any:
 def eval_model(optimizer: nnx.Optimizer, model: Model) -> Model:
     """The model to evaluate: with an average of its parameters that the optimizer's state holds.
 
-    What is not trained, such as the statistics of batch normalization, comes from `model`, and so does a
-    parameter without an average. `model` itself does not change.
+    Variables that are not trained, such as the statistics of batch normalization, come from `model`.
+    Parameters without an average come from there too. `model` itself does not change.
     """
     params = nnx.as_pure(nnx.state(model, optimizer.wrt))
     copy = nnx.clone(model)

@@ -46,7 +46,7 @@ def zeros(t: int, g: np.ndarray) -> np.ndarray:
     return 0 * g
 
 
-# Their parameters have the signs of the gradients: parts of an update, one of which is lost, do not cancel.
+# Parameters have the signs of the gradients, so that the terms of an update do not cancel.
 SCENARIOS = {
     "no gradient": Scenario(zeros),
     "no gradient, no parameter": Scenario(zeros, zeros),

@@ -111,7 +111,7 @@ def sources_of(old: list[Entry], new: list[Entry]) -> dict[int, int]:
 
 
 def match_by_name(old: list[Entry], new: list[Entry], sources: dict[int, int], those: set[int]) -> None:
-    """Add to `sources` those of the new arrays whose names are unambiguous."""
+    """For each new array with an unambiguous name, add the old array of that name to `sources`."""
     for alike in (
         lambda e: (e.part, e.owner, e.field, e.i),
         lambda e: (e.owner, e.field, e.i),
@@ -143,7 +143,7 @@ def counts_of_slots(
 
 
 def slots_by_count(found: list[Entry]) -> dict[int, list[int]]:
-    """The slots of each step count that has any: those of its link, or below it and of no closer count."""
+    """The slots that each step count counts: each slot belongs to the closest count around it."""
     counts = [k for k, e in enumerate(found) if is_count(e)]
     slots = defaultdict(list)
     for i, e in enumerate(found):

@@ -50,7 +50,7 @@ COUNTS = {
 
 
 def counts(state):
-    """All integers of a state by their place, none of which is a parameter's."""
+    """All integers of a state, by their paths. No parameter is an integer here."""
     leaves = tree_flatten_with_path(state)[0]
     return {
         keystr(path, simple=True, separator="/"): int(x)
