@@ -8,7 +8,6 @@ cache.
 import collections
 import time
 
-import jax
 import pytest
 
 SECONDS = {
@@ -24,6 +23,8 @@ spent: collections.Counter = collections.Counter()
 
 
 def pytest_configure() -> None:
+    import jax  # not before conftest.py has said where JAX keeps what it compiles
+
     def on_duration(event: str, seconds: float, **_) -> None:
         if event in SECONDS:
             spent[SECONDS[event]] += seconds

@@ -1,6 +1,7 @@
 """Flax: Linen's TrainState, and NNX's Optimizer."""
 
 import importlib
+import runpy
 import sys
 
 import jax
@@ -291,6 +292,11 @@ def test_without_flax_it_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "gradx.flax")
     with pytest.raises(ImportError, match=r"gradx.flax needs Flax: pip install 'gradx\[flax\]'"):
         importlib.import_module("gradx.flax")
+
+
+def test_the_module_may_be_loaded_twice():
+    """As notebooks reload it: Flax refuses a second registration of a type unless it may replace the first."""
+    runpy.run_path(gx_flax.__file__)
 
 
 class Layer(linen.Module):

@@ -30,7 +30,9 @@ def choice_for(path: pathlib.Path) -> Choice:
     names = names or re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)
     words = re.compile(rf"(?<![\w.])((gx|gradx)\.)?({'|'.join(names)})\b")
     whole = [mirror(path)]
-    if not whole[0].exists():  # the tests of what uses it, and those of its folder that name it
+    if not whole[0].exists():
+        # The file has no tests of its own: take those of the files that import it, and those of its folder
+        # that name what it defines.
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         users = re.compile(rf"^from {module} import", re.MULTILINE)
         whole = [mirror(f) for f in sorted((ROOT / "gradx").rglob("*.py")) if users.search(f.read_text())]

@@ -45,17 +45,8 @@ def test_takes_pairs_of_parameters_as_optax_does(lenient):
     p = params()
     start = optax.LookaheadParams(fast=p, slow=jax.tree.map(lambda x: x + 1, p))
     gradients = [grads(i, p) for i in range(4)]
-
-    def run(tx, pair):
-        state, seen = tx.init(pair), []
-        for g in gradients:
-            u, state = tx.update(g, state, pair)
-            pair = optax.apply_updates(pair, u)
-            seen.append(pair)
-        return seen, state
-
     txs = (gx.lookahead(gx.sgd(0.1), 2, 0.2), optax.lookahead(optax.sgd(0.1), 2, 0.2))
-    (ours, state), (theirs, _) = jax.jit(lambda pair: [run(tx, pair) for tx in txs])(start)
+    (ours, state), (theirs, _) = jax.jit(lambda pair: [run(tx, pair, gradients) for tx in txs])(start)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), ours, theirs)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), state.slow_params, ours[-1].slow)
 

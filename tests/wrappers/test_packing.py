@@ -140,6 +140,15 @@ def test_with_nothing_to_pack_it_is_the_inner_transformation():
     assert momentum.init({"alone": jnp.ones(3)}).buffers == ()
 
 
+def test_only_within_packed_are_arrays_of_one_shape_batched():
+    p = {"a": jnp.ones(()), "b": jnp.ones(()), "c": jnp.ones(1), "d": jnp.ones(1)}
+
+    def joined(tx):
+        return str(jax.make_jaxpr(tx.update)(p, tx.init(p), p)).count("concatenate")
+
+    assert (joined(gx.adam(0.1)), joined(gx.packed(gx.adam(0.1))) > 0) == (0, True)
+
+
 def test_goes_into_a_chain_and_around_one():
     inside = gx.chain(
         gx.clip_by_global_norm(1.0), gx.packed(gx.scale_by_adam()), gx.scale_by_learning_rate(0.1)
