@@ -295,7 +295,7 @@ def test_without_flax_it_says_what_to_install(monkeypatch):
 
 
 def test_the_module_may_be_loaded_twice():
-    """As notebooks reload it: Flax refuses a second registration of a type unless it may replace the first."""
+    """As notebooks reload it: Flax registers a type once, unless told to replace what it has."""
     runpy.run_path(gx_flax.__file__)
 
 

@@ -151,7 +151,7 @@ class Program:
 
 @functools.lru_cache(maxsize=1024)
 def shared(program: Program) -> Program:
-    """The first program that is equal: JAX looks up compiled code by the identity of a program."""
+    """The first program that is equal: compared with itself it is equal at once, and kept only once."""
     return program
 
 

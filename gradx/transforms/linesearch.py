@@ -189,9 +189,7 @@ def kept(owner: str, search: optax.GradientTransformationExtraArgs) -> GradientT
             scaled, after, _ = inner_observe(given, state._replace(grad=grad), widened(part), **extra)
         if after.grad is not None:
             after = after._replace(grad=beside_missing(after.grad, state.grad))
-        after = jax.tree.map(
-            lambda new, old: varying_like(jnp.asarray(new, jnp.result_type(old)), old), after, state
-        )
+        after = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), after, state)
         return beside_missing(scaled, updates), after, ()
 
     return GradientTransformation.of(init, observe)

@@ -30,13 +30,17 @@ def test_schedules():
 def test_schedules_over_epochs_into_axes_that_are_there():
     ax = Figure().subplots()
     run = gx.Run(epochs=4, steps_per_epoch=50)
+    height = ax.figure.get_figheight()
     assert plot_schedule(WARM, steps=run, labels=["rate"], ax=ax) is ax
     assert plot_schedule(lambda step: 0.9, steps=run, ylabel="b1", ax=ax) is ax
     assert (ax.get_xlabel(), ax.get_ylabel(), texts(ax)) == ("epoch", "b1", ["rate", "schedule 1"])
     x, y = data(ax.get_lines()[1])
     assert (x[0], x[-1], set(y.round(6))) == (0.0, 4.0, {0.9})
     assert ax.get_lines()[0].get_linestyle() != ax.get_lines()[1].get_linestyle()
-    assert plot_schedule(WARM, steps=gx.Run(steps=9)).get_xlabel() == "step"
+    assert ax.figure.get_figheight() == height
+    new = plot_schedule(WARM, steps=gx.Run(steps=9))
+    assert new.get_xlabel() == "step"
+    assert new.figure.get_figheight() > 4  # as high as the axes, and the legend
 
 
 def test_a_long_run_keeps_its_peak_and_its_jumps():
