@@ -45,18 +45,33 @@ def partition(
     Raises ValueError, with the parameters' paths, for a label without a transformation and for a
     transformation without a parameter: no update passes unchanged, and no transformation is idle.
     """
+    return labelled("partition", transforms, param_labels, mask_compatible_extra_args)
+
+
+def refused(message: str) -> None:
+    raise ValueError(message)
+
+
+def labelled(
+    owner: str,
+    transforms: Mapping[Hashable, optax.GradientTransformation],
+    param_labels: Tree | Callable[[Tree], Tree],
+    mask_extra: bool,
+    idle: Callable[[str], None] = refused,
+) -> Selecting:
+    """`partition`; `idle` is told of transformations whose label no parameter has."""
     transforms = dict(transforms)
     for label, tx in transforms.items():
-        check_transformation(f"the transformation for {label!r} of partition", tx)
+        check_transformation(f"the transformation for {label!r} of {owner}", tx)
 
     def assign(like):
         labels = param_labels(as_layers(like)) if is_function(param_labels) else param_labels
-        at_leaf = spread("partition: the tree of labels", labels, like)
+        at_leaf = spread(f"{owner}: the tree of labels", labels, like)
         here = {i: at_leaf[i] for i, x in enumerate(flatten(like)[0]) if not is_missing(x)}
         unknown = {i: label for i, label in here.items() if label not in transforms}
         if unknown:
             raise ValueError(
-                f"partition: there are transformations for {list(transforms)}, and none for the label of"
+                f"{owner}: there are transformations for {list(transforms)}, and none for the label of"
                 f"{path_lines(like, unknown)}"
             )
         # A function saw only the leaves that are here: its labels for missing ones are not known.
@@ -64,7 +79,7 @@ def partition(
         unused = [label for label in transforms if is_known and label not in at_leaf]
         return Assignment(labels, unused, "no parameter has the label")
 
-    return parted("partition", transforms, assign, mask_compatible_extra_args)
+    return parted(owner, transforms, assign, mask_extra, idle)
 
 
 multi_transform = partition
@@ -115,8 +130,9 @@ def parted(
     transforms: Mapping[Any, optax.GradientTransformation],
     assign: Callable[[Tree], Assignment],
     mask_extra: bool = False,
+    idle: Callable[[str], None] = refused,
 ) -> Selecting:
-    """Apply each transformation to the leaves to which `assign` gives its label."""
+    """Apply each transformation to the leaves to which `assign` gives its label; `idle` as in `labelled`."""
 
     def assignment_of(like):
         if not jax.tree.leaves(like):  # nothing to assign; optax.tree_map_params comes this way
@@ -132,7 +148,7 @@ def parted(
         found = assignment_of(params)
         if found is not None and found.unused:
             labels = spread(owner, found.labels, params)
-            raise ValueError(
+            idle(
                 f"{owner}: {found.meaning} {' or '.join(map(repr, found.unused))}; the parameters are"
                 f"{path_lines(params, dict(enumerate(labels)))}"
             )
