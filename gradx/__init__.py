@@ -5,9 +5,28 @@ Each module lists its public names in `__all__`, and has one line here: `gradx.<
 what lies deeper can be read but may move.
 """
 
+from optax import ApplyEvery as ApplyEvery
+from optax import GradientTransformationExtraArgs as GradientTransformationExtraArgs
+from optax import InjectHyperparamsState as InjectHyperparamsState
+from optax import LookaheadParams as LookaheadParams
+from optax import MonitorState as MonitorState
 from optax import OptState as OptState
 from optax import Params as Params
+from optax import SnapshotState as SnapshotState
+from optax import TransformInitFn as TransformInitFn
+from optax import TransformUpdateExtraArgsFn as TransformUpdateExtraArgsFn
+from optax import TransformUpdateFn as TransformUpdateFn
 from optax import Updates as Updates
+from optax import apply_every as apply_every
+from optax import incremental_update as incremental_update
+from optax import measure_with_ema as measure_with_ema
+from optax import microbatch as microbatch
+from optax import monitor as monitor
+from optax import periodic_update as periodic_update
+from optax import safe_increment as safe_increment
+from optax import safe_int32_increment as safe_int32_increment
+from optax import snapshot as snapshot
+from optax import with_extra_args_support as with_extra_args_support
 
 from gradx import keras as keras
 from gradx import torch as torch
@@ -75,6 +94,7 @@ from gradx.selection.partition import *
 from gradx.selection.stacked import *
 from gradx.states.checkpoint import *
 from gradx.states.eval_params import *
+from gradx.states.map_params import *
 from gradx.states.migrate import *
 from gradx.states.sharding import *
 from gradx.states.slots import *

@@ -93,6 +93,7 @@ from gradx import sm3 as sm3
 from gradx import stateless as stateless
 from gradx import stateless_with_tree_map as stateless_with_tree_map
 from gradx import trace as trace
+from gradx import tree_map_params as tree_map_params
 from gradx import yogi as yogi
 from gradx import zero_nans as zero_nans
 from gradx.optax import schedules as schedules

@@ -7,6 +7,8 @@ import sys
 
 import gradx.optax
 
+__all__ = []
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m gradx.optax", description=__doc__)

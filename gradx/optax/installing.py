@@ -5,6 +5,8 @@ import sys
 
 import optax
 
+__all__ = ["install", "uninstall"]
+
 PLACES = ("optax", "optax.schedules", "optax.transforms")
 theirs = {name: importlib.import_module(name) for name in PLACES}
 

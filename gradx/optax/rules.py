@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 import gradx as gx
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.ranges import one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import Tree
 from gradx.selection.masking import Mask
@@ -145,6 +146,7 @@ def scale_by_lion(
     smooth_beta: ScalarOrSchedule = 1.0,
 ) -> GradientTransformation:
     """`gradx.scale_by_lion`, whose `variant` is `mode` here."""
+    one_of("scale_by_lion", ("hard", "smooth", "refined"), mode=mode)
     return gx.scale_by_lion(b1, b2, mu_dtype, variant=mode, smooth_beta=smooth_beta)
 
 

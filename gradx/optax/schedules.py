@@ -56,6 +56,8 @@ warmup_exponential_decay_schedule = as_optax(
     gx.warmup_exponential_decay_schedule, optax.warmup_exponential_decay_schedule
 )
 
+__all__ = [name for name in dir(optax.schedules) if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
+
 
 def __getattr__(name: str) -> Any:
     return getattr(optax.schedules, name)

@@ -30,6 +30,8 @@ from gradx.optax.rules import add_noise as add_noise
 from gradx.optax.rules import chain as chain
 from gradx.optax.rules import partition as partition
 
+__all__ = [name for name in dir(optax.transforms) if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
+
 
 def __getattr__(name: str) -> Any:
     return getattr(optax.transforms, name)

@@ -1,4 +1,4 @@
-"""Run Optax's tests on gradx, or on Optax itself: `python -m tests.optax_suite [WORD ...]`.
+"""Run Optax's tests on gradx.optax, or on Optax itself: `python -m tests.optax_suite [WORD ...]`.
 
 WORD is part of the name of a test module, such as `alias` or `transforms.`; without one, all modules are run
 that reach a function of gradx. Options: `--all` for the others too, `--optax` to replace nothing, `--json

@@ -1,7 +1,6 @@
-"""Optax as one of its tests sees it: gradx's objects stand where gradx has the name."""
+"""Optax as one of its tests sees it: gradx.optax stands in its place."""
 
 import builtins
-import functools
 import importlib.util
 import pathlib
 import sys
@@ -11,24 +10,24 @@ from typing import Any
 
 import optax
 
-import gradx
+import gradx.optax
 
-# The annotation is no object of its own; the schedule has another meaning than Optax's link.
-NOT_REPLACED = {"Schedule", "reduce_on_plateau"}
-
-# This module makes an optimizer without the key that gradx asks for as it is imported: one is given.
-ADAPTED = {"optax._src.sharding_test": {"noisy_sgd": functools.partial(gradx.noisy_sgd, key=0)}}
+MODULES = {
+    optax: gradx.optax,
+    optax.schedules: gradx.optax.schedules,
+    optax.transforms: gradx.optax.transforms,
+}
 
 
 def replacements() -> dict[int, Any]:
-    """gradx's objects by the identity of Optax's, which the same object has in every module of Optax."""
-    names = [name for name in dir(gradx) if not name.startswith("_") and name not in NOT_REPLACED]
-    pairs = [(getattr(optax, name, None), getattr(gradx, name)) for name in names]
-    return {
-        id(theirs): ours
-        for theirs, ours in pairs
-        if callable(theirs) and callable(ours) and theirs is not ours
-    }
+    """gradx.optax's objects by the identity of Optax's, which a test may find in a private module as well."""
+    found = {}
+    for theirs, ours in MODULES.items():
+        for name in dir(theirs):
+            x = vars(theirs).get(name)  # not by getattr: a deprecated name would warn
+            if callable(x) and getattr(ours, name) is not x:
+                found[id(x)] = getattr(ours, name)
+    return found
 
 
 class View(types.ModuleType):
@@ -62,19 +61,17 @@ class Optax:
             module = types.ModuleType(f"with_gradx.{name}")
             self.loaded[name] = sys.modules[module.__name__] = module
             module.__file__ = path
-            module.__dict__["__builtins__"] = vars(builtins) | {"__import__": self.importer(name)}
+            module.__dict__["__builtins__"] = vars(builtins) | {"__import__": self.importer()}
             exec(compile(pathlib.Path(path).read_text(), path, "exec"), module.__dict__)
         return self.loaded[name]
 
-    def importer(self, name: str) -> Callable:
+    def importer(self) -> Callable:
         """The `__import__` of a test module, whose modules of Optax are views."""
         views: dict[str, View] = {}
-        adapted = ADAPTED.get(name, {}) if self.replaced else {}
-        replaced = self.replaced | {id(getattr(optax, key)): ours for key, ours in adapted.items()}
 
         def seen(x):
             if not isinstance(x, types.ModuleType) or x.__name__.split(".")[0] != "optax":
-                return replaced.get(id(x), x)
+                return self.replaced.get(id(x), x)
             if x.__name__.endswith("_test"):
                 return self.load(x.__name__)
             return views.setdefault(x.__name__, View(x, seen))
