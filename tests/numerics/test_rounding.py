@@ -195,3 +195,16 @@ def test_vmaps():
     together = jax.vmap(rounded)(x, jax.tree.map(lambda *rows: jnp.stack(rows), *each))
     for i in range(4):
         np.testing.assert_array_equal(together[i], rounded(x[i], each[i]))
+
+
+def test_float64_goes_up_where_its_part_of_a_step_and_the_bits_make_one(x64):
+    """As many bits as are dropped: 29 for float32, more than there are for 16-bit numbers."""
+    for dtype in ("bfloat16", "float16", "float32"):
+        step = float(jnp.finfo(dtype).eps)
+        part = np.array([0.25, 0.5, 0.875])
+        enough = ((1 - part) * 2**32).astype(np.uint32)
+        x = jnp.asarray(1 + part * step)
+        for bits, expected in ((enough, 1 + step), (enough - 1, 1.0)):
+            np.testing.assert_array_equal(
+                np.asarray(stochastic_round(x, dtype, jnp.asarray(bits)), np.float64), np.full(3, expected)
+            )
