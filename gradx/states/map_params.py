@@ -54,9 +54,7 @@ def tree_map_params(
         leaves, treedef = tree_flatten_with_path(slot, is_leaf=is_missing)
         return treedef.unflatten([x if is_missing(x) else f(x, *at(path, beside)) for path, x in leaves])
 
-    is_packed = lambda x: isinstance(x, PackedState)
-    marked = lambda x: x._replace(buffers=Buffers(x.buffers)) if is_packed(x) else x
-    state = jax.tree.map(marked, state, is_leaf=is_packed)
+    state = with_buffers_marked(state)
     return optax.tree_map_params(
         initable, mapped, state, *rest, transform_non_params=transform_non_params, is_leaf=lambda _: True
     )
@@ -67,6 +65,12 @@ class Buffers:
 
     def __init__(self, arrays: Any) -> None:
         self.arrays = arrays
+
+
+def with_buffers_marked(state: State) -> State:
+    is_packed = lambda x: isinstance(x, PackedState)
+    mark = lambda x: x._replace(buffers=Buffers(x.buffers), inner_state=with_buffers_marked(x.inner_state))
+    return jax.tree.map(lambda x: mark(x) if is_packed(x) else x, state, is_leaf=is_packed)
 
 
 def at(path: tuple, beside: list[dict[tuple, Any]]) -> list[Any]:
