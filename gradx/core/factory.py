@@ -35,13 +35,28 @@ class Purity(enum.IntEnum):
 
 
 class Call:
-    """A function, the arguments of a call with defaults filled in, and the result."""
+    """A function, its signature, the arguments of a call, and the result."""
 
-    def __init__(self, function: Callable, bound: inspect.BoundArguments, returned: object = None) -> None:
-        bound.apply_defaults()
+    def __init__(
+        self,
+        function: Callable,
+        signature: inspect.Signature,
+        args: tuple,
+        kwargs: dict[str, Any],
+        returned: object = None,
+    ) -> None:
         self.function = function
-        self.bound = bound
+        self.signature = signature
+        self.args = args
+        self.kwargs = kwargs
         self.returned = returned
+
+    @functools.cached_property
+    def bound(self) -> inspect.BoundArguments:
+        """The arguments by name, with defaults filled in; when asked for, since binding takes its time."""
+        bound = self.signature.bind(*self.args, **self.kwargs)
+        bound.apply_defaults()
+        return bound
 
     @functools.cached_property
     def purity(self) -> Purity:
@@ -142,23 +157,29 @@ def factory(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> T:
-        arguments: Any = owned((args, with_new_names(function, kwargs)))
-        args, kwargs = arguments
+        given: Any = owned(args), owned(with_new_names(function, kwargs))
+        args, kwargs = given
         made = function(*args, **kwargs)
         if not isinstance(made, Made):
             raise TypeError(f"{text(make)} returned {made!r}: wrap a foreign transformation in gradx.chain")
-        return known_by(made, Call(make, signature.bind(*args, **kwargs), made))
+        return known_by(made, Call(make, signature, args, kwargs, made))
 
     return make
 
 
+NEVER_OWNED = (int, float, str, type(None), Made)  # most arguments, told at once
+COPIED = (np.ndarray, set)
+
+
 def owned(x: Any) -> Any:
     """Copies of containers and NumPy arrays: the caller may change a list later, and the object must not."""
+    if isinstance(x, NEVER_OWNED):
+        return x
     if type(x) in (list, tuple):
-        return type(x)(map(owned, x))
+        return type(x)([owned(item) for item in x])
     if type(x) is dict:
         return {k: owned(v) for k, v in x.items()}
-    return x.copy() if isinstance(x, np.ndarray | set) else x
+    return x.copy() if isinstance(x, COPIED) else x
 
 
 def known_by(made: T, call: Call) -> T:

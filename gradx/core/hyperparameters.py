@@ -1,6 +1,7 @@
 """Hyperparameters: a number, a scalar array or a schedule, resolved at a step."""
 
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -70,6 +71,19 @@ def parameters_of(function: Callable | None) -> dict[str, bool]:
     """The parameters of a function by name, and whether each must be given."""
     if function is None:
         return {}
+    if not isinstance(function, types.FunctionType) or function.__dict__:  # a wrapper has another's signature
+        return signature_of(function)
+    # Each call of a factory defines its functions anew: their code and the names of their defaults stay.
+    kind = function.__code__, len(function.__defaults__ or ()), frozenset(function.__kwdefaults__ or ())
+    if kind not in KNOWN:
+        KNOWN[kind] = signature_of(function)
+    return KNOWN[kind]
+
+
+KNOWN: dict[tuple, dict[str, bool]] = {}
+
+
+def signature_of(function: Callable) -> dict[str, bool]:
     return {k: p.default is p.empty for k, p in inspect.signature(function).parameters.items()}
 
 

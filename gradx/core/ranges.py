@@ -69,20 +69,26 @@ def check(owner: str, **given: Any) -> None:
         if callable(value):
             check_schedule(owner, name, value)
             continue
-        if isinstance(value, str | bytes | bool | np.bool_) or not hasattr(value, "__float__"):
-            raise TypeError(
-                f"{owner}: {name} must be a number, a scalar array or a schedule (a function of the "
-                f"step), got {value!r}"
-            )
-        if np.iscomplexobj(value):
-            raise TypeError(f"{owner}: {name} must be a real number, got {value!r}")
-        if np.ndim(value):
-            raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
-        if isinstance(value, Tracer):
-            continue  # its value is not known yet
+        if type(value) is not float and type(value) is not int:
+            check_kind(owner, name, value)
+            if isinstance(value, Tracer):
+                continue  # its value is not known yet
         valid = range_of(owner, name)
         if not valid.contains(float(value)):
             raise ValueError(f"{owner}: {name} must be {valid.described}, got {float(value):g}")
+
+
+def check_kind(owner: str, name: str, value: Any) -> None:
+    """Raise unless a value is one real number."""
+    if isinstance(value, str | bytes | bool | np.bool_) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"{owner}: {name} must be a number, a scalar array or a schedule (a function of the "
+            f"step), got {value!r}"
+        )
+    if np.iscomplexobj(value):
+        raise TypeError(f"{owner}: {name} must be a real number, got {value!r}")
+    if np.ndim(value):
+        raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
 
 
 def check_schedule(owner: str, name: str, schedule: Callable) -> None:

@@ -84,8 +84,8 @@ class Injected(Made):
         """Call the factory; schedules may stand for any number."""
         kwargs = with_new_names(self.inner_factory, kwargs)
         self.refuse_unknown(kwargs)
-        bound = self.signature.bind(*args, **kwargs)
-        call = Call(self, bound)
+        call = Call(self, self.signature, args, kwargs)
+        bound = call.bound
         kinds = {name: self.kind(name, value) for name, value in bound.arguments.items()}
         of_kind = lambda kind: {k: v for k, v in bound.arguments.items() if kinds[k] == kind}
         static, numbers = of_kind("static"), of_kind("number")

@@ -1,6 +1,7 @@
 """Objects known by their call: what counts as equal, and what is shown."""
 
 import copy
+import functools
 import html
 import inspect
 import pickle
@@ -13,6 +14,7 @@ import optax
 import pytest
 
 import gradx as gx
+from gradx.core.hyperparameters import parameters_of
 
 
 @gx.factory
@@ -163,3 +165,32 @@ def test_what_the_caller_changes_afterwards_does_not_change_what_was_made():
     np.testing.assert_allclose(sgd.update(w, sgd.init(w))[0]["w"], -0.1, rtol=1e-6)
     assert joined != gx.join_schedules([gx.constant_schedule(1.0), gx.constant_schedule(2.0)], boundaries)
     assert masked != gx.masked(gx.scale(2.0), mask)
+
+
+@pytest.mark.parametrize("call", [lambda: gx.adam(), lambda: gx.adam(0.1, lr=1), lambda: gx.sgd(*range(6))])
+def test_wrong_arguments_are_refused_at_once(call):
+    with pytest.raises(TypeError, match="argument"):
+        call()
+
+
+def test_the_parameters_of_a_function_are_its_own():
+    """They are kept by its code, and one code may have other defaults."""
+
+    def of(**defaults):
+        def rule(g, p=1, *, b1=2, b2):
+            return g, p, b1, b2
+
+        rule.__defaults__ = defaults.get("positional", rule.__defaults__)
+        rule.__kwdefaults__ = defaults.get("named", rule.__kwdefaults__)
+        return rule
+
+    own = {"g": True, "p": False, "b1": False, "b2": True}
+    for _ in range(2):
+        assert parameters_of(of()) == own
+        assert parameters_of(of(positional=())) == own | {"p": True}
+        assert parameters_of(of(named={"b2": 3})) == own | {"b1": True, "b2": False}
+    wrapped = functools.wraps(of())(lambda *args, **kwargs: None)
+    assert parameters_of(wrapped) == own
+    assert parameters_of(lambda *args, **kwargs: None) == {"args": True, "kwargs": True}
+    assert parameters_of(functools.partial(of(), 0)) == {"p": False, "b1": False, "b2": True}
+    assert parameters_of(None) == {}
