@@ -61,7 +61,7 @@ class StepValues:
     ) -> tuple[Scalars, Weights]:
         """The scalars of this step by name, and the new weights."""
         dtype = leaves.scalar_dtype
-        known = resolve(self.hyper, count, dtype)
+        known = resolve(self.owner, self.hyper, count, dtype)
         t: Any = None if count is None else increment(count).astype(dtype)
         new = {k: lerp(jnp.ones((), w.dtype), w, as_scalar(known[k], w.dtype)) for k, w in weights.items()}
         for name, k in self.corrections.items():
