@@ -53,6 +53,7 @@ __all__ = [
     "RMSprop",
 ]
 
+OWNER = "gradx.keras"  # the name in errors
 Rate = ScalarOrSchedule
 Maybe = ScalarOrSchedule | None
 P = ParamSpec("P")
@@ -69,7 +70,7 @@ def keras_optimizer(function: Callable[P, GradientTransformation]) -> Callable[P
         call.apply_defaults()
         given = call.arguments
         if (decay := given["weight_decay"]) is not None:  # before a rule computes with it
-            check("gradx.keras", weight_decay=decay)
+            check(OWNER, weight_decay=decay)
         return chain(*clipped(given), function(*args, **kwargs), decayed(given["learning_rate"], decay))
 
     return make
@@ -252,11 +253,11 @@ def Adafactor(
     direction = adafactor(
         learning_rate,
         min_dim_size_to_factor=0,
-        decay_rate=combined(operator.neg, beta_2_decay),
+        decay_rate=combined(OWNER, operator.neg, beta_2_decay=beta_2_decay),
         clipping_threshold=clip_threshold,
         eps=epsilon_1,
         relative_step=True,
-        min_scale=combined(operator.truediv, epsilon_2, kept),
+        min_scale=combined(OWNER, operator.truediv, epsilon_2=epsilon_2, weight_decay=kept),
         factored_axes="last",
     )
     return chain(direction, scale(kept))
@@ -272,14 +273,15 @@ def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
     """The share of a parameter that the decay leaves."""
     if weight_decay is None:
         return 1.0
-    return combined(lambda rate, decay: 1 - rate * decay, learning_rate, weight_decay)
+    left = lambda rate, decay: 1 - rate * decay
+    return combined(OWNER, left, learning_rate=learning_rate, weight_decay=weight_decay)
 
 
 def clipped(given: dict[str, Any]) -> list[GradientTransformation]:
     """The clip that a call asks for, if it asks for one."""
     clips = {"clipnorm": clip_each, "clipvalue": clip, "global_clipnorm": clip_by_global_norm}
     if sum(given[name] is not None for name in clips) > 1:
-        raise ValueError("gradx.keras: give only one of clipnorm, clipvalue and global_clipnorm")
+        raise ValueError(f"{OWNER}: give only one of clipnorm, clipvalue and global_clipnorm")
     return [clip_by(given[name]) for name, clip_by in clips.items() if given[name] is not None]
 
 
@@ -287,7 +289,8 @@ def decayed(learning_rate: Rate, weight_decay: Maybe) -> GradientTransformation:
     """Decoupled decay, of the parameters as they were before the step."""
     if weight_decay is None:
         return identity()
-    return shrink_params(combined(operator.mul, learning_rate, weight_decay), after=False)
+    share = combined(OWNER, operator.mul, learning_rate=learning_rate, weight_decay=weight_decay)
+    return shrink_params(share, after=False)
 
 
 def clip_each(max_norm: Rate) -> GradientTransformation:

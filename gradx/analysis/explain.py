@@ -10,7 +10,8 @@ import optax
 from jax.tree_util import tree_leaves_with_path
 
 from gradx.core.chain import chain, named_chain
-from gradx.core.factory import Made, hashable, text
+from gradx.core.display import text
+from gradx.core.factory import Made, hashable
 from gradx.core.foreign import check_transformation
 from gradx.core.tree import Tree, slash_path
 from gradx.selection.masking import Selecting, cut

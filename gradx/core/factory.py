@@ -8,7 +8,6 @@ compile twice, and neither could be printed or pickled. The result of a function
 import dataclasses
 import enum
 import functools
-import html
 import inspect
 import re
 import types
@@ -18,9 +17,9 @@ from typing import Any, ParamSpec, Self, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 
+from gradx.core.display import markup, text
 from gradx.core.renaming import with_new_names
 
 __all__ = ["factory"]
@@ -35,13 +34,28 @@ class Purity(enum.IntEnum):
 
 
 class Call:
-    """A function, the arguments of a call with defaults filled in, and the result."""
+    """A function, its signature, the arguments of a call, and the result."""
 
-    def __init__(self, function: Callable, bound: inspect.BoundArguments, returned: object = None) -> None:
-        bound.apply_defaults()
+    def __init__(
+        self,
+        function: Callable,
+        signature: inspect.Signature,
+        args: tuple,
+        kwargs: dict[str, Any],
+        returned: object = None,
+    ) -> None:
         self.function = function
-        self.bound = bound
+        self.signature = signature
+        self.args = args
+        self.kwargs = kwargs
         self.returned = returned
+
+    @functools.cached_property
+    def bound(self) -> inspect.BoundArguments:
+        """The arguments by name, with defaults filled in; when asked for, since binding takes its time."""
+        bound = self.signature.bind(*self.args, **self.kwargs)
+        bound.apply_defaults()
+        return bound
 
     @functools.cached_property
     def purity(self) -> Purity:
@@ -142,23 +156,29 @@ def factory(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> T:
-        arguments: Any = owned((args, with_new_names(function, kwargs)))
-        args, kwargs = arguments
+        given: Any = owned(args), owned(with_new_names(function, kwargs))
+        args, kwargs = given
         made = function(*args, **kwargs)
         if not isinstance(made, Made):
             raise TypeError(f"{text(make)} returned {made!r}: wrap a foreign transformation in gradx.chain")
-        return known_by(made, Call(make, signature.bind(*args, **kwargs), made))
+        return known_by(made, Call(make, signature, args, kwargs, made))
 
     return make
 
 
+NEVER_OWNED = (int, float, str, type(None), Made)  # most arguments, told at once
+COPIED = (np.ndarray, set)
+
+
 def owned(x: Any) -> Any:
     """Copies of containers and NumPy arrays: the caller may change a list later, and the object must not."""
+    if isinstance(x, NEVER_OWNED):
+        return x
     if type(x) in (list, tuple):
-        return type(x)(map(owned, x))
+        return type(x)([owned(item) for item in x])
     if type(x) is dict:
         return {k: owned(v) for k, v in x.items()}
-    return x.copy() if isinstance(x, np.ndarray | set) else x
+    return x.copy() if isinstance(x, COPIED) else x
 
 
 def known_by(made: T, call: Call) -> T:
@@ -249,49 +269,3 @@ class ById:
 
     def __hash__(self) -> int:
         return id(self.value)
-
-
-def pieces(value: object) -> tuple[str, list[tuple[str, Any]], str] | None:
-    """The text of a call or a container in pieces: its opening, its labelled contents, its closing."""
-    call = getattr(value, "_call", None)
-    if isinstance(call, Call):
-        return f"{text(call.function)}(", call.shown(), ")"
-    if type(value) is dict:
-        return "{", [(f"{text(k)}: ", v) for k, v in value.items()], "}"
-    if type(value) is list:
-        return "[", [("", x) for x in value], "]"
-    if type(value) is tuple:
-        return "(", [("", x) for x in value], ",)" if len(value) == 1 else ")"
-    return None
-
-
-def text(value: object) -> str:
-    """`repr`, but a function or a type as its name, and a foreign transformation as its factory's name."""
-    found = pieces(value)
-    if found is not None:
-        opening, inside, closing = found
-        return opening + ", ".join(label + text(x) for label, x in inside) + closing
-    if isinstance(value, optax.GradientTransformation):
-        made_by = getattr(value[1], "__qualname__", "transformation").partition(".")[0]
-        return f"{made_by}(...)"
-    return repr(value) if isinstance(value, Made) else getattr(value, "__name__", repr(value))
-
-
-WIDTH = 80  # characters of a line in a notebook
-
-
-def markup(value: object, indent: int = 0, label: str = "") -> str:
-    """`text` as HTML: a long call has a line for each argument; the title of a name is its docstring's."""
-    found = pieces(value)
-    if found is None:
-        return html.escape(label + text(value), quote=False)
-    opening, inside, closing = found
-    if isinstance(call := getattr(value, "_call", None), Call):
-        about, _, _ = (inspect.getdoc(call.function) or "").partition("\n")
-        opening = f'<b title="{html.escape(about)}">{html.escape(opening[:-1], quote=False)}</b>('
-    lines = [markup(x, indent + 4, name) for name, x in inside]
-    opening = html.escape(label, quote=False) + opening
-    if indent + len(label) + len(text(value)) <= WIDTH or not lines:
-        return opening + ", ".join(lines) + closing
-    body = "".join(f"\n{' ' * (indent + 4)}{line}," for line in lines)
-    return f"{opening}{body}\n{' ' * indent}{closing[-1]}"

@@ -1,6 +1,7 @@
 """Hyperparameters: a number, a scalar array or a schedule, resolved at a step."""
 
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -10,6 +11,8 @@ import numpy as np
 from jax.extend.core.primitives import convert_element_type_p
 from jax.typing import DTypeLike
 from optax import ScalarOrSchedule
+
+from gradx.core.ranges import check_stateless, scheduled
 
 __all__ = ["ScalarOrSchedule"]
 
@@ -44,21 +47,26 @@ def fixed(value: Any) -> jax.Array:
     return convert_element_type_p.bind(x, new_dtype=x.dtype, weak_type=True, sharding=None)
 
 
-def value_at(value: ScalarOrSchedule, count: Count) -> Scalar:
-    """A hyperparameter at step `count`."""
-    return value(count) if callable(value) else value
+def value_at(owner: str, name: str, value: ScalarOrSchedule, count: Count) -> Scalar:
+    """A hyperparameter at step `count`. An error about a schedule names the owner and the hyperparameter."""
+    return scheduled(owner, name, value, count) if callable(value) else value
 
 
-def combined(function: Callable, *values: ScalarOrSchedule) -> ScalarOrSchedule:
-    """`function` of hyperparameters: a number, or a schedule if one of them is."""
-    if not any(map(callable, values)):
-        return function(*values)
-    return lambda count: function(*(value_at(value, count) for value in values))
+def combined(owner: str, function: Callable, **values: ScalarOrSchedule) -> ScalarOrSchedule:
+    """`function` of hyperparameters, in their order: a number, or a schedule if one of them is."""
+    for name, value in values.items():
+        if callable(value):
+            check_stateless(owner, name, value)
+    if not any(map(callable, values.values())):
+        return function(*values.values())
+    return lambda count: function(*(value_at(owner, name, value, count) for name, value in values.items()))
 
 
-def resolve(given: dict[str, ScalarOrSchedule], count: Count, dtype: DTypeLike) -> dict[str, Scalar]:
+def resolve(
+    owner: str, given: dict[str, ScalarOrSchedule], count: Count, dtype: DTypeLike
+) -> dict[str, Scalar]:
     """The values at step `count`: Python numbers as floats, other values as scalars of `dtype`."""
-    return {name: as_scalar(value_at(value, count), dtype) for name, value in given.items()}
+    return {name: as_scalar(value_at(owner, name, value, count), dtype) for name, value in given.items()}
 
 
 def as_scalar(value: Scalar, dtype: DTypeLike) -> Scalar:
@@ -70,6 +78,19 @@ def parameters_of(function: Callable | None) -> dict[str, bool]:
     """The parameters of a function by name, and whether each must be given."""
     if function is None:
         return {}
+    if not isinstance(function, types.FunctionType) or function.__dict__:  # a wrapper has another's signature
+        return signature_of(function)
+    # Each call of a factory defines its functions anew: their code and the names of their defaults stay.
+    kind = function.__code__, len(function.__defaults__ or ()), frozenset(function.__kwdefaults__ or ())
+    if kind not in KNOWN:
+        KNOWN[kind] = signature_of(function)
+    return KNOWN[kind]
+
+
+KNOWN: dict[tuple, dict[str, bool]] = {}
+
+
+def signature_of(function: Callable) -> dict[str, bool]:
     return {k: p.default is p.empty for k, p in inspect.signature(function).parameters.items()}
 
 

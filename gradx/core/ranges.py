@@ -1,5 +1,6 @@
 """The values that hyperparameters may have; checked when they are given."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -67,42 +68,67 @@ def check(owner: str, **given: Any) -> None:
     """Raise if a hyperparameter has a wrong type or value; `owner` is the factory that was called."""
     for name, value in given.items():
         if callable(value):
-            check_schedule(owner, name, value)
-            continue
-        if isinstance(value, str | bytes | bool | np.bool_) or not hasattr(value, "__float__"):
-            raise TypeError(
-                f"{owner}: {name} must be a number, a scalar array or a schedule (a function of the "
-                f"step), got {value!r}"
-            )
-        if np.iscomplexobj(value):
-            raise TypeError(f"{owner}: {name} must be a real number, got {value!r}")
-        if np.ndim(value):
-            raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
-        if isinstance(value, Tracer):
-            continue  # its value is not known yet
+            check_stateless(owner, name, value)
+            continue  # its values are checked in `update`, where it is called first
+        if type(value) is not float and type(value) is not int:
+            check_kind(owner, name, value)
+            if isinstance(value, Tracer):
+                continue  # its value is not known yet
         valid = range_of(owner, name)
         if not valid.contains(float(value)):
             raise ValueError(f"{owner}: {name} must be {valid.described}, got {float(value):g}")
 
 
-def check_schedule(owner: str, name: str, schedule: Callable) -> None:
-    """Raise unless `schedule` gives one real number for a step."""
+def check_kind(owner: str, name: str, value: Any) -> None:
+    """Raise unless a value is one real number."""
+    if isinstance(value, str | bytes | bool | np.bool_) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"{owner}: {name} must be a number, a scalar array or a schedule (a function of the "
+            f"step), got {value!r}"
+        )
+    if np.iscomplexobj(value):
+        raise TypeError(f"{owner}: {name} must be a real number, got {value!r}")
+    if np.ndim(value):
+        raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
+
+
+def check_stateless(owner: str, name: str, schedule: Callable) -> None:
+    """Raise for a schedule that has a state."""
     if hasattr(schedule, "update"):
         raise TypeError(
             f"{owner}: {name} is a stateful schedule, which needs inject_hyperparams around the factory, "
             f"got {schedule!r}"
         )
+
+
+class ScheduleError(TypeError):
+    """A function given as a schedule fails when it is called with the step alone."""
+
+
+def scheduled(owner: str, name: str, schedule: Callable, count: Any) -> Any:
+    """The value of a schedule at step `count`. Raises unless it is one real number."""
     try:
-        out = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
-    except jax.errors.JAXTypeError:
-        return  # it branches on the step: not jittable, but good enough for eager use
+        out = schedule(count)
+    except (jax.errors.JAXTypeError, ScheduleError):
+        raise  # it branches on the step, which only eager use allows; or a schedule in it has raised this
     except TypeError as e:
-        raise TypeError(
+        raise ScheduleError(
             f"{owner}: {name} is a function, but it fails as a schedule, called with the step alone: {e}"
         ) from e
-    is_real = hasattr(out, "dtype") and out.dtype.kind not in "bc" and jnp.issubdtype(out.dtype, np.number)
-    if not is_real or out.shape:
-        raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {out}")
+    dtype = np.result_type(out) if isinstance(out, int | float) else getattr(out, "dtype", None)
+    is_real = dtype is not None and dtype.kind not in "bc" and jnp.issubdtype(dtype, np.number)
+    if not is_real or np.shape(out):
+        given = jax.typeof(out) if isinstance(out, jax.Array) else repr(out)
+        raise ValueError(f"{owner}: the schedule for {name} must give one number for a step, got {given}")
+    return out
+
+
+def check_schedule(owner: str, name: str, schedule: Callable) -> None:
+    """Raise unless `schedule` has no state and gives one real number for a step."""
+    check_stateless(owner, name, schedule)
+    with contextlib.suppress(jax.errors.JAXTypeError):  # it branches on the step: good for eager use
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        jax.eval_shape(lambda count: jnp.asarray(scheduled(owner, name, schedule, count)), step)
 
 
 def one_of(owner: str, known: Any, **given: Any) -> None:

@@ -94,9 +94,8 @@ def leafwise(
     lifted = Rule(owner, rule, tuple(starts), reported.per_leaf)
     step = StepValues(owner, hyper, corrections or {}, scalars)
     step.check({"g", "p", "dtype", "t", "updates", "params", *fields})
-    scheduled = step.needs_count and "count" not in fields
+    scheduled = "count" not in fields and step.needs_count
     layout = StateLayout(owner, State, fields, starts, scheduled, step.weighted)
-    needs_params = lifted.needs_params or "params" in step.parameters
 
     def init(params):
         return layout.init(Leaves.of_params(owner, params))
@@ -105,6 +104,7 @@ def leafwise(
         return reported.blank(Leaves.of_params(owner, params))
 
     def observe(updates, state, params=None, **extra):
+        needs_params = lifted.needs_params or "params" in step.parameters
         leaves = Leaves.of_updates(owner, updates, params, needs_params)
         parts = layout.unpack(state, leaves)
         known, weights = step.at(parts.count, parts.weights, leaves, extra)

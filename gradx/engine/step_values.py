@@ -1,7 +1,6 @@
 """The scalars of a step, computed once: hyperparameters, bias corrections, results of `scalars`."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,12 +39,12 @@ class StepValues:
             )
         check(self.owner, **self.hyper)
 
-    @functools.cached_property
+    @property
     def parameters(self) -> dict[str, bool]:
         """The parameters of `scalars` by name, and whether each must be given."""
         return parameters_of(self.scalars)
 
-    @functools.cached_property
+    @property
     def weighted(self) -> list[str]:
         """The decay rates that may change: the sum of their averages' weights stands for 1 minus a power."""
         return sorted({k for k in self.corrections.values() if varies(self.hyper[k])})
@@ -53,15 +52,16 @@ class StepValues:
     @property
     def needs_count(self) -> bool:
         """Whether a step must be known by its number."""
-        by_power = not set(self.corrections.values()) <= set(self.weighted)
-        return by_power or "t" in self.parameters or any(map(callable, self.hyper.values()))
+        if any(map(callable, self.hyper.values())) or "t" in self.parameters:
+            return True
+        return bool(self.corrections) and not set(self.corrections.values()) <= set(self.weighted)
 
     def at(
         self, count: Count | None, weights: Weights, leaves: Leaves, extra: Extra
     ) -> tuple[Scalars, Weights]:
         """The scalars of this step by name, and the new weights."""
         dtype = leaves.scalar_dtype
-        known = resolve(self.hyper, count, dtype)
+        known = resolve(self.owner, self.hyper, count, dtype)
         t: Any = None if count is None else increment(count).astype(dtype)
         new = {k: lerp(jnp.ones((), w.dtype), w, as_scalar(known[k], w.dtype)) for k, w in weights.items()}
         for name, k in self.corrections.items():

@@ -11,7 +11,8 @@ from gradx.codecs.exact import is_exact
 from gradx.codecs.rounded import Rounded
 from gradx.codecs.squares import is_positive
 from gradx.codecs.stored import Codec, Stored, is_stored
-from gradx.core.factory import factory, text
+from gradx.core.display import text
+from gradx.core.factory import factory
 from gradx.core.foreign import observe_of, wrapper
 from gradx.core.ranges import positive_integer
 from gradx.core.transformation import HINT, GradientTransformation, Init, check_state

@@ -207,7 +207,9 @@ def capped(learning_rate: ScalarOrSchedule | None) -> Callable[[Any], jax.Array]
 
     def rate(count):
         most = jax.lax.rsqrt(jnp.asarray(count + 1, float))
-        own = most if learning_rate is None else jnp.asarray(value_at(learning_rate, count), most.dtype)
-        return jnp.minimum(own, most)
+        if learning_rate is None:
+            return most
+        own = value_at("adafactor", "learning_rate", learning_rate, count)
+        return jnp.minimum(jnp.asarray(own, most.dtype), most)
 
     return rate

@@ -40,9 +40,9 @@ def asgd(
     check_number("asgd", t0=t0)
 
     def rate(count):
-        first = value_at(learning_rate, count)
-        fall = 1 + value_at(lambd, count) * first * jnp.asarray(count, float)
-        return first / fall ** value_at(alpha, count)
+        first = value_at("asgd", "learning_rate", learning_rate, count)
+        fall = 1 + value_at("asgd", "lambd", lambd, count) * first * jnp.asarray(count, float)
+        return first / fall ** value_at("asgd", "alpha", alpha, count)
 
     return chain(
         add_decayed_weights(lambd),

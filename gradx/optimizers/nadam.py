@@ -90,10 +90,11 @@ def warming(t: Any, b1: Any, momentum_decay: Any) -> Any:
 
 def warming_schedule(b1: ScalarOrSchedule, momentum_decay: ScalarOrSchedule) -> Callable[[Any], Any]:
     """`warming` as a schedule, so that the engine keeps the product of the momenta."""
+    given = {"b1": b1, "momentum_decay": momentum_decay}
 
     def momentum(count):
         t = jnp.asarray(count, float) + 1
-        return warming(t, **resolve({"b1": b1, "momentum_decay": momentum_decay}, count, t.dtype))
+        return warming(t, **resolve("scale_by_nadam", given, count, t.dtype))
 
     return momentum
 

@@ -8,7 +8,7 @@ from optax import ScaleByRpropState
 from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
-from gradx.core.hyperparameters import ScalarOrSchedule
+from gradx.core.hyperparameters import ScalarOrSchedule, value_at
 from gradx.core.ranges import BOUND, FINITE, FRACTION, GROWTH, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
@@ -47,7 +47,10 @@ def scale_by_rprop(
     bounds: list[Any] = [min_step_size, max_step_size]
     if all(isinstance(x, int | float) for x in bounds) and bounds[0] > bounds[1]:
         raise ValueError(f"scale_by_rprop: min_step_size must not be above max_step_size, got {bounds}")
-    first = learning_rate(0) if callable(learning_rate) else learning_rate
+
+    def first_step(p):
+        first = value_at("scale_by_rprop", "learning_rate", learning_rate, 0)
+        return full_slot(first, real=True)(p)
 
     def rule(g, step_sizes, prev_updates, eta_minus, eta_plus, min_step_size, max_step_size):
         if jnp.iscomplexobj(g):
@@ -63,7 +66,7 @@ def scale_by_rprop(
     return leafwise(
         ScaleByRpropState,
         rule,
-        slots={"step_sizes": full_slot(first, real=True)},
+        slots={"step_sizes": first_step},
         eta_minus=eta_minus,
         eta_plus=eta_plus,
         min_step_size=min_step_size,

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 import optax
 
 from gradx.core.chain import set_to_zero
-from gradx.core.factory import factory, is_bool, text
+from gradx.core.display import text
+from gradx.core.factory import factory, is_bool
 from gradx.core.foreign import check_transformation
 from gradx.core.ranges import check_number, positive_integer
 from gradx.core.transformation import GradientTransformation

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import optax
 
-from gradx.core.factory import Call, Made, factory, text
+from gradx.core.display import text
+from gradx.core.factory import Call, Made, factory
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import check
 from gradx.core.renaming import with_new_names

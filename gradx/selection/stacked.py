@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import optax
 
-from gradx.core.factory import factory, text
+from gradx.core.display import text
+from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, is_exact, observe_of
 from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import Leaf, Tree, flatten, is_missing, slash_paths

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 from optax import InjectStatefulHyperparamsState
 
-from gradx.core.factory import hashable, text
+from gradx.core.display import text
+from gradx.core.factory import hashable
 from gradx.selection.overrides import calls_in, hyperparameters, with_changes
 
 __all__ = []  # internal: the range test's

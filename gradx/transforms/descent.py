@@ -70,12 +70,12 @@ def descend(
         return chain(
             direction, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
         )
-    factors: list[Any] = [weight_decay]
+    factors: dict[str, Any] = {"weight_decay": weight_decay}
     if decay_mode != "independent":
-        factors.append(learning_rate)
+        factors["learning_rate"] = learning_rate
     if decay_mode != "decoupled":
-        factors.append(relative(learning_rate, max_learning_rate))
-    share = combined(lambda *factors: math.prod(factors), *factors)
+        factors["relative_rate"] = relative(learning_rate, max_learning_rate)
+    share = combined(owner, lambda *factors: math.prod(factors), **factors)
     decay = shrink_params(share, decay_order == "after")
     return chain(
         direction,
@@ -99,4 +99,4 @@ def relative(learning_rate: Any, peak: float | None) -> Any:
         if varies(learning_rate):
             raise ValueError("descend: give max_learning_rate, the highest learning rate of the schedule")
         return 1.0
-    return combined(lambda rate: rate * (1 / peak), learning_rate)
+    return combined("descend", lambda rate: rate * (1 / peak), learning_rate=learning_rate)

@@ -69,7 +69,7 @@ def add_noise(
 
     def noisy(g, own, count):
         dtype = real_dtype(g.dtype)
-        now: Any = resolve({"eta": eta, "gamma": gamma}, count, dtype)
+        now: Any = resolve(owner, {"eta": eta, "gamma": gamma}, count, dtype)
         deviation = jnp.sqrt(now["eta"] * increment(count).astype(dtype) ** -now["gamma"])
         return g + deviation * jax.random.normal(own, g.shape, g.dtype, out_sharding=jax.typeof(g).sharding)
 

@@ -14,7 +14,7 @@ from gradx.core.arguments import argument
 from gradx.core.factory import factory
 from gradx.core.foreign import blank_of, observe_of, widened, wrapper
 from gradx.core.hyperparameters import Count, Scalar, value_at
-from gradx.core.ranges import check_schedule, positive_integer
+from gradx.core.ranges import check_stateless, positive_integer
 from gradx.core.reports import Flag, Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import Extra, State, Tree, all_finite, found_in
@@ -147,6 +147,7 @@ def accumulation(
     axes: tuple[str, ...] = (),
     local: bool = False,
     compiles: bool = True,
+    every_name: str = "every",
 ) -> GradientTransformation:
     """`accumulate` and `MultiSteps`: `mean` adds gradients up, `micro` gives the `Micro` of each call.
 
@@ -175,7 +176,7 @@ def accumulation(
         this = micro(updates, state, params, extra)
         gradient, (acc_grads,), _ = mean.observe(updates, Accumulator(state.acc_grads), **this.shares)
         micro_step = state.mini_step + jnp.asarray(this.counts, jnp.int32)
-        complete = micro_step >= rounded(value_at(every, state.gradient_step))
+        complete = micro_step >= rounded(value_at(owner, every_name, every, state.gradient_step))
         weight, this = this.weight, everywhere(this, complete, axes)
 
         def step():
@@ -254,7 +255,7 @@ def check_every(owner: str, **given: Every) -> None:
     """Raise unless each is an integer of at least 1, or a schedule."""
     for name, every in given.items():
         if callable(every):
-            check_schedule(owner, name, every)
+            check_stateless(owner, name, every)
         else:
             positive_integer(owner, **{name: every})
 

@@ -50,7 +50,7 @@ def average_params(start: ScalarOrSchedule = 0, *, every: int = 1) -> GradientTr
     positive_integer("average_params", every=every)
 
     def share(count):
-        n, taken = averaged(count, start, every)
+        n, taken = averaged("average_params", count, start, every)
         return 1 / jnp.where(taken | (n < 1), jnp.maximum(n, 1.0), jnp.inf)
 
     return of_next("average_params", share=share)
@@ -83,8 +83,9 @@ def ema_params(
     positive_integer("ema_params", every=every)
 
     def of_step(count):
-        n, taken = averaged(count, start, every)
-        return jnp.where(n < 1, 1.0 if debias else 0.0, jnp.where(taken, value_at(decay, count), 1.0))
+        n, taken = averaged("ema_params", count, start, every)
+        b = jnp.where(taken, value_at("ema_params", "decay", decay, count), 1.0)
+        return jnp.where(n < 1, 1.0 if debias else 0.0, b)
 
     def share(decay, c=1.0):
         return {"share": jnp.where(jnp.isinf(c), 1.0, (1 - decay) * c)}  # inf: nothing is averaged yet
@@ -92,9 +93,11 @@ def ema_params(
     return of_next("ema_params", share, corrections={"c": "decay"} if debias else None, decay=of_step)
 
 
-def averaged(count: jax.Array, start: ScalarOrSchedule, every: int) -> tuple[jax.Array, jax.Array]:
+def averaged(
+    owner: str, count: jax.Array, start: ScalarOrSchedule, every: int
+) -> tuple[jax.Array, jax.Array]:
     """n, how many times parameters were averaged after this step (0 or less: never); whether at this step."""
-    steps = jnp.asarray(increment(count), float) - jnp.asarray(value_at(start, count), float)
+    steps = jnp.asarray(increment(count), float) - jnp.asarray(value_at(owner, "start", start, count), float)
     n = jnp.floor(steps / every)
     return n, n > jnp.floor((steps - 1) / every)
 

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from optax.schedules import WrappedSchedule
 
 from gradx.core.factory import Call, Made, factory, is_bool, known_by
 from gradx.core.foreign import blank_of, is_exact, observe_of
-from gradx.core.hyperparameters import Scalar, fixed, following_schedules
-from gradx.core.ranges import RANGES, check
+from gradx.core.hyperparameters import Scalar, ScalarOrSchedule, fixed, following_schedules
+from gradx.core.ranges import RANGES, check, scheduled
 from gradx.core.renaming import partial_with_new_names, with_new_names
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import State, Tree
@@ -84,14 +84,12 @@ class Injected(Made):
         """Call the factory; schedules may stand for any number."""
         kwargs = with_new_names(self.inner_factory, kwargs)
         self.refuse_unknown(kwargs)
-        bound = self.signature.bind(*args, **kwargs)
-        call = Call(self, bound)
+        call = Call(self, self.signature, args, kwargs)
+        bound = call.bound
         kinds = {name: self.kind(name, value) for name, value in bound.arguments.items()}
         of_kind = lambda kind: {k: v for k, v in bound.arguments.items() if kinds[k] == kind}
         static, numbers = of_kind("static"), of_kind("number")
-        schedules = {
-            k: v if hasattr(v, "update") else WrappedSchedule(v) for k, v in of_kind("schedule").items()
-        }
+        schedules = {k: self.stateful(k, v) for k, v in of_kind("schedule").items()}
         make = functools.partial(self.inner_factory, **static)
         return known_by(injected(make, numbers, schedules, self.dtype), call)
 
@@ -101,43 +99,51 @@ class Injected(Made):
             if name not in known:
                 raise KeyError(f"{self.owner} has no hyperparameter {name!r}; it has {known}")
 
+    def stateful(self, name: str, schedule: Any) -> Any:
+        """A schedule as one with a state; the values of a function of the step are checked."""
+        if hasattr(schedule, "update"):
+            return schedule
+        return WrappedSchedule(functools.partial(scheduled, self.owner, name, schedule))
+
     def kind(self, name: str, value: object) -> str:
         """How an argument is held: "number" or "schedule" in the state, or "static"."""
         default = self.signature.parameters[name].default
         if name in self.static or name in INTEGERS or is_bool(value) or isinstance(value, type):
             return "static"  # a type, jnp.float32 say, gives a number for a step, but is no schedule
         if callable(value):
-            return "schedule" if gives_number(self.owner, name, value) else "static"
+            # Any hyperparameter may follow a schedule. Of another argument a call tells what it is.
+            is_hyper = name in RANGES or may_follow(self.signature.parameters[name].annotation)
+            is_schedule = is_hyper or hasattr(value, "update") or gives_number(value)
+            return "schedule" if is_schedule else "static"
         if isinstance(value, int) and isinstance(default, int):
             return "static"  # a count, such as a number of iterations
         is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
         return "number" if is_number else "static"
 
 
-def gives_number(owner: str, name: str, function: Callable) -> bool:
+def may_follow(annotation: Any) -> bool:
+    """Whether a type has all that `ScalarOrSchedule` has."""
+    return all(kind in get_args(annotation) for kind in get_args(ScalarOrSchedule))
+
+
+def gives_number(function: Callable) -> bool:
     """True for a schedule, False for a mask or any other function."""
-    if hasattr(function, "update"):
-        return True  # a stateful schedule
-    if name not in RANGES:
-        try:
-            out = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
-        except jax.errors.JAXTypeError:
-            return True  # it branches on the step, as a schedule may
-        except Exception:
-            return False  # it wants something other than a step
-        if not hasattr(out, "dtype") or not jnp.issubdtype(out.dtype, np.number):
-            return False
-    check(owner, **{name: function})
-    return True
+    try:
+        out = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+    except jax.errors.JAXTypeError:
+        return True  # it branches on the step, as a schedule may
+    except Exception:
+        return False  # it wants something other than a step
+    return hasattr(out, "dtype") and jnp.issubdtype(out.dtype, np.number)
 
 
 def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: DTypeLike) -> GradientTransformation:
     """A transformation that calls `make` at every step with the hyperparameters in the state."""
     known = sorted([*numbers, *schedules])
 
-    def scheduled(states: dict[str, State], **extra: Any) -> Numbers:
-        values = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
-        return {k: jnp.array(v, dtype) for k, v in values.items()}
+    def values(states: dict[str, State], **extra: Any) -> Numbers:
+        now = {k: schedule(states[k], **extra) for k, schedule in schedules.items()}
+        return {k: jnp.array(v, dtype) for k, v in now.items()}
 
     def initial(params: Tree = ()) -> dict[str, State]:
         # A stateful schedule sees extra arguments, such as a loss, which vary over devices as parameters do.
@@ -150,23 +156,25 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: DTypeLike
         with following_schedules(bool(schedules)):
             return make(**given)
 
-    def checked() -> optax.GradientTransformation:
+    def checked(now: Numbers) -> optax.GradientTransformation:
         with following_schedules(bool(schedules)):
-            return make(**numbers, **scheduled(initial()))
+            return make(**numbers, **now)
 
-    # The factory refuses bad numbers now. It is called in a trace, which computes nothing on any device.
+    # The factory refuses bad numbers now. It is called in a trace, which computes nothing on any device, and
+    # calls no schedule.
     exact = False
-    with contextlib.suppress(jax.errors.JAXTypeError):  # a schedule that branches on the step
-        exact = traced_once(lambda: is_exact(checked()))
+    with contextlib.suppress(jax.errors.JAXTypeError):  # a factory that branches on a scheduled number
+        unknown = {k: jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(dtype)) for k in schedules}
+        exact = traced_once(lambda now: is_exact(checked(now)), unknown)
 
     def init(params):
         states = initial(params)
-        hyperparams: Numbers = {k: jnp.array(v, dtype) for k, v in numbers.items()} | scheduled(states)
+        hyperparams: Numbers = {k: jnp.array(v, dtype) for k, v in numbers.items()} | values(states)
         inner = made(hyperparams).init(params)
         return InjectStatefulHyperparamsState(jnp.zeros((), jnp.int32), hyperparams, states, inner)
 
     def blank(params):
-        return blank_of(checked())(params)
+        return blank_of(checked(values(initial())))(params)
 
     def observe(updates, state, params=None, **extra):
         check_state("inject_hyperparams", InjectStatefulHyperparamsState, state)
@@ -175,7 +183,7 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: DTypeLike
         for name in set(state.hyperparams_states) ^ set(schedules):
             raise KeyError(f"{name!r} follows a schedule in only one of the state and the transformation")
         given: Numbers = {k: jnp.asarray(v, dtype) for k, v in state.hyperparams.items()}
-        hyperparams = given | scheduled(state.hyperparams_states, **extra)
+        hyperparams = given | values(state.hyperparams_states, **extra)
         inner_observe = observe_of("the result of the injected factory", made(hyperparams))
         updates, inner, reports = inner_observe(updates, state.inner_state, params, **extra)
         states = {k: s.update(state.hyperparams_states[k], **extra) for k, s in schedules.items()}
@@ -186,10 +194,10 @@ def injected(make: Callable, numbers: Numbers, schedules: dict, dtype: DTypeLike
     return GradientTransformation.of(init, observe, blank, exact=exact)
 
 
-def traced_once(function: Callable[[], T]) -> T:
-    """The result of a function, of any type, without computing anything."""
+def traced_once(function: Callable[[Tree], T], argument: Tree) -> T:
+    """The result of a function, of any type, for unknown numbers, without computing anything."""
     found: list[T] = []
-    jax.eval_shape(lambda: found.append(function()))
+    jax.eval_shape(lambda x: found.append(function(x)), argument)
     return found[0]
 
 

@@ -80,7 +80,14 @@ def MultiSteps(  # noqa: N802  (Optax's name)
         return Micro(~skipped, weight, shares, typed_like(skip_state, state.skip_state), {})
 
     tx = accumulation(
-        "MultiSteps", opt, every_k_schedule, mean, start, micro if skip else plain, local=skip is not None
+        "MultiSteps",
+        opt,
+        every_k_schedule,
+        mean,
+        start,
+        micro if skip else plain,
+        local=skip is not None,
+        every_name="every_k_schedule",
     )
     return Accumulation.of(tx.init, tx.observe, tx.blank, exact=tx.exact, inner_opt=opt)
 

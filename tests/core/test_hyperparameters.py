@@ -110,13 +110,6 @@ NAN, INF = float("nan"), float("inf")
         (lambda: gx.rprop(0.1, min_step_size=1.0, max_step_size=0.5), r"min_step_size must not be above max"),
         (lambda: gx.asgd(0.1, alpha=-1.0), r"asgd: alpha must be at least 0 and finite, got -1"),
         (lambda: gx.sgd(jnp.ones(3)), r"learning_rate must be one number, got an array of shape \(3,\)"),
-        (lambda: gx.sgd(lambda step: jnp.ones(3)), r"the schedule for learning_rate must give one number"),
-        (lambda: gx.sgd(lambda step: 1j), r"the schedule for learning_rate must give one number"),
-        (lambda: gx.sgd(lambda step: {"a": 1.0}), r"the schedule for learning_rate must give one number"),
-        (
-            lambda: gx.scale_by_schedule(lambda step: jnp.ones(2)),
-            r"the schedule for step_size_fn must give one",
-        ),
     ],
 )
 def test_bad_values_are_refused_at_construction(make, message):
@@ -162,15 +155,65 @@ def test_bad_values_are_refused_at_construction(make, message):
             lambda: gx.centralize(output_axis="last"),
             r"centralize: output_axis must be an integer, got 'last'",
         ),
-        (
-            lambda: gx.sgd(lambda: 0.1),
-            r"learning_rate is a function, but it fails as a schedule, called with the step alone",
-        ),
     ],
 )
 def test_other_things_are_not_hyperparameters(make, message):
     with pytest.raises(TypeError, match=message):
         make()
+
+
+NO_NUMBER = r"the schedule for {} must give one number for a step, got {}"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "error", "message"),
+    [
+        (lambda step: jnp.ones(3), ValueError, NO_NUMBER.format("learning_rate", r".*\[3\]")),
+        (lambda step: np.ones(1), ValueError, NO_NUMBER.format("learning_rate", r"array\(\[1.\]\)")),
+        (lambda step: 1j, ValueError, NO_NUMBER.format("learning_rate", "1j")),
+        (lambda step: jnp.complex64(1j), ValueError, NO_NUMBER.format("learning_rate", "complex64")),
+        (lambda step: {"a": 1.0}, ValueError, NO_NUMBER.format("learning_rate", "{'a': 1.0}")),
+        (lambda step: None, ValueError, NO_NUMBER.format("learning_rate", "None")),
+        (lambda step: True, ValueError, NO_NUMBER.format("learning_rate", "True")),
+        (lambda step: step > 0, ValueError, NO_NUMBER.format("learning_rate", "bool")),
+        (
+            lambda: 0.1,
+            TypeError,
+            "learning_rate is a function, but it fails as a schedule, called with the step",
+        ),
+    ],
+)
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_wrong_schedule_is_refused_by_the_first_update(schedule, error, message, jitted):
+    tx, x = gx.sgd(schedule), jnp.ones(2)
+    state = tx.init(x)
+    with pytest.raises(error, match=f"^scale_by_learning_rate: {message}"):
+        (jax.jit(tx.update) if jitted else tx.update)(x, state)
+
+
+def test_a_schedule_within_a_schedule_is_blamed_alone():
+    tx = gx.asgd(lambda step: 0.1, lambd=lambda: 0.1)
+    state = tx.init(jnp.ones(2))
+    with pytest.raises(TypeError, match=r"^add_decayed_weights: weight_decay is a function, but it fails"):
+        tx.update(jnp.ones(2), state, jnp.ones(2))
+    tx = gx.adamw(lambda step: 0.1, weight_decay=lambda: 0.1, decay_order="after")
+    with pytest.raises(TypeError, match=r"^descend: weight_decay is a function, .* alone: (?!.*fails as)"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
+
+
+def test_an_integer_and_a_numpy_number_are_values_of_a_schedule():
+    for value in (2, np.int32(2), np.float64(2), jnp.int32(2), np.array(2.0)):
+        tx = gx.sgd(lambda step, value=value: value)
+        np.testing.assert_array_equal(tx.update(jnp.ones(1), tx.init(jnp.ones(1)))[0], -2.0)
+
+
+def test_a_schedule_whose_numbers_are_set_later():
+    """It is called by the first update, not before; each update of an eager loop calls it anew."""
+    numbers = {}
+    tx = gx.chain(gx.clip(1.0), gx.adamw(lambda step: numbers["rate"], weight_decay=0.0))
+    state = tx.init(jnp.ones(1))
+    numbers["rate"] = 0.25
+    np.testing.assert_allclose(tx.update(jnp.ones(1), state, jnp.ones(1))[0], -0.25, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

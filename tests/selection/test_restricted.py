@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradx as gx
-from gradx.core.factory import text
+from gradx.core.display import text
 from gradx.selection.held import held_paths
 from gradx.selection.restricted import restricted
 

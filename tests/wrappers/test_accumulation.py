@@ -344,8 +344,15 @@ def test_errors():
     for every in (0, -1, 2.5, True, "4"):
         with pytest.raises(ValueError, match=r"accumulate: every must be an integer of at least 1, got"):
             gx.accumulate(inner, every)
-    with pytest.raises(ValueError, match="the schedule for every must give one number for a step"):
-        gx.accumulate(inner, lambda n: jnp.ones(2))
+    for tx, name in (
+        (gx.accumulate(inner, lambda n: jnp.ones(2)), "accumulate: the schedule for every"),
+        (gx.MultiSteps(inner, lambda n: jnp.ones(2)), "MultiSteps: the schedule for every_k_schedule"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must give one number for a step"):
+            tx.update(x, tx.init(x), x)
+    for make in (gx.accumulate, gx.MultiSteps):
+        with pytest.raises(TypeError, match=r"every\w* is a stateful schedule"):
+            make(inner, gx.reduce_on_plateau(1.0))
     with pytest.raises(
         TypeError, match=r"accumulate: weight and averaged must be names of arguments of update, got 3"
     ):

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from gradx.core.factory import text
+from gradx.core.display import text
 from tests.problems import aval, complex_params, grads, params
 
 P = complex_params()

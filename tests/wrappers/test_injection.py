@@ -177,16 +177,24 @@ def test_what_is_held_in_the_state():
             r"missing a required argument: 'learning_rate'",
         ),
         (lambda: gx.inject_hyperparams(gx.adamw)(-0.1), ValueError, r"learning_rate must be at least 0"),
-        (
-            lambda: gx.inject_hyperparams(gx.adamw)(lambda step: jnp.ones(2)),
-            ValueError,
-            r"the schedule for learning_rate must give one number",
-        ),
     ],
 )
 def test_mistakes_are_named_at_construction(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_schedule_is_called_first_for_the_state():
+    numbers = {}
+    tx = gx.inject_hyperparams(gx.adamw)(lambda step: numbers["rate"], mask=lambda params: True)
+    numbers["rate"] = 0.25
+    assert tx.init(jnp.ones(1)).hyperparams["learning_rate"] == 0.25
+    tx = gx.inject_hyperparams(gx.scale_by_polyak)(f_min=lambda step: numbers["least"])  # has no range
+    numbers["least"] = 0.5
+    assert tx.init(jnp.ones(1)).hyperparams["f_min"] == 0.5
+    tx = gx.inject_hyperparams(gx.adamw)(lambda step: jnp.ones(2))
+    with pytest.raises(ValueError, match=r"^adamw: the schedule for learning_rate must give one number"):
+        tx.init(jnp.ones(1))
 
 
 def test_unknown_names_in_the_state_are_refused():

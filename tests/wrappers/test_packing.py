@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from gradx.core.factory import text
+from gradx.core.display import text
 from tests.problems import aval, grads, params
 
 # 9 layers of three shapes; one array that is large, one that is alone in its shape, one scalar.
