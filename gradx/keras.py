@@ -70,7 +70,7 @@ def keras_optimizer(function: Callable[P, GradientTransformation]) -> Callable[P
         call.apply_defaults()
         given = call.arguments
         if (decay := given["weight_decay"]) is not None:  # before a rule computes with it
-            check(OWNER, weight_decay=decay)
+            check("gradx.keras", weight_decay=decay)
         return chain(*clipped(given), function(*args, **kwargs), decayed(given["learning_rate"], decay))
 
     return make

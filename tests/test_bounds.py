@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import gradx as gx
-from gradx.core.ranges import BOUND, DECAY, FINITE, NUMBER, RANGES, Range
+from gradx.core.ranges import BOUND, FINITE, FRACTION, NUMBER, RANGES, Range
 from tests.probes import BESIDE, PROBES, found, keys, made_by, space_of, tries
 from tests.test_every_argument import ROWS, SCHEDULES, SEARCHES, of, receivers
 from tests.test_signatures import ENTRY
@@ -37,7 +37,7 @@ ENDS = {
 }
 # Where an argument is checked by another name than its own and that of `tests.probes.PASSED_AS`.
 RANGED_AS = {
-    "RMSprop.alpha": ("decay", DECAY),
+    "RMSprop.alpha": ("decay", FRACTION),
     "clipnorm": ("max_norm", BOUND),
     "epsilon_2": ("min_scale", FINITE),
     "torch.Adafactor.d": ("threshold", BOUND),

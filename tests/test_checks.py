@@ -269,14 +269,14 @@ PAIRS = [
     ("floor must be a number", [S("adafactor", floor="machine")], [S("adafactor", floor="none")]),
     ("no policy is named 'another'", [], [S("precision", TX, "another")]),
     (
-        "curv_rtol must be more than 0 and less than 1",
-        [S("scale_by_zoom_linesearch", 9, curv_rtol=x) for x in (after(0.0), before(1.0))],
-        [S("scale_by_zoom_linesearch", 9, curv_rtol=x) for x in (0.0, 1.0)],
+        "curv_rtol must be at least 0",
+        [S("scale_by_zoom_linesearch", 9, curv_rtol=x) for x in (0.0, 1.0, math.inf)],
+        [S("scale_by_zoom_linesearch", 9, curv_rtol=x) for x in (before(0.0), math.nan)],
     ),
     (
-        "slope_rtol must be at least 0 and less than 1",
-        [S("scale_by_zoom_linesearch", 9, slope_rtol=x) for x in (0.0, before(1.0))],
-        [S("scale_by_zoom_linesearch", 9, slope_rtol=x) for x in (before(0.0), 1.0)],
+        "slope_rtol must be between 0 and 1",
+        [S("scale_by_zoom_linesearch", 9, slope_rtol=x) for x in (0.0, 1.0)],
+        [S("scale_by_zoom_linesearch", 9, slope_rtol=x) for x in (before(0.0), after(1.0))],
     ),
     (
         "decrease_factor must be more than 0 and less than 1",

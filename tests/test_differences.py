@@ -129,8 +129,14 @@ def test_integer_parameters():
 
 def test_values_out_of_range():
     optax.adamw(-1.0, b1=2.0)
-    with pytest.raises(ValueError, match="b1 must be at least 0 and less than 1"):
+    with pytest.raises(ValueError, match="b1 must be between 0 and 1"):
         gx.adamw(1.0, b1=2.0)
+
+
+def test_a_beta_of_one():
+    theirs, ours = (first(m.scale_by_adam(b1=1.0), jnp.ones(1))[0] for m in (optax, gx))
+    assert jnp.isnan(theirs)
+    assert ours == 0.0  # the mean stays at its start
 
 
 def test_a_warm_up_of_no_steps():

@@ -33,9 +33,10 @@ NUMBER = Range(lambda x: not math.isnan(x), "a number, not NaN")
 # The names that all optimizers share. `declare_ranges` adds the others, in the file of each rule.
 RANGES: dict[str, Range] = {
     "learning_rate": FINITE,
-    "b1": DECAY,
-    "b2": DECAY,
-    "b3": DECAY,
+    # At 1 an average stays as it starts, and needs no correction of its start.
+    "b1": FRACTION,
+    "b2": FRACTION,
+    "b3": FRACTION,
     "momentum": FRACTION,
     "decay": FRACTION,
     "eps": FINITE,

@@ -16,7 +16,7 @@ from gradx.engine.leaves import Leaves
 from gradx.engine.rule import Scalars
 from gradx.engine.state_layout import Weights
 from gradx.numerics.arrays import increment
-from gradx.numerics.moving_average import correction, lerp
+from gradx.numerics.moving_average import correction, lerp, weight_correction
 
 __all__ = []  # internal: the engine's
 
@@ -65,7 +65,7 @@ class StepValues:
         t: Any = None if count is None else increment(count).astype(dtype)
         new = {k: lerp(jnp.ones((), w.dtype), w, as_scalar(known[k], w.dtype)) for k, w in weights.items()}
         for name, k in self.corrections.items():
-            known[name] = as_scalar(1 / new[k], dtype) if k in new else correction(known[k], t)
+            known[name] = as_scalar(weight_correction(new[k]), dtype) if k in new else correction(known[k], t)
         if self.scalars is None:
             return known, new
         trees = {"updates": leaves.gs, "params": leaves.ps}

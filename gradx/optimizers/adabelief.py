@@ -33,7 +33,7 @@ def scale_by_belief(
 
     Arguments:
       b1: as in `scale_by_adam`.
-      b2: decay rate of the mean of the squared deviations, at least 0 and less than 1.
+      b2: decay rate of the mean of the squared deviations, between 0 and 1.
       eps: added to the denominator, at least 0.
       eps_root: added to `nu` at every step, at least 0; it sums up to eps_root / (1 - b2).
       nesterov: look one step ahead (Dozat 2016).

@@ -7,7 +7,7 @@ from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import DECAY, declare_ranges
+from gradx.core.ranges import FRACTION, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -19,7 +19,7 @@ from gradx.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["ScaleByAdaDeltaState", "adadelta", "scale_by_adadelta"]
 
-declare_ranges(rho=DECAY)
+declare_ranges(rho=FRACTION)
 declare_squares("e_g", "e_x")
 
 
@@ -32,7 +32,7 @@ def scale_by_adadelta(rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6)
         e_x = rho * e_x + (1 - rho) * u²
 
     Arguments:
-      rho: decay rate of both means, at least 0 and less than 1.
+      rho: decay rate of both means, between 0 and 1.
       eps: added under both roots, at least 0: the first update is about √eps, and of 0 nothing moves.
     """
 

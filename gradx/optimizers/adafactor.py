@@ -11,7 +11,7 @@ from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, value_at
-from gradx.core.ranges import DECAY, FINITE, check, declare_ranges, one_of
+from gradx.core.ranges import FINITE, check, declare_ranges, one_of
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -28,7 +28,6 @@ __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
 
 declare_ranges(epsilon=FINITE, floor=FINITE)
 declare_ranges("scale_by_factored_rms", decay_rate=FINITE)
-declare_ranges("adafactor", momentum=DECAY)
 declare_squares("v_row", "v_col", "v", of=FactoredState)
 
 
@@ -165,7 +164,7 @@ def adafactor(
       decay_offset: the `step_offset` of `scale_by_factored_rms`.
       multiply_by_parameter_scale: False makes the learning rate absolute.
       clipping_threshold: the largest root mean square of an array's direction, at least 0; None for any.
-      momentum: decay rate of the mean of the updates, at least 0 and less than 1; None for none.
+      momentum: decay rate of the mean of the updates, between 0 and 1; None for none.
       dtype_momentum: dtype of that mean; None is the parameter's, at least float32.
       weight_decay_rate: the share of each parameter taken off at each step, at least 0; not multiplied by the
         learning rate.

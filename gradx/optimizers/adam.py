@@ -40,8 +40,8 @@ def scale_by_adam(
         with eps_hat:  u = mu / (1 - b1ᵗ) * √(1 - b2ᵗ) / (√(nu + eps_root) + eps)
 
     Arguments:
-      b1: decay rate of the mean of the gradients, at least 0 and less than 1.
-      b2: decay rate of the mean of the squared gradients, at least 0 and less than 1.
+      b1: decay rate of the mean of the gradients, between 0 and 1.
+      b2: decay rate of the mean of the squared gradients, between 0 and 1.
       eps: added to the denominator, at least 0.
       eps_root: added under the square root, at least 0; more than 0 to differentiate through the update.
       mu_dtype: dtype of `mu`; by default the parameter's, at least float32.

@@ -33,7 +33,7 @@ def scale_by_adamax(
 
     Arguments:
       b1: as in `scale_by_adam`.
-      b2: the share of the largest gradient that stays at each step, at least 0 and less than 1.
+      b2: the share of the largest gradient that stays at each step, between 0 and 1.
       eps: added to the size of each gradient, at least 0; more than 0 unless no gradient is.
       eps_in_max: False adds `eps` to the maximum, which keeps it out of `nu`; as in Keras.
     """

@@ -36,9 +36,9 @@ def scale_by_adan(
         u = (m / (1 - b1ᵗ) + (1 - b2) * v / (1 - b2ᵗ)) / (√(n / (1 - b3ᵗ) + eps_root) + eps)
 
     Arguments:
-      b1: decay rate of the mean of the gradients, at least 0 and less than 1.
-      b2: decay rate of the mean of their differences, at least 0 and less than 1.
-      b3: decay rate of the mean of the squares, at least 0 and less than 1.
+      b1: decay rate of the mean of the gradients, between 0 and 1.
+      b2: decay rate of the mean of their differences, between 0 and 1.
+      b3: decay rate of the mean of the squares, between 0 and 1.
       eps: added to the denominator, at least 0.
       eps_root: added under the square root, at least 0; more than 0 to differentiate through the update.
 

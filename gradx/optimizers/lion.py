@@ -37,8 +37,8 @@ def scale_by_lion(
         mu = b2 * mu + (1 - b2) * g
 
     Arguments:
-      b1: weight of the mean against the gradient in the update, at least 0 and less than 1.
-      b2: decay rate of the mean of the gradients, at least 0 and less than 1; None takes b1, and then
+      b1: weight of the mean against the gradient in the update, between 0 and 1.
+      b2: decay rate of the mean of the gradients, between 0 and 1; None takes b1, and then
         this is the rule of `signum`.
       mu_dtype: dtype of `mu`; by default the parameter's, at least float32.
       variant: "hard" is the sign; "smooth" is tanh(smooth_beta * x); "refined" keeps |x| < 1 as it is.

@@ -34,8 +34,8 @@ def scale_by_novograd(
         u  = mu
 
     Arguments:
-      b1: the share of the momentum that stays at each step, at least 0 and less than 1.
-      b2: decay rate of the mean of the squared norms, at least 0 and less than 1.
+      b1: the share of the momentum that stays at each step, between 0 and 1.
+      b2: decay rate of the mean of the squared norms, between 0 and 1.
       eps: added to the denominator, at least 0.
       eps_root: added under the square root, at least 0; more than 0 to differentiate through the update.
       weight_decay: the share of each parameter added to its momentum, at least 0.

@@ -9,7 +9,7 @@ from optax import ScaleByAdamState
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, varies
-from gradx.core.ranges import BOUND, declare_ranges
+from gradx.core.ranges import BOUND, DECAY, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -20,6 +20,7 @@ from gradx.transforms.scale import scale_by_learning_rate
 __all__ = ["radam", "scale_by_radam"]
 
 declare_ranges(threshold=BOUND)
+declare_ranges("scale_by_radam", b2=DECAY)  # of 1, ρ∞ has no value
 
 
 @factory
@@ -41,7 +42,8 @@ def scale_by_radam(
         u  = r * m / (√(v + eps_root) + eps) where ρ >= threshold,  m elsewhere
 
     Arguments:
-      b1, b2, eps, eps_root: as in `scale_by_adam`.
+      b1, eps, eps_root: as in `scale_by_adam`.
+      b2: decay rate of the mean of the squared gradients, at least 0 and less than 1.
       threshold: the least ρ at which the denominator is used, at least 0; less than 4 (where r is 0) is
         4, and inf never uses it.
       nesterov: look one step ahead (Dozat 2016).

@@ -9,7 +9,7 @@ from gradx.core.chain import chain, identity
 from gradx.core.factory import factory
 from gradx.core.foreign import state_of
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import DECAY, FINITE, check, check_number, declare_ranges
+from gradx.core.ranges import FINITE, check, check_number, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import full_slot
@@ -21,8 +21,6 @@ from gradx.transforms.scale import scale_by_learning_rate
 __all__ = ["ScaleByRStdDevState", "ScaleByRmsState", "rmsprop", "scale_by_rms", "scale_by_stddev"]
 
 declare_ranges(initial_scale=FINITE)
-declare_ranges("scale_by_rms", decay=DECAY)
-declare_ranges("scale_by_stddev", decay=DECAY)
 
 
 @factory
@@ -39,7 +37,7 @@ def scale_by_rms(
         u  = g / (√nu + eps)           or, with eps_in_sqrt,  g / √(nu + eps)
 
     Arguments:
-      decay: decay rate of the mean of the squared gradients, at least 0 and less than 1.
+      decay: decay rate of the mean of the squared gradients, between 0 and 1.
       eps: added to the denominator, at least 0.
       initial_scale: `nu` at the start, at least 0.
       eps_in_sqrt: add `eps` under the square root.

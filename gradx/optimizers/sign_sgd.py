@@ -5,14 +5,14 @@ from typing import Any
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import DECAY, check, declare_ranges
+from gradx.core.ranges import FRACTION, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.transforms.momentum import ema
 from gradx.transforms.scale import scale_by_learning_rate, scale_by_sign
 
 __all__ = ["sign_sgd", "signum"]
 
-declare_ranges("signum", beta=DECAY)
+declare_ranges("signum", beta=FRACTION)
 
 
 @factory
@@ -38,7 +38,7 @@ def signum(
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 1e-5 to 1e-3.
-      beta: decay rate of the mean of the gradients, at least 0 and less than 1.
+      beta: decay rate of the mean of the gradients, between 0 and 1.
       accumulator_dtype: dtype of the mean; by default the parameter's, at least float32.
     """
     check("signum", beta=beta)

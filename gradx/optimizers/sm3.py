@@ -10,7 +10,7 @@ from gradx.codecs.squares import declare_squares
 from gradx.core.chain import chain
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import DECAY, FRACTION, check, declare_ranges
+from gradx.core.ranges import check
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
@@ -20,8 +20,6 @@ from gradx.transforms.scale import scale_by_learning_rate
 
 __all__ = ["ScaleBySM3State", "scale_by_sm3", "sm3"]
 
-declare_ranges("scale_by_sm3", b2=FRACTION)  # 1 sums, as Adagrad does
-declare_ranges("sm3", momentum=DECAY)
 declare_squares("mu", of=ScaleBySM3State)  # `nu` is the momentum there
 
 
@@ -37,8 +35,8 @@ def scale_by_sm3(
         u     = nu
 
     Arguments:
-      b1: decay rate of the momentum `nu`, at least 0 and less than 1.
-      b2: the share of the sums that stays, between 0 and 1; below 1 they become means:
+      b1: decay rate of the momentum `nu`, between 0 and 1.
+      b2: the share of the sums that stays, between 0 and 1; below 1, where Adagrad is, they become means:
         b2 * min(mu) + (1 - b2) * g².
       eps: added under the square root, at least 0.
 
@@ -90,7 +88,7 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: ScalarOrSchedule = 0.9) -> Gr
 
     Arguments:
       learning_rate: the step size, or a schedule of it; 0.05 to 0.5, with a warm-up.
-      momentum: decay rate of the mean of the updates, at least 0 and less than 1.
+      momentum: decay rate of the mean of the updates, between 0 and 1.
     """
     check("sm3", momentum=momentum)
     return chain(scale_by_sm3(momentum), scale_by_learning_rate(learning_rate))

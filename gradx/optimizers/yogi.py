@@ -36,7 +36,7 @@ def scale_by_yogi(
 
     Arguments:
       b1: as in `scale_by_adam`.
-      b2: 1 minus the share of g² by which `nu` moves, at least 0 and less than 1.
+      b2: 1 minus the share of g² by which `nu` moves, between 0 and 1.
       eps: added to the denominator, at least 0; larger than Adam's, because `nu` is slow to grow.
       eps_root: as in `scale_by_adam`.
       initial_accumulator_value: where `mu` and `nu` start, at least 0; a number, not a schedule.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from optax import EmptyState
 
+from gradx.core.chain import identity
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import BOUND, declare_ranges
@@ -21,16 +22,18 @@ declare_ranges(max_delta=BOUND, threshold=BOUND, max_norm=BOUND, clipping=BOUND)
 
 
 @factory
-def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
+def clip(max_delta: ScalarOrSchedule | None) -> GradientTransformation:
     """Clip every element.
 
         u = min(max(g, -max_delta), max_delta)
 
     Arguments:
-      max_delta: the largest magnitude allowed, at least 0.
+      max_delta: the largest magnitude allowed, at least 0; None clips nothing.
 
     Complex updates are refused with TypeError: their order is not defined.
     """
+    if max_delta is None:
+        return identity()
 
     def rule(g, max_delta):
         if jnp.iscomplexobj(g):
@@ -43,16 +46,18 @@ def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
 
 
 @factory
-def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
+def clip_by_block_rms(threshold: ScalarOrSchedule | None) -> GradientTransformation:
     """Scale each array down to a root mean square of at most `threshold`.
 
         u = g / max(1, rms(g) / threshold)
 
     Arguments:
-      threshold: the largest root mean square allowed, at least 0.
+      threshold: the largest root mean square allowed, at least 0; None clips nothing.
 
     Values that are not finite stay visible: a NaN makes its array NaN, an inf stays inf.
     """
+    if threshold is None:
+        return identity()
 
     def rule(g, threshold):
         whole = norm(g)
@@ -64,7 +69,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
 
 @factory
 def clip_by_global_norm(
-    max_norm: ScalarOrSchedule, *, eps: ScalarOrSchedule = 0.0, axis_name: AxisName | None = None
+    max_norm: ScalarOrSchedule | None, *, eps: ScalarOrSchedule = 0.0, axis_name: AxisName | None = None
 ) -> GradientTransformation:
     """Scale all updates down together to a norm of at most `max_norm` (Pascanu et al. 2013, arXiv:1211.5063).
 
@@ -72,7 +77,7 @@ def clip_by_global_norm(
         u    = g * min(1, max_norm / (norm + eps))
 
     Arguments:
-      max_norm: the largest norm allowed, at least 0; inf clips nothing.
+      max_norm: the largest norm allowed, at least 0; inf clips nothing, and None does not even take the norm.
       eps: added to the norm, at least 0; 1e-6 clips as `torch.nn.utils.clip_grad_norm_` does.
       axis_name: the axis of the devices that hold slices of the parameters, within `jax.shard_map`; an array
         that does not vary over it counts once. Without check_vma, and under `jax.pmap`, all count as slices.
@@ -81,6 +86,8 @@ def clip_by_global_norm(
     whose norm overflows (1.8e19) keep their direction, and come out far shorter than `max_norm`.
     """
     axes = axis_names("clip_by_global_norm", axis_name)
+    if max_norm is None:
+        return identity()
 
     def scalars(updates, max_norm, eps):
         check_bound("clip_by_global_norm", axes)
@@ -96,14 +103,16 @@ def clip_by_global_norm(
 
 @factory
 def adaptive_grad_clip(
-    clipping: ScalarOrSchedule, eps: ScalarOrSchedule = 1e-3, axis: int | tuple[int, ...] | None = None
+    clipping: ScalarOrSchedule | None,
+    eps: ScalarOrSchedule = 1e-3,
+    axis: int | tuple[int, ...] | None = None,
 ) -> GradientTransformation:
     """Scale each unit down to a share of its weights' norm (AGC, Brock et al. 2021, arXiv:2102.06171).
 
         u = g * min(1, clipping * max(‖p‖, eps) / ‖g‖) for each unit
 
     Arguments:
-      clipping: the largest ratio of the norms allowed, at least 0; 0.01 in the paper.
+      clipping: the largest ratio of the norms allowed, at least 0; 0.01 in the paper. None clips nothing.
       eps: the norm of a unit's weights counts as at least this, so that zeros can move; at least 0.
       axis: the axes that a norm is taken over. By default vectors and scalars are one unit; matrices and
         arrays of three axes have theirs along the first, kernels of four or five along all but the last.
@@ -115,6 +124,8 @@ def adaptive_grad_clip(
     for i in () if axis is None else np.ravel(axis):
         if not isinstance(i, np.integer):
             raise TypeError(f"adaptive_grad_clip: axis must be an integer or a tuple of them, got {axis!r}")
+    if clipping is None:
+        return identity()
 
     def rule(g, p, clipping, eps):
         axes = unit_axes(g) if axis is None else axis

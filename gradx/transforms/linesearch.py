@@ -14,8 +14,8 @@ from gradx.core.factory import factory
 from gradx.core.foreign import observe_of, widened
 from gradx.core.ranges import (
     BOUND,
-    DECAY,
     FINITE,
+    FRACTION,
     INSIDE,
     Range,
     check_number,
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 declare_ranges(max_learning_rate=BOUND, tol=FINITE, atol=FINITE, rtol=FINITE)
-declare_ranges(slope_rtol=DECAY, curv_rtol=INSIDE, approx_dec_rtol=FINITE)
+declare_ranges(slope_rtol=FRACTION, curv_rtol=BOUND, approx_dec_rtol=FINITE)
 declare_ranges(increase_factor=Range(lambda x: x > 0, "more than 0"))
 declare_ranges(decrease_factor=INSIDE, stepsize_precision=FINITE)
 
@@ -64,7 +64,9 @@ def scale_by_zoom_linesearch(
       max_learning_rate: the largest step; None for no bound.
       tol: by how much either condition may be missed, at least 0.
       increase_factor: by how much a step that is too small grows, more than 0; useful above 1.
-      slope_rtol, curv_rtol: the constants of the two conditions, 0 <= slope_rtol < curv_rtol < 1.
+      slope_rtol: the share of the slope's promised decrease which is enough, between 0 and 1.
+      curv_rtol: the share of the slope which may be left, at least 0; in theory more than slope_rtol and less
+        than 1. With inf only the first condition counts.
       approx_dec_rtol: the relative change of the loss that counts as rounding, where slopes decide
         (Hager & Zhang 2006); None for never.
       stepsize_precision: the shortest interval of steps to search.
@@ -122,7 +124,7 @@ def scale_by_backtracking_linesearch(
 
     Arguments:
       max_backtracking_steps: how often a step may be shortened, at least 1.
-      slope_rtol: the share of the slope's promised decrease which is enough, at least 0 and less than 1.
+      slope_rtol: the share of the slope's promised decrease which is enough, between 0 and 1.
       decrease_factor: by how much a step that is too long shrinks, more than 0 and less than 1.
       increase_factor: the first step tried is this much longer than the last one found.
       max_learning_rate: the largest step.

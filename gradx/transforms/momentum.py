@@ -6,15 +6,12 @@ from optax import EmaState, TraceState
 
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
-from gradx.core.ranges import DECAY, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import zero_slot
 from gradx.numerics.moving_average import lerp
 
 __all__ = ["EmaState", "TraceState", "ema", "trace"]
-
-declare_ranges("ema", decay=DECAY)
 
 
 @factory
@@ -49,7 +46,7 @@ def ema(
         u   = ema / (1 - decayᵗ)       or, without debias,  ema
 
     Arguments:
-      decay: the share of the old value that stays at each step, at least 0 and less than 1.
+      decay: the share of the old value that stays at each step, between 0 and 1; at 1 the average stays at 0.
       debias: undo the start at zero.
       accumulator_dtype: dtype of the average; by default the parameter's, at least float32.
     """

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradx.core.apply import apply_updates
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, value_at
-from gradx.core.ranges import BOUND, DECAY, check, declare_ranges, positive_integer
+from gradx.core.ranges import BOUND, check, declare_ranges, positive_integer
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.engine.slot_starts import copy_slot
@@ -18,7 +18,7 @@ from gradx.numerics.arrays import increment
 __all__ = ["AverageParamsState", "average_params", "ema_params"]
 
 declare_ranges("average_params", start=BOUND)
-declare_ranges("ema_params", start=BOUND, decay=DECAY)
+declare_ranges("ema_params", start=BOUND)
 
 
 class AverageParamsState(NamedTuple):
@@ -70,7 +70,7 @@ def ema_params(
     reads it. It averages parameters as `apply_updates` rounds them.
 
     Arguments:
-      decay: how much of the average stays, at least 0 and less than 1; 0.99 to 0.9999. If it follows a
+      decay: how much of the average stays, between 0 and 1; 0.99 to 0.9999. If it follows a
         schedule, its product stands for decayⁿ.
       debias: forget the initial parameters, which otherwise keep a share of decayⁿ in the average.
       start: steps before the averaging begins, at least 0.
@@ -84,13 +84,16 @@ def ema_params(
 
     def of_step(count):
         n, taken = averaged("ema_params", count, start, every)
-        b = jnp.where(taken, value_at("ema_params", "decay", decay, count), 1.0)
-        return jnp.where(n < 1, 1.0 if debias else 0.0, b)
+        return jnp.where(taken & (n >= 1), value_at("ema_params", "decay", decay, count), 1.0)
 
-    def share(decay, c=1.0):
-        return {"share": jnp.where(jnp.isinf(c), 1.0, (1 - decay) * c)}  # inf: nothing is averaged yet
+    def waits(count):
+        return jnp.where(averaged("ema_params", count, start, every)[0] < 1, 1.0, 0.0)
 
-    return of_next("ema_params", share, corrections={"c": "decay"} if debias else None, decay=of_step)
+    def share(decay, waits, c=1.0):
+        return {"share": jnp.where(waits == 1, 1.0, (1 - decay) * c)}  # till then the parameters themselves
+
+    corrections = {"c": "decay"} if debias else None
+    return of_next("ema_params", share, corrections=corrections, decay=of_step, waits=waits)
 
 
 def averaged(

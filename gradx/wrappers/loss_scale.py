@@ -8,7 +8,7 @@ import optax
 
 from gradx.core.factory import factory
 from gradx.core.foreign import is_inexact, widened, wrapper
-from gradx.core.ranges import POSITIVE, Range, check_number, declare_ranges, positive_integer
+from gradx.core.ranges import GROWTH, POSITIVE, check_number, declare_ranges, positive_integer
 from gradx.core.reports import Report
 from gradx.core.transformation import GradientTransformation, check_state
 from gradx.core.tree import State, found_in
@@ -19,9 +19,8 @@ from gradx.wrappers.skipping import SkipState, nonfinite, skip_if
 
 __all__ = ["LossScaleState", "dynamic_loss_scale", "scale_loss"]
 
-FACTOR = Range(lambda x: 1 < x < float("inf"), "more than 1 and finite")
 declare_ranges(init_scale=POSITIVE, max_scale=POSITIVE)
-declare_ranges("dynamic_loss_scale", min_scale=POSITIVE, factor=FACTOR)
+declare_ranges("dynamic_loss_scale", min_scale=POSITIVE, factor=GROWTH)
 
 
 class LossScaleState(NamedTuple):
@@ -53,7 +52,7 @@ def dynamic_loss_scale(
       inner: any transformation; a whole optimizer. It sees gradients in float32 or better, unscaled.
       init_scale: the first scale; like `factor` a power of 2, so that scaling rounds nothing.
       growth_interval: the number of good steps after which the scale grows, at least 1.
-      factor: the factor by which it grows and shrinks, more than 1.
+      factor: the factor by which it grows and shrinks, at least 1; 1 keeps the first scale.
       min_scale, max_scale: the bounds of the scale, more than 0.
       max_consecutive: the number of bad steps in a row after which `check_skips` raises, at least 1.
 

@@ -61,20 +61,20 @@ def test_the_words_say_which_numbers_are_allowed(key):
 
 def test_the_range_of_a_factory_goes_before_that_of_the_name():
     assert range_of("trace", "decay") is FRACTION
-    assert range_of("ema", "decay") is DECAY
+    assert range_of("gradient_noise_scale", "decay") is DECAY
     assert range_of("anything", "step_size").described == "a number, not NaN"
 
 
 def test_one_name_has_one_range():
-    declare_ranges(rho=DECAY)  # the same again is fine
-    with pytest.raises(ValueError, match="rho is declared twice, as 'at least 0 and less than 1' and 'odd'"):
+    declare_ranges(rho=FRACTION)  # the same again is fine
+    with pytest.raises(ValueError, match="rho is declared twice, as 'between 0 and 1' and 'odd'"):
         declare_ranges(rho=Range(lambda x: x % 2 == 1, "odd"))
-    assert RANGES["rho"] is DECAY
+    assert RANGES["rho"] is FRACTION
 
 
 def test_a_value_that_is_set_in_the_state_has_the_range_too():
     state = gx.inject_hyperparams(gx.adadelta)().init(jnp.ones(3))
-    with pytest.raises(ValueError, match="set_hyperparams: rho must be at least 0 and less than 1, got 1"):
-        gx.set_hyperparams(state, rho=1.0)
+    with pytest.raises(ValueError, match="set_hyperparams: rho must be between 0 and 1, got 2"):
+        gx.set_hyperparams(state, rho=2.0)
     with pytest.raises(ValueError, match=r"eta_plus must be at least 1 and finite, got 0.5"):
         gx.set_hyperparams(gx.inject_hyperparams(gx.rprop)(0.1).init(jnp.ones(3)), eta_plus=0.5)

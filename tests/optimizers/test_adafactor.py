@@ -120,7 +120,7 @@ def test_relative_steps_are_bounded_by_one_over_the_root_of_time():
     [
         (dict(floor="eps"), "floor must be a number, 'machine' or None"),
         (dict(factored_axes="first"), "factored_axes must be 'largest' or 'last'"),
-        (dict(momentum=1.0), "momentum must be at least 0 and less than 1"),
+        (dict(momentum=1.1), "momentum must be between 0 and 1"),
         (dict(decay_rate=-1.0), "decay_rate must be at least 0"),
         (dict(floor=-1.0), "floor must be at least 0"),
     ],

@@ -164,9 +164,9 @@ def test_a_decay_can_be_changed_and_swept():
     ("make", "error", "message"),
     [
         (
-            lambda: gx.ema_params(1.0),
+            lambda: gx.ema_params(1.1),
             ValueError,
-            "ema_params: decay must be at least 0 and less than 1, got 1",
+            "ema_params: decay must be between 0 and 1, got 1.1",
         ),
         (lambda: gx.ema_params(0.9, start=-1), ValueError, "ema_params: start must be at least 0, got -1"),
         (

@@ -123,7 +123,7 @@ def test_reports_the_scale_of_the_step():
     [
         (lambda: gx.dynamic_loss_scale(gx.sgd), TypeError, "inner transformation of skip_if is not"),
         (lambda: gx.dynamic_loss_scale(gx.sgd(0.1), 0.0), ValueError, "init_scale must be more than 0"),
-        (lambda: gx.dynamic_loss_scale(gx.sgd(0.1), factor=1.0), ValueError, "factor must be more than 1"),
+        (lambda: gx.dynamic_loss_scale(gx.sgd(0.1), factor=0.9), ValueError, "factor must be at least 1"),
         (
             lambda: gx.dynamic_loss_scale(gx.sgd(0.1), 0.5),
             ValueError,
