@@ -21,7 +21,6 @@ import optax
 if TYPE_CHECKING:
     from optax import *  # pyright: ignore[reportWildcardImportFromLibrary]
 
-from gradx import MultiSteps as MultiSteps
 from gradx import adabelief as adabelief
 from gradx import adafactor as adafactor
 from gradx import adam as adam
@@ -58,7 +57,6 @@ from gradx import normalize_by_update_norm as normalize_by_update_norm
 from gradx import novograd as novograd
 from gradx import optimistic_adam_v2 as optimistic_adam_v2
 from gradx import optimistic_gradient_descent as optimistic_gradient_descent
-from gradx import polyak_sgd as polyak_sgd
 from gradx import radam as radam
 from gradx import scale as scale
 from gradx import scale_by_adadelta as scale_by_adadelta
@@ -88,7 +86,6 @@ from gradx import sgd as sgd
 from gradx import sign_sgd as sign_sgd
 from gradx import signum as signum
 from gradx import skip_large_updates as skip_large_updates
-from gradx import skip_not_finite as skip_not_finite
 from gradx import sm3 as sm3
 from gradx import stateless as stateless
 from gradx import stateless_with_tree_map as stateless_with_tree_map
@@ -100,6 +97,7 @@ from gradx.optax import schedules as schedules
 from gradx.optax import transforms as transforms
 from gradx.optax.installing import install as install
 from gradx.optax.installing import uninstall as uninstall
+from gradx.optax.rules import MultiSteps as MultiSteps
 from gradx.optax.rules import adadelta as adadelta
 from gradx.optax.rules import adagrad as adagrad
 from gradx.optax.rules import add_noise as add_noise
@@ -109,6 +107,7 @@ from gradx.optax.rules import multi_transform as multi_transform
 from gradx.optax.rules import noisy_sgd as noisy_sgd
 from gradx.optax.rules import optimistic_adam as optimistic_adam
 from gradx.optax.rules import partition as partition
+from gradx.optax.rules import polyak_sgd as polyak_sgd
 from gradx.optax.rules import rmsprop as rmsprop
 from gradx.optax.rules import scale_by_learning_rate as scale_by_learning_rate
 from gradx.optax.rules import scale_by_lion as scale_by_lion

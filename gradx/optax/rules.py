@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
@@ -16,8 +17,10 @@ from gradx.core.transformation import GradientTransformation
 from gradx.core.tree import Tree
 from gradx.selection.masking import Mask
 from gradx.selection.partition import labelled
+from gradx.wrappers.multi_steps import Accumulation
 
 __all__ = [
+    "MultiSteps",
     "adadelta",
     "adagrad",
     "add_noise",
@@ -27,6 +30,7 @@ __all__ = [
     "noisy_sgd",
     "optimistic_adam",
     "partition",
+    "polyak_sgd",
     "rmsprop",
     "scale_by_learning_rate",
     "scale_by_lion",
@@ -167,6 +171,37 @@ def optimistic_adam(
         "optimistic_adam is deprecated: use `optimistic_adam_v2` instead", DeprecationWarning, stacklevel=3
     )
     return gx.optimistic_adam(learning_rate, optimism, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+
+
+@factory
+def polyak_sgd(
+    max_learning_rate: ScalarOrSchedule = 1.0,
+    scaling: ScalarOrSchedule = 1.0,
+    f_min: ScalarOrSchedule = 0.0,
+    eps: ScalarOrSchedule = 0.0,
+    variant: Literal["sps", "sps+"] = "sps",
+) -> GradientTransformation:
+    """`gradx.polyak_sgd` that scales first, so that the step is found from the norm of scaled gradients."""
+    return gx.chain(gx.sgd(scaling), gx.scale_by_polyak(f_min, max_learning_rate, eps, variant))
+
+
+@factory
+def MultiSteps(  # noqa: N802  (Optax's name)
+    opt: optax.GradientTransformation,
+    every_k_schedule: int | Callable[[Any], Any],
+    use_grad_mean: bool = True,
+    should_skip_update_fn: optax.ShouldSkipUpdateFunction | None = None,
+    accumulator_dtype: DTypeLike = jnp.float32,
+) -> Accumulation:
+    """`gradx.MultiSteps` that accumulates in float32, and leaves zeros after a step, as Optax needs."""
+    tx = gx.MultiSteps(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype)
+
+    def observe(updates, state, params=None, **extra):
+        updates, new, reports = tx.observe(updates, state, params, **extra)
+        emptied = jax.tree.map(lambda acc: jnp.where(new.mini_step == 0, 0, acc), new.acc_grads)
+        return updates, new._replace(acc_grads=emptied), reports
+
+    return Accumulation.of(tx.init, observe, tx.blank, exact=tx.exact, inner_opt=opt)
 
 
 @factory

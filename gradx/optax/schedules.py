@@ -37,6 +37,31 @@ def with_warmup(init_value: float, peak_value: float, warmup_steps: int) -> gx.S
     return gx.warmup_constant_schedule(init_value, peak_value, warmup_steps)
 
 
+def with_warmup_and_decay(
+    init_value: float,
+    peak_value: float,
+    warmup_steps: int,
+    transition_steps: int,
+    decay_rate: float,
+    transition_begin: int = 0,
+    staircase: bool = False,
+    end_value: float | None = None,
+) -> gx.Schedule:
+    """`gradx.warmup_exponential_decay_schedule`, but for a peak beyond the bound: Optax's jumps there."""
+    if end_value is not None and (peak_value < end_value if decay_rate < 1 else peak_value > end_value):
+        raise ValueError("the peak is beyond the bound")
+    return gx.warmup_exponential_decay_schedule(
+        init_value,
+        peak_value,
+        warmup_steps,
+        transition_steps,
+        decay_rate,
+        transition_begin,
+        staircase,
+        end_value,
+    )
+
+
 constant_schedule = as_optax(gx.constant_schedule, optax.constant_schedule)
 cosine_decay_schedule = as_optax(gx.cosine_decay_schedule, optax.cosine_decay_schedule)
 cosine_onecycle_schedule = as_optax(gx.cosine_onecycle_schedule, optax.cosine_onecycle_schedule)
@@ -52,9 +77,7 @@ polynomial_schedule = as_optax(gx.polynomial_schedule, optax.polynomial_schedule
 sgdr_schedule = as_optax(gx.sgdr_schedule, optax.sgdr_schedule)
 warmup_constant_schedule = as_optax(with_warmup, optax.warmup_constant_schedule)
 warmup_cosine_decay_schedule = as_optax(gx.warmup_cosine_decay_schedule, optax.warmup_cosine_decay_schedule)
-warmup_exponential_decay_schedule = as_optax(
-    gx.warmup_exponential_decay_schedule, optax.warmup_exponential_decay_schedule
-)
+warmup_exponential_decay_schedule = as_optax(with_warmup_and_decay, optax.warmup_exponential_decay_schedule)
 
 __all__ = [name for name in dir(optax.schedules) if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
 

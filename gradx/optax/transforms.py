@@ -7,7 +7,6 @@ import optax.transforms
 if TYPE_CHECKING:
     from optax.transforms import *  # pyright: ignore[reportWildcardImportFromLibrary]
 
-from gradx import MultiSteps as MultiSteps
 from gradx import adaptive_grad_clip as adaptive_grad_clip
 from gradx import add_decayed_weights as add_decayed_weights
 from gradx import apply_if_finite as apply_if_finite
@@ -23,9 +22,9 @@ from gradx import masked as masked
 from gradx import named_chain as named_chain
 from gradx import selective_transform as selective_transform
 from gradx import skip_large_updates as skip_large_updates
-from gradx import skip_not_finite as skip_not_finite
 from gradx import trace as trace
 from gradx import zero_nans as zero_nans
+from gradx.optax.rules import MultiSteps as MultiSteps
 from gradx.optax.rules import add_noise as add_noise
 from gradx.optax.rules import chain as chain
 from gradx.optax.rules import partition as partition

@@ -166,11 +166,11 @@ def spread(what: str, prefix: Tree, like: Tree) -> list:
 
 
 def cut(tree: Tree, mask: Tree) -> Tree:
-    """`tree`, with MaskedNode where the mask is not True."""
+    """`tree`, with MaskedNode where the mask is False; what the mask has None for is missing, and stays."""
     bools, treedef = flatten(mask)
     subtrees = aligned(treedef, tree, ("the parameters", "the updates"))
     return treedef.unflatten(
-        [x if is_true(m) else MaskedNode() for x, m in zip(subtrees, bools, strict=True)]
+        [x if is_missing(m) or m else MaskedNode() for x, m in zip(subtrees, bools, strict=True)]
     )
 
 

@@ -1,0 +1,132 @@
+"""Examples on Optax and on its face, in one program: the same updates, and states that fit both."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gradx.optax
+from tests.optax_face.examples import Example, bowl
+
+STEPS = 4
+EXCHANGED = 2  # at this step each goes on with the other's state
+
+# Relative to the largest element of an array. Optax computes schedules in float32 for float64 too.
+TOLERANCE = {"float64": 1e-5, "float32": 1e-3, "complex64": 1e-3, "bfloat16": 2**-7, "float16": 2**-9}
+
+
+class OptaxError(Exception):
+    """Optax itself raises."""
+
+
+def run(examples: list[Example]) -> list[Any]:
+    """The updates of Optax and of the face for each example, or the error, from one program."""
+    errors: dict[int, Exception] = {}
+
+    def program(arrays: list) -> list:
+        out = []
+        for i, example in enumerate(examples):
+            try:
+                out.append(updates_of_both(example, *arrays[i]))
+            except Exception as e:
+                errors[i] = refusal(example, *arrays[i]) or e
+                out.append(None)
+        return out
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that no parameter has, keys that are missing, old names
+        found = jax.jit(program)([example.arrays() for example in examples])
+    return [errors.get(i, jax.device_get(x)) for i, x in enumerate(found)]
+
+
+def updates_of_both(example: Example, params: Any, grads: Any) -> tuple[Any, Any]:
+    """Both see the same parameters and gradients, and exchange their states in the middle."""
+    theirs, ours = (example.make(module, params) for module in (optax, gradx.optax))
+    params = example.argument_of(params)
+    state, state_ours = theirs.init(wide(params)), ours.init(params)
+    check_alike(state, state_ours, "after init")
+
+    def step(carry: tuple, at: tuple) -> tuple:
+        params, state, state_ours = carry
+        i, g = at
+        state, state_ours = swapped_at(i, state, state_ours), swapped_at(i, state_ours, state)
+        g = jax.grad(bowl)(params) if example.searches else g
+        extra = example.extra(params, g)
+        u, new = theirs.update(wide(g), state, wide(params), **extra)
+        v, new_ours = ours.update(g, state_ours, params, **extra)
+        check_alike(new, new_ours, "after update")
+        check_alike(
+            jax.tree.map(lambda u, p: u.astype(p.dtype), u, params) if example.is_half else u, v, "updates"
+        )
+        params = jax.tree.map(lambda p, u: (p + jnp.where(jnp.isfinite(u), u, 0)).astype(p.dtype), params, u)
+        return (params, kept(new, state), kept(new_ours, state_ours)), (u, v)
+
+    _, updates = jax.lax.scan(step, (params, state, state_ours), (jnp.arange(STEPS), grads))
+    return updates
+
+
+def refusal(example: Example, params: Any, grads: Any) -> OptaxError | None:
+    """Optax's own error, if it has one."""
+    try:
+        tx = example.make(optax, params)
+        grads = jax.tree.map(lambda g: g[0], grads)
+        params = example.argument_of(params)
+        tx.update(wide(grads), tx.init(wide(params)), wide(params), **example.extra(params, grads))
+    except Exception as e:
+        return OptaxError(repr(e)[:300])
+    return None
+
+
+def wide(tree: Any) -> Any:
+    """16-bit arrays in float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype.itemsize == 2 else x, tree)
+
+
+def swapped_at(i: jax.Array, state: Any, other: Any) -> Any:
+    """The state; at step `EXCHANGED` the other."""
+    return jax.tree.map(lambda x, y: jnp.where(i == EXCHANGED, y, x), state, kept(other, state))
+
+
+def kept(new: Any, old: Any) -> Any:
+    """A state in the dtypes of another, as Optax's drifts from those of `init`."""
+    real = lambda x, y: x.real if jnp.iscomplexobj(x) and not jnp.iscomplexobj(y) else x
+    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else real(x, y).astype(y.dtype), new, old)
+
+
+def check_alike(theirs: Any, ours: Any, when: str) -> None:
+    """Raise AssertionError unless trees have the same containers, and leaves the same shapes and dtypes."""
+    a, b = dict(shown(theirs)), dict(shown(ours))
+    differ = [f"{b.get(k)} for {a.get(k)} at {k}" for k in {**a, **b} if a.get(k) != b.get(k)]
+    if differ:
+        raise AssertionError(f"{when}: " + "\n".join(differ))
+
+
+def shown(tree: Any) -> list[tuple[str, str]]:
+    """The leaves and the containers without leaves, by their paths."""
+    is_empty = lambda x: not jax.tree.leaves(x)
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=is_empty)
+    of = lambda k, x: str(jax.tree.structure(x)) if is_empty(x) else f"{dtype_of(k, x)}{list(x.shape)}"
+    found = [(name := jax.tree_util.keystr(k), of(name, x)) for k, x in leaves]
+    return [("the tree", str(jax.tree.structure(tree))), *found]
+
+
+def dtype_of(path: str, x: Any) -> str:
+    """The part of the dtype that is compared; the table of differences says why not all."""
+    if ".hyperparams[" in path or path.endswith(".skip_state['norm_squared']"):
+        return ""
+    return {"complex64": "float32"}.get(str(x.dtype), str(x.dtype))
+
+
+def unlike(example: Example, u: Any, v: Any) -> list[str]:
+    """Where the updates differ by more than rounding."""
+    out = []
+    for (path, a), b in zip(jax.tree.leaves_with_path(u), jax.tree.leaves(v), strict=True):
+        a, b = (np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64) for x in (a, b))
+        for i in range(STEPS):
+            bound = TOLERANCE[example.dtype] * np.abs(a[i]).max(initial=0) + 1e-12
+            if not np.allclose(a[i], b[i], rtol=0, atol=bound, equal_nan=True):
+                out.append(f"step {i}, {jax.tree_util.keystr(path)}:\n{b[i]}\nfor Optax's\n{a[i]}")
+    return out
