@@ -91,7 +91,7 @@ def test_a_sum_by_hand_in_bf16(optax):
     return losses, (p, state)
 
 
-@client("train", rtol=1e-4)
+@client("train")
 def test_ppo_over_seeds(optax):
     """As in PureJaxRL: all in one program, the schedule a function that closes over the numbers of steps."""
     epochs, batches, actions = 2, 2, 2
@@ -227,19 +227,19 @@ def vmc(optax, tx):
     return energies, (p, state)
 
 
-@client("advance", rtol=1e-4)
+@client("advance")
 def test_vmc_with_complex_parameters(optax):
     return vmc(optax, optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.02)))
 
 
 @slow
-@client("advance", rtol=1e-4)
+@client("advance")
 def test_vmc_with_sgd(optax):
     return vmc(optax, optax.sgd(optax.exponential_decay(0.1, 10, 0.9), momentum=0.9, nesterov=True))
 
 
 @slow
-@client("advance", rtol=1e-4)
+@client("advance")
 def test_vmc_with_rmsprop(optax):
     return vmc(optax, optax.rmsprop(0.01))
 

@@ -1,0 +1,79 @@
+"""Integers, booleans and keys among the parameters: without a gradient they are left alone, as in Flax's tests.
+
+Optax takes them in `init`, and leaves them alone where the updates are added by filters; with gradients of None or
+float0 it mostly raises, and the face does not.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradx.optax
+
+pytestmark = pytest.mark.usefixtures("lenient")
+
+LEAVES = {
+    "integer": lambda: jnp.arange(3),
+    "bool": lambda: jnp.array([True, False]),
+    "key": lambda: jax.random.key(0),
+}
+OPTIMIZERS = {
+    "sgd": lambda optax: optax.sgd(0.5),
+    "momentum": lambda optax: optax.sgd(0.5, momentum=0.9),
+    "adamw": lambda optax: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1)),
+    "injected": lambda optax: optax.inject_hyperparams(optax.sgd)(learning_rate=0.5),
+    "finite": lambda optax: optax.apply_if_finite(optax.sgd(0.5), 2),
+    "micro-batches": lambda optax: optax.MultiSteps(optax.sgd(0.5), 2),
+    "parts": lambda optax: optax.multi_transform({"a": optax.adam(0.1)}, lambda p: jax.tree.map(lambda _: "a", p)),
+}
+each = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def two_steps(optax, name, params, grads):
+    tx = OPTIMIZERS[name](optax)
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@each
+@pytest.mark.parametrize("gradient", ["none", "float0"])
+def test_without_a_gradient_they_stay(name, gradient):
+    """And the others move as if they were alone."""
+    leaves = {key: leaf() for key, leaf in LEAVES.items()}
+    missing = {key: None if gradient == "none" else np.zeros(x.shape, jax.dtypes.float0) for key, x in leaves.items()}
+    w = jnp.array([1.0, 2.0])
+
+    @jax.jit
+    def both(w):
+        alone = two_steps(optax, name, {"w": w}, {"w": w})["w"]
+        return two_steps(gradx.optax, name, {"w": w, **leaves}, {"w": w, **missing}), alone
+
+    moved, alone = both(w)
+    np.testing.assert_allclose(moved.pop("w"), alone, rtol=1e-5)
+    for key, leaf in leaves.items():
+        assert moved[key].dtype == leaf.dtype
+        assert jnp.array_equal(moved[key], leaf)
+
+
+@each
+@pytest.mark.parametrize("leaf", ["integer", "bool"])
+@pytest.mark.parametrize("gradient", ["integer", "float"])
+def test_with_a_gradient_they_move_as_with_optax(name, leaf, gradient):
+    """Optax adds an update of float32 to them, and truncates."""
+    x = LEAVES[leaf]()
+    params = {"w": jnp.ones(2), "x": x}
+    grads = {"w": jnp.ones(2), "x": jnp.ones_like(x) if gradient == "integer" else jnp.ones(x.shape)}
+    theirs = jax.eval_shape(lambda: two_steps(optax, name, params, grads))
+    if gradient == "float" and name in {"sgd", "injected", "finite"}:  # links that keep nothing for a parameter
+        ours = jax.jit(lambda: two_steps(gradx.optax, name, params, grads))()
+        expected = jax.jit(lambda: two_steps(optax, name, params, grads))()
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+    else:
+        assert theirs["x"].dtype == x.dtype
+        with pytest.raises((TypeError, ValueError), match="'x'"):
+            jax.eval_shape(lambda: two_steps(gradx.optax, name, params, grads))
