@@ -1,4 +1,4 @@
-"""A program of a client, with Optax and with `gradx.optax`: the same losses, states and number of programs."""
+"""A program of a client, with Optax and with `gradx.optax`: the same losses, states and compilations."""
 
 import collections
 from collections.abc import Callable
@@ -30,9 +30,9 @@ jax.monitoring.register_event_duration_secs_listener(on_duration)
 def client(*names: str, rtol: float = 1e-4) -> Callable[[Program], Callable[[], None]]:
     """A test of a program whose argument is Optax or its face.
 
-    The program returns the losses of its steps and, as a tree, the parameters and states at the end: both must
-    be the same to rounding, and the trees of the same classes. `names` are those of its compiled functions:
-    none may be compiled more often.
+    The program returns the losses of its steps and, as a tree, the parameters and states at the end. Both
+    must be the same to rounding, and the trees of the same classes. `names` are its compiled functions, of
+    which none may be compiled more often.
     """
 
     def test_of(program: Program) -> Callable[[], None]:
@@ -70,7 +70,7 @@ def outcome(program: Program, library: Any) -> tuple[Any, collections.Counter]:
 def same(ours: Any, theirs: Any, rtol: float) -> None:
     """Assert that two trees have the same classes and dtypes, and the same numbers to rounding.
 
-    A complex array without imaginary parts may be real: gradx's second moments are, of complex parameters too.
+    A complex array without imaginary parts may be real: gradx's second moments of complex parameters are.
     """
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for (path, a), b in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):

@@ -152,8 +152,8 @@ def test_optimizers_by_label(optax):
     )
     p = params()
     state = tx.init(p)
-    masked = [x for x in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, optax.MaskedNode))]
-    assert sum(isinstance(x, optax.MaskedNode) for x in masked) == 6
+    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    assert sum(isinstance(x, optax.MaskedNode) for x in leaves) == 6
     assert type(state).__name__ == "PartitionState"
     shown = jax.tree.map(
         lambda x: "masked" if isinstance(x, optax.MaskedNode) else "array",
@@ -169,7 +169,7 @@ def test_optimizers_by_label(optax):
 
 @client("step")
 def test_states_by_name(optax):
-    """`tree_get`, `tree_set`, `tree_get_all_with_path` and isinstance, on a named and on an injected state."""
+    """`tree_get`, `tree_set`, `tree_get_all_with_path` and classes, on a named and on an injected state."""
     tx = optax.named_chain(
         ("clip", optax.clip(0.5)),
         ("adam", optax.scale_by_adam()),
@@ -221,7 +221,7 @@ def test_states_by_kind_of_parameter(optax):
 
 @client("step")
 def test_subclasses_and_pairs(optax):
-    """A transformation is a pair: unpacked, replaced in part, subclassed, wrapped by a class of the client's."""
+    """A transformation is a pair: unpacked, replaced in part, subclassed, within a class of the client's."""
 
     class Named(optax.GradientTransformationExtraArgs):
         name = "signed"
@@ -241,7 +241,9 @@ def test_subclasses_and_pairs(optax):
     assert isinstance(inner, optax.GradientTransformation)
     init, update = inner
     signed = Named(init, lambda u, s, p=None, **extra: update(u, s, p))
-    halved = signed._replace(update=lambda u, s, p=None, **extra: signed.update(jax.tree.map(lambda x: x / 2, u), s, p))
+    halved = signed._replace(
+        update=lambda u, s, p=None, **extra: signed.update(jax.tree.map(lambda x: x / 2, u), s, p)
+    )
     assert isinstance(halved, Named)
     tx = Wrapped(optax.chain(optax.identity(), optax.flatten(halved), optax.stateless(lambda u, p: u)))
     return trained(optax, tx, params(), value=1.0)
@@ -250,7 +252,7 @@ def test_subclasses_and_pairs(optax):
 @slow
 @client("step")
 def test_a_factory_of_the_clients_injected(optax):
-    """`inject_hyperparams` as a decorator, with a schedule, a static argument and a hyperparameter that is set."""
+    """`inject_hyperparams` as a decorator, with a schedule and with a number."""
 
     @optax.inject_hyperparams
     def make(learning_rate, eps):

@@ -85,7 +85,7 @@ def test_an_ensemble(optax):
 
 
 def minimised(tx, p):
-    """The values at each step, from the solver's own interactive interface, and the solution of a whole run."""
+    """The values at each step, by the solver's interactive interface, and the end of a whole run."""
     solver = optimistix.OptaxMinimiser(tx, rtol=1e-8, atol=1e-8)
     fn = lambda p, args: (loss_of(p), None)
     struct = jax.ShapeDtypeStruct((), jnp.float32)

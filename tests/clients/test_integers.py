@@ -1,7 +1,7 @@
-"""Integers, booleans and keys among the parameters: without a gradient they are left alone, as in Flax's tests.
+"""Integers, booleans and keys among the parameters, whose gradient is there or not.
 
-Optax takes them in `init`, and leaves them alone where the updates are added by filters; with gradients of None or
-float0 it mostly raises, and the face does not.
+Optax raises for most gradients of None and float0, and the face leaves such parameters alone. A gradient of
+floats or integers it adds, and truncates, where its own links do not raise; the face adds those of floats.
 """
 
 import jax
@@ -26,7 +26,9 @@ OPTIMIZERS = {
     "injected": lambda optax: optax.inject_hyperparams(optax.sgd)(learning_rate=0.5),
     "finite": lambda optax: optax.apply_if_finite(optax.sgd(0.5), 2),
     "micro-batches": lambda optax: optax.MultiSteps(optax.sgd(0.5), 2),
-    "parts": lambda optax: optax.multi_transform({"a": optax.adam(0.1)}, lambda p: jax.tree.map(lambda _: "a", p)),
+    "parts": lambda optax: optax.multi_transform(
+        {"a": optax.adam(0.1)}, lambda p: jax.tree.map(lambda _: "a", p)
+    ),
 }
 each = pytest.mark.parametrize("name", OPTIMIZERS)
 
@@ -45,7 +47,9 @@ def two_steps(optax, name, params, grads):
 def test_without_a_gradient_they_stay(name, gradient):
     """And the others move as if they were alone."""
     leaves = {key: leaf() for key, leaf in LEAVES.items()}
-    missing = {key: None if gradient == "none" else np.zeros(x.shape, jax.dtypes.float0) for key, x in leaves.items()}
+    missing = {
+        key: None if gradient == "none" else np.zeros(x.shape, jax.dtypes.float0) for key, x in leaves.items()
+    }
     w = jnp.array([1.0, 2.0])
 
     @jax.jit
@@ -66,7 +70,7 @@ KEEPS_NOTHING = {"sgd", "injected", "finite"}  # for a parameter
 @each
 @pytest.mark.parametrize("leaf", ["integer", "bool"])
 def test_with_a_gradient_of_floats(name, leaf):
-    """They are added to, and truncated, as with Optax; rules that keep slots make none for them, and say so."""
+    """They are added and truncated as with Optax; a rule that keeps slots has none for them, and says so."""
     x = LEAVES[leaf]()
     params, grads = {"w": jnp.ones(2), "x": x}, {"w": jnp.ones(2), "x": jnp.ones(x.shape)}
     if name in KEEPS_NOTHING:

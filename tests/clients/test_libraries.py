@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.clients.comparing import STEPS, client
-from tests.clients.problem import X, Y, loss_of, params
+from tests.clients.problem import X, Y, loss_of, params, trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -122,7 +122,9 @@ def test_blackjax(optax, blackjax):
 @needs("jaxopt")
 def test_jaxopt(optax, jaxopt):
     """Its solver around an optimizer: step by step, and at once."""
-    solver = jaxopt.OptaxSolver(loss_of, optax.chain(optax.clip(1.0), optax.radam(0.05)), maxiter=STEPS, tol=0.0)
+    solver = jaxopt.OptaxSolver(
+        loss_of, optax.chain(optax.clip(1.0), optax.radam(0.05)), maxiter=STEPS, tol=0.0
+    )
     p = params()
     state, update, losses = solver.init_state(p), jax.jit(solver.update), []
     for _ in range(STEPS):

@@ -94,7 +94,7 @@ def test_a_sum_by_hand_in_bf16(optax):
 @client("train")
 def test_ppo_over_seeds(optax):
     """As in PureJaxRL: all in one program, the schedule a function that closes over the numbers of steps."""
-    epochs, batches, actions = 2, 2, 2
+    epochs, batches = 2, 2
 
     def linear(count):
         return 0.02 * (1.0 - (count // (epochs * batches)) / STEPS)
@@ -210,7 +210,9 @@ def energy_and_gradient(p, spins):
 def vmc(optax, tx):
     spins = jnp.asarray([[1.0 - 2 * (i >> j & 1) for j in range(4)] for i in range(16)])
     random = np.random.default_rng(2)
-    array = lambda *shape: jnp.asarray(0.1 * (random.standard_normal(shape) + 1j * random.standard_normal(shape)))
+    array = lambda *shape: jnp.asarray(
+        0.1 * (random.standard_normal(shape) + 1j * random.standard_normal(shape))
+    )
     p = {"kernel": array(4, 4), "bias": array(4), "visible": array(4)}
     p = jax.tree.map(lambda x: x.astype(jnp.complex64), p)
 
@@ -326,5 +328,5 @@ def test_a_loss_with_other_helpers(optax):
     tx = optax.chain(
         optax.zero_nans(), optax.add_noise(0.01, 0.55, jax.random.key(3)), optax.adagrad(0.3), optax.ema(0.5)
     )
-    losses, (p, state) = trained(optax, tx, params(), loss)
+    losses, (p, _) = trained(optax, tx, params(), loss)
     return losses, optax.projections.projection_l2_ball(p, 1.0)
