@@ -1,12 +1,12 @@
-# `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-targets`, `make mutants`, `make bench`,
-# `make bench-formats`, `make bench-scale`, `make notebooks`, `make lab`, `make docs`, `make dist`, `make lint`: each needs
-# only Python 3.11 or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
+# `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-clients`, `make test-targets`,
+# `make mutants`, `make bench`, `make bench-formats`, `make bench-scale`, `make notebooks`, `make lab`, `make docs`,
+# `make dist`, `make lint`: each needs only Python 3.11 or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto -q
 
-.PHONY: demo test test-all test-parity test-targets mutants bench bench-formats bench-scale notebooks lab docs dist lint format clean
+.PHONY: demo test test-all test-parity test-clients test-targets mutants bench bench-formats bench-scale notebooks lab docs dist lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/python examples/digits.py
@@ -19,6 +19,10 @@ test-all: $(VENV)/test.stamp
 
 test-parity: $(VENV)/parity.stamp
 	XLA_FLAGS= $(PYTEST) tests/parity $(ARGS)
+
+test-clients: $(VENV)/clients.stamp
+	$(PYTEST) -m "slow or not slow" tests/clients $(ARGS)
+	$(BIN)/python -m tests.optax_suite
 
 test-targets: $(VENV)/targets.stamp
 	$(PYTEST) tests/analysis/test_cost.py

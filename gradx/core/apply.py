@@ -41,7 +41,8 @@ def step_of(name: str, tx: optax.GradientTransformation) -> Step:
     own = tx.step if isinstance(tx, GradientTransformation) else None
 
     def step(updates, state, params, **extra):
-        given, moving = without_float0(updates), movable(params)
+        given = without_float0(updates)
+        moving = movable(params, given)
         if own is not None:
             new, state = own(given, state, moving, **extra)
             return jax.tree.map(lambda n, p: p if n is None else n, new, params, is_leaf=is_missing), state

@@ -67,7 +67,8 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
             return init(movable(params))
 
         def update(updates, state, params=None, **extra):
-            out, state, _ = observe(without_float0(updates), state, movable(params), **extra)
+            given = without_float0(updates)
+            out, state, _ = observe(given, state, movable(params, given), **extra)
             return bordered(out, updates, params, exact), state
 
         update.__qualname__ = observe.__qualname__ if hasattr(observe, "__qualname__") else "transformation"

@@ -37,11 +37,25 @@ def is_inexact_dtype(dtype: DType) -> bool:
     return jnp.issubdtype(dtype, jnp.inexact)
 
 
-def movable(params: Tree) -> Tree:
-    """Parameters with None for integers, functions and the like, which a whole model may hold."""
+def movable(params: Tree, updates: Tree = None) -> Tree:
+    """Parameters with None for integers, functions and the like, which a whole model may hold.
+
+    One that has a gradient all the same stays, so that masks and labels see it, and rules refuse it.
+    """
     if all(map(can_move, jax.tree.leaves(params))):
         return params
-    return jax.tree.map(lambda x: x if can_move(x) else None, params)
+    leaves, treedef = flatten(params)
+    try:
+        us = treedef.flatten_up_to(updates)
+    except (ValueError, TypeError, KeyError):
+        us = [None] * len(leaves)  # there are none, or they are of another structure, which `aligned` says
+    return treedef.unflatten(
+        [x if can_move(x) or is_array(u) else None for x, u in zip(leaves, us, strict=True)]
+    )
+
+
+def is_array(x: Leaf) -> bool:
+    return hasattr(x, "dtype") or isinstance(x, int | float | complex)
 
 
 def without_float0(updates: Tree) -> Tree:

@@ -50,8 +50,8 @@ def differing(x: Any, axes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def varying(x: Any) -> frozenset:
-    """The axes over which an array varies by its type."""
-    return jax.typeof(x).manual_axis_type.varying
+    """The axes over which an array varies by its type; the type of a mutable variable of Flax names none."""
+    return getattr(jax.typeof(x).manual_axis_type, "varying", frozenset())
 
 
 def varying_like(x: Any, *likes: Any) -> Any:

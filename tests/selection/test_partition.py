@@ -176,3 +176,24 @@ def test_inside_a_mask_labels_of_hidden_parameters_count_as_there():
         u, _ = tx.update(P, tx.init(P), P)
         np.testing.assert_allclose(u["dense"]["kernel"], 2 * P["dense"]["kernel"])
         np.testing.assert_allclose(u["head"], 1.0)
+
+
+WITHIN_BY_FUNCTION = {
+    "partition": lambda tx: gx.partition({"a": tx}, lambda p: jax.tree.map(lambda _: "a", p)),
+    "masked": lambda tx: gx.masked(tx, lambda p: jax.tree.map(lambda _: True, p)),
+    "groups": lambda tx: gx.groups(tx, {}),
+}
+
+
+@pytest.mark.parametrize("within", WITHIN_BY_FUNCTION)
+@pytest.mark.parametrize("gradient", [jnp.int32, jnp.bool_, jnp.uint8])
+def test_an_integer_with_a_gradient_is_refused_within(within, gradient):
+    """A function sees it among the parameters, so that it does not pass by: its gradient would be added."""
+    tx = WITHIN_BY_FUNCTION[within](gx.sgd(0.5))
+    p = {"w": jnp.ones(2), "steps": jnp.arange(3)}
+    g = {"w": jnp.ones(2), "steps": jnp.ones(3, gradient)}
+    step = lambda g, p: tx.update(g, tx.init(p), p)
+    with pytest.raises(TypeError, match=r"at \['steps'\]: \w+ cannot be optimized"):
+        jax.eval_shape(step, g, p)
+    updates, _ = jax.eval_shape(step, g | {"steps": None}, p)
+    assert updates["steps"] is None

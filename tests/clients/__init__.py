@@ -1,0 +1,1 @@
+"""Programs as clients of Optax write them, run with Optax and with `gradx.optax`: `make test-clients`."""
