@@ -224,10 +224,10 @@ def Lamb(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
-    kept = left_by_decay(learning_rate, weight_decay)
     return chain(
         scale_by_adam(beta_1, beta_2, epsilon),
-        scale_by_trust_ratio(trust_coefficient=kept),  # the norm of the parameters after the decay
+        # The norm is of the parameters after the decay.
+        scale_by_trust_ratio(trust_coefficient=left_by_decay(learning_rate, weight_decay)),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -287,10 +287,12 @@ def clipped(given: dict[str, Any]) -> list[GradientTransformation]:
 
 def decayed(learning_rate: Rate, weight_decay: Maybe) -> GradientTransformation:
     """Decoupled decay, of the parameters as they were before the step."""
-    if weight_decay is None:
-        return identity()
-    share = combined(OWNER, operator.mul, learning_rate=learning_rate, weight_decay=weight_decay)
-    return shrink_params(share, after=False)
+    given = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    return (
+        identity()
+        if weight_decay is None
+        else shrink_params(combined(OWNER, operator.mul, **given), after=False)
+    )
 
 
 def clip_each(max_norm: Rate) -> GradientTransformation:

@@ -110,9 +110,8 @@ def Adagrad(
     """torch.optim.Adagrad: eps outside the root, the rate divided by 1 + count * lr_decay, L2 decay."""
     check("Adagrad", lr=lr)
     check_number("Adagrad", lr_decay=lr_decay)
-    rate = lr
-    if not is_zero(lr_decay):
-        rate = lambda count: value_at("Adagrad", "lr", lr, count) / (1 + lr_decay * jnp.asarray(count, float))
+    fading = lambda count: value_at("Adagrad", "lr", lr, count) / (1 + lr_decay * jnp.asarray(count, float))
+    rate = lr if is_zero(lr_decay) else fading
     return descent(scale_by_rss(initial_accumulator_value, eps), rate, weight_decay)
 
 
@@ -261,15 +260,14 @@ def Adafactor(
 
     `eps` is a pair of floors: of the denominator (None for the machine epsilon) and of the parameters' size.
     """
-    owner = "Adafactor"
-    check(owner, lr=lr, weight_decay=weight_decay)
-    floor, min_scale = pair(owner, eps=eps)
+    check("Adafactor", lr=lr, weight_decay=weight_decay)
+    floor, min_scale = pair("Adafactor", eps=eps)
     tx = adafactor(
         lr,
         min_dim_size_to_factor=0,
-        decay_rate=combined(owner, operator.neg, beta2_decay=beta2_decay),
+        decay_rate=combined("Adafactor", operator.neg, beta2_decay=beta2_decay),
         clipping_threshold=d,
-        weight_decay_rate=combined(owner, operator.mul, lr=lr, weight_decay=weight_decay),
+        weight_decay_rate=combined("Adafactor", operator.mul, lr=lr, weight_decay=weight_decay),
         eps=0.0,
         relative_step=True,
         min_scale=min_scale,
