@@ -1,6 +1,7 @@
 # `make demo`, `make test`, `make test-all`, `make test-parity`, `make test-clients`, `make test-targets`,
 # `make mutants`, `make bench`, `make bench-formats`, `make bench-scale`, `make notebooks`, `make lab`, `make docs`,
-# `make dist`, `make lint`: each needs only Python 3.11 or newer, git and make. What it runs with goes into .venv the first time, and is left alone after.
+# `make dist`, `make lint`: each needs only Python 3.11 or newer, git and make. What it runs with goes into .venv
+# the first time, and is left alone after.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -57,7 +57,13 @@ def states_of(state, kind):
 def test_schedules_by_name(optax):
     """With a first moment in bf16: Optax rounds its product with b1 as well."""
     warm = optax.warmup_cosine_decay_schedule(0.0, 0.1, 4, STEPS)
-    late = optax.join_schedules([optax.constant_schedule(0.0), optax.linear_schedule(0.05, 0.0, 10)], [5])
+    late = optax.join_schedules(
+        [
+            optax.constant_schedule(0.0),
+            optax.linear_schedule(init_value=0.05, end_value=0.0, transition_steps=10),
+        ],
+        [5],
+    )
     schedules = [("head/bias", None), ("head/.*", warm), (".*", late)]
     p, tx = as_big_vision(optax, "scale_by_adam", dict(b1=0.9, b2=0.95, mu_dtype="bfloat16"), schedules)
     losses, (p, state) = trained(optax, tx, p)
@@ -131,7 +137,8 @@ def test_links_by_hand(optax):
         scale_by_rms(0.999, 1e-20),
         optax.trace(0.9, nesterov=False),
         optax.add_decayed_weights(1e-2, decayed("kernel$")),
-        optax.scale_by_learning_rate(optax.linear_schedule(0.0, 3e-3, 10)),
+        optax.scale_by_learning_rate(optax.linear_schedule(0.0, 3e-3, 10), flip_sign=False),
+        optax.scale(-1.0),
     )
     return trained(optax, tx, params())
 

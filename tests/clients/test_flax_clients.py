@@ -67,7 +67,7 @@ def test_a_train_state(optax):
 @client("train_step")
 def test_a_train_state_with_parts(optax):
     """Frozen by path, as Flax's guide to transfer learning has it; the rest with its rate in the state."""
-    inject = optax.inject_hyperparams(optax.sgd, static_args="nesterov")
+    inject = optax.inject_hyperparams(optax.sgd, static_args=("nesterov", "momentum"))
     parts = {"moving": inject(learning_rate=0.1, momentum=0.9, nesterov=True), "frozen": optax.set_to_zero()}
     labels = lambda params: traverse_util.path_aware_map(
         lambda path, _: "frozen" if path[0] == "Dense_0" else "moving", params

@@ -5,10 +5,12 @@ programs in its manner.
 """
 
 import functools
+import importlib.util
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from tests.clients.comparing import STEPS, client
@@ -87,20 +89,15 @@ def test_haiku(optax, haiku):
     return losses, (p, average, state)
 
 
-@client()
-@needs("netket")
-def test_netket(optax, netket):
-    """VMC of an Ising chain with a complex RBM, over all states, so that nothing is drawn."""
-    hilbert = netket.hilbert.Spin(0.5, 4)
-    energy = netket.operator.IsingJax(hilbert, netket.graph.Chain(4), h=0.7)
-    psi = netket.vqs.FullSumState(hilbert, netket.models.RBM(param_dtype=complex), seed=1)
-    driver = netket.driver.VMC(energy, optax.sgd(0.05, momentum=0.9), variational_state=psi)
-    log = netket.logging.RuntimeLog()
-    driver.run(STEPS, out=log, show_progress=False)
-    return list(np.asarray(log.data["Energy"]["Mean"]).real), psi.parameters
+def test_netket():
+    """In a process of its own, as NetKet changes JAX's configuration."""
+    if importlib.util.find_spec("netket") is None:
+        pytest.skip("NetKet is not installed")
+    done = subprocess.run([sys.executable, "-m", "tests.clients.with_netket"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
-@client("step")
+@client("step", rtol=1e-3)  # a difference that is near 0, of random draws
 @needs("blackjax")
 def test_blackjax(optax, blackjax):
     """Mean-field variational inference."""
@@ -123,7 +120,7 @@ def test_blackjax(optax, blackjax):
 def test_jaxopt(optax, jaxopt):
     """Its solver around an optimizer: step by step, and at once."""
     solver = jaxopt.OptaxSolver(
-        loss_of, optax.chain(optax.clip(1.0), optax.radam(0.05)), maxiter=STEPS, tol=0.0
+        loss_of, optax.chain(optax.clip(1.0), optax.nadam(0.05)), maxiter=STEPS, tol=0.0
     )
     p = params()
     state, update, losses = solver.init_state(p), jax.jit(solver.update), []

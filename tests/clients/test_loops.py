@@ -59,7 +59,9 @@ def with_spikes(optax, inner, dtype):
 
 @client("train_step")
 def test_skips_on_spikes(optax):
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.05, 3, STEPS, 1e-3)
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0, peak_value=0.05, warmup_steps=3, decay_steps=STEPS, end_value=1e-3
+    )
     return with_spikes(optax, optax.adamw(schedule, b2=0.95, weight_decay=0.1), jnp.float32)
 
 
@@ -243,7 +245,8 @@ def test_vmc_with_sgd(optax):
 @slow
 @client("advance")
 def test_vmc_with_rmsprop(optax):
-    return vmc(optax, optax.rmsprop(0.01))
+    """With the large eps of agents for Atari, which shows where it stands."""
+    return vmc(optax, optax.rmsprop(0.01, decay=0.95, eps=1e-2, centered=True))
 
 
 @client("step")
@@ -326,7 +329,10 @@ def test_a_loss_with_other_helpers(optax):
         return optax.l2_loss(out, Y).mean() + 1e-3 * optax.tree.norm(p, squared=True)
 
     tx = optax.chain(
-        optax.zero_nans(), optax.add_noise(0.01, 0.55, jax.random.key(3)), optax.adagrad(0.3), optax.ema(0.5)
+        optax.zero_nans(),
+        optax.add_noise(0.01, 0.55, jax.random.key(3)),
+        optax.adagrad(0.3, eps=1e-2),
+        optax.ema(0.5),
     )
     losses, (p, _) = trained(optax, tx, params(), loss)
     return losses, optax.projections.projection_l2_ball(p, 1.0)
