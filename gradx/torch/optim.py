@@ -84,12 +84,11 @@ def SGD(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.SGD: the velocity starts at the first gradient, undampened; decay is L2."""
-    owner = "SGD"
-    check(owner, momentum=momentum)
-    check_number(owner, dampening=dampening)
+    check("SGD", momentum=momentum)
+    check_number("SGD", dampening=dampening)
     undamped = is_zero(dampening) or isinstance(dampening, jax.Array)  # of an array it is not known
     if nesterov and (is_zero(momentum) or not undamped):
-        raise ValueError(f"{owner}: nesterov needs a momentum and no dampening")
+        raise ValueError("SGD: nesterov needs a momentum and no dampening")
     velocity = chain() if is_zero(momentum) else trace(momentum, nesterov)
     if not is_zero(momentum) and not is_zero(dampening):
         damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))
@@ -261,15 +260,14 @@ def Adafactor(
 
     `eps` is a pair of floors: of the denominator (None for the machine epsilon) and of the parameters' size.
     """
-    owner = "Adafactor"
-    check(owner, lr=lr, weight_decay=weight_decay)
-    floor, min_scale = pair(owner, eps=eps)
+    check("Adafactor", lr=lr, weight_decay=weight_decay)
+    floor, min_scale = pair("Adafactor", eps=eps)
     tx = adafactor(
         lr,
         min_dim_size_to_factor=0,
-        decay_rate=combined(owner, operator.neg, beta2_decay=beta2_decay),
+        decay_rate=combined("Adafactor", operator.neg, beta2_decay=beta2_decay),
         clipping_threshold=d,
-        weight_decay_rate=combined(owner, operator.mul, lr=lr, weight_decay=weight_decay),
+        weight_decay_rate=combined("Adafactor", operator.mul, lr=lr, weight_decay=weight_decay),
         eps=0.0,
         relative_step=True,
         min_scale=min_scale,
