@@ -19,7 +19,7 @@ from optax import EmptyState
 from gradx.core.chain import chain, identity
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule, combined, is_zero
-from gradx.core.ranges import check
+from gradx.core.ranges import FINITE, check, declare_ranges
 from gradx.core.transformation import GradientTransformation
 from gradx.engine.leafwise import leafwise
 from gradx.numerics.arrays import real_size
@@ -53,7 +53,7 @@ __all__ = [
     "RMSprop",
 ]
 
-OWNER = "gradx.keras"  # the name in errors
+declare_ranges(epsilon_2=FINITE)
 Rate = ScalarOrSchedule
 Maybe = ScalarOrSchedule | None
 P = ParamSpec("P")
@@ -224,10 +224,10 @@ def Lamb(
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
     """keras.optimizers.Lamb: the decay is outside the trust ratio, and comes before it."""
+    kept = left_by_decay(learning_rate, weight_decay)
     return chain(
         scale_by_adam(beta_1, beta_2, epsilon),
-        # The norm is of the parameters after the decay.
-        scale_by_trust_ratio(trust_coefficient=left_by_decay(learning_rate, weight_decay)),
+        scale_by_trust_ratio(trust_coefficient=kept),  # the norm of the parameters after the decay
         scale_by_learning_rate(learning_rate),
     )
 
@@ -245,19 +245,17 @@ def Adafactor(
     clipvalue: Maybe = None,
     global_clipnorm: Maybe = None,
 ) -> GradientTransformation:
-    """keras.optimizers.Adafactor: every matrix is factored, and the rate is at most 1 / √t.
-
-    The bound holds for either `relative_step`, in Keras too.
-    """
+    """keras.optimizers.Adafactor: factors every matrix; a rate of at most 1 / √t, for any `relative_step`."""
+    check("Adafactor", epsilon_2=epsilon_2)  # before it is divided
     kept = left_by_decay(learning_rate, weight_decay)  # adafactor sees the parameters after the decay
     direction = adafactor(
         learning_rate,
         min_dim_size_to_factor=0,
-        decay_rate=combined(OWNER, operator.neg, beta_2_decay=beta_2_decay),
+        decay_rate=combined("gradx.keras", operator.neg, beta_2_decay=beta_2_decay),
         clipping_threshold=clip_threshold,
         eps=epsilon_1,
         relative_step=True,
-        min_scale=combined(OWNER, operator.truediv, epsilon_2=epsilon_2, weight_decay=kept),
+        min_scale=combined("gradx.keras", operator.truediv, epsilon_2=epsilon_2, weight_decay=kept),
         factored_axes="last",
     )
     return chain(direction, scale(kept))
@@ -269,30 +267,27 @@ def adam_rule(rate: Rate, b1: Rate, b2: Rate, eps: Rate, amsgrad: bool) -> Gradi
     return chain(scaled(b1, b2, eps, eps_hat=True), scale_by_learning_rate(rate))
 
 
-def left_by_decay(learning_rate: Rate, weight_decay: Maybe) -> Rate:
+def left_by_decay(rate: Rate, decay: Maybe) -> Rate:
     """The share of a parameter that the decay leaves."""
-    if weight_decay is None:
+    if decay is None:
         return 1.0
-    left = lambda rate, decay: 1 - rate * decay
-    return combined(OWNER, left, learning_rate=learning_rate, weight_decay=weight_decay)
+    return combined("gradx.keras", lambda r, d: 1 - r * d, learning_rate=rate, weight_decay=decay)
 
 
 def clipped(given: dict[str, Any]) -> list[GradientTransformation]:
     """The clip that a call asks for, if it asks for one."""
     clips = {"clipnorm": clip_each, "clipvalue": clip, "global_clipnorm": clip_by_global_norm}
     if sum(given[name] is not None for name in clips) > 1:
-        raise ValueError(f"{OWNER}: give only one of clipnorm, clipvalue and global_clipnorm")
+        raise ValueError("gradx.keras: give only one of clipnorm, clipvalue and global_clipnorm")
     return [clip_by(given[name]) for name, clip_by in clips.items() if given[name] is not None]
 
 
-def decayed(learning_rate: Rate, weight_decay: Maybe) -> GradientTransformation:
+def decayed(rate: Rate, decay: Maybe) -> GradientTransformation:
     """Decoupled decay, of the parameters as they were before the step."""
-    given = {"learning_rate": learning_rate, "weight_decay": weight_decay}
-    return (
-        identity()
-        if weight_decay is None
-        else shrink_params(combined(OWNER, operator.mul, **given), after=False)
-    )
+    if decay is None:
+        return identity()
+    share = combined("gradx.keras", operator.mul, learning_rate=rate, weight_decay=decay)
+    return shrink_params(share, after=False)
 
 
 def clip_each(max_norm: Rate) -> GradientTransformation:

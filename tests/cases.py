@@ -95,9 +95,6 @@ WHOLE_TREE = dict(
     },
 )
 POLYAK = WHOLE_TREE | dict(rate="max_learning_rate", extra={"value": 1.0})
-NOT_SCALED_FIRST = {
-    "test_exchanges_states_with_optax": "Optax scales before the rule and gradx after: two empty states swap"
-}
 
 CASES = [
     Case(gx.sgd, dict(learning_rate=0.1), reference.sgd, optax.sgd),
@@ -373,7 +370,7 @@ CASES = [
         dict(max_learning_rate=0.1),
         reference.polyak_sgd,
         optax.polyak_sgd,
-        **POLYAK | dict(exempt=WHOLE_TREE["exempt"] | NOT_SCALED_FIRST),
+        **POLYAK,
     ),
     Case(
         gx.polyak_sgd,

@@ -107,6 +107,31 @@ def test_an_update_has_the_dtype_that_it_has_with_optax(tx, param_dtype, grad_dt
     assert {x.dtype for x in jax.tree.leaves(out)} == {expected}
 
 
+@each
+def test_a_step_may_be_left_out_and_parameters_added_by_hand(tx):
+    """As MaxText and Levanter do: both branches have one type, and so does the carry of a loop."""
+    p = params(jnp.bfloat16)
+
+    def steps(p, state, ok):
+        def body(i, carry):
+            p, state = carry
+            g = jax.tree.map(jnp.ones_like, p)
+            kept = lambda: (jax.tree.map(jnp.zeros_like, g), state)
+            u, state = jax.lax.cond(ok, lambda: tx.update(g, state, p), kept)
+            return jax.tree.map(lambda p, u: p + u, p, u), state
+
+        return jax.lax.fori_loop(0, 3, body, (p, state))
+
+    with jax.numpy_dtype_promotion("standard"):
+        state = jax.eval_shape(tx.init, p)
+        if tx.exact:  # it rounds the parameters by itself: `gx.step`
+            with pytest.raises(TypeError, match="float32"):
+                jax.eval_shape(steps, p, state, jax.ShapeDtypeStruct((), bool))
+        else:
+            found = jax.eval_shape(steps, p, state, jax.ShapeDtypeStruct((), bool))
+            assert aval(found) == aval((p, state))
+
+
 def test_only_links_that_round_the_parameters_leave_float32():
     exact = [tx for tx in ALL if tx.exact]
     names = "stochastic_rounding|kahan|split_weights|master_weights"

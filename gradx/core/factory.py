@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradx.core.blame import ArgumentError
 from gradx.core.display import markup, text
 from gradx.core.renaming import with_new_names
 
@@ -127,6 +128,13 @@ class Made:
         copy.__dict__.update(self.__dict__)
         return copy
 
+    def __copy__(self) -> Self:
+        return self._copy()
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        """As shallow: nothing in it changes, and a method of a copied object would be another function."""
+        return self._copy()
+
     def __reduce__(self) -> Any:
         if self._call is None:
             return super().__reduce__()
@@ -158,7 +166,11 @@ def factory(function: Callable[P, T]) -> Callable[P, T]:
     def make(*args: P.args, **kwargs: P.kwargs) -> T:
         given: Any = owned(args), owned(with_new_names(function, kwargs))
         args, kwargs = given
-        made = function(*args, **kwargs)
+        try:
+            made = function(*args, **kwargs)
+        except ArgumentError as e:
+            # The caller knows this factory and its argument, not the link inside that refused the value.
+            raise e.passed_by(make.__name__, signature.bind(*args, **kwargs).arguments) from None
         if not isinstance(made, Made):
             raise TypeError(f"{text(make)} returned {made!r}: wrap a foreign transformation in gradx.chain")
         return known_by(made, Call(make, signature, args, kwargs, made))

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradx.core.blame import ArgumentTypeError, ArgumentValueError
+
 __all__ = []
 
 
@@ -77,29 +79,27 @@ def check(owner: str, **given: Any) -> None:
                 continue  # its value is not known yet
         valid = range_of(owner, name)
         if not valid.contains(float(value)):
-            raise ValueError(f"{owner}: {name} must be {valid.described}, got {float(value):g}")
+            raise ArgumentValueError(owner, name, f"must be {valid.described}, got {float(value):g}", value)
 
 
 def check_kind(owner: str, name: str, value: Any) -> None:
     """Raise unless a value is one real number."""
     if isinstance(value, str | bytes | bool | np.bool_) or not hasattr(value, "__float__"):
-        raise TypeError(
-            f"{owner}: {name} must be a number, a scalar array or a schedule (a function of the "
-            f"step), got {value!r}"
-        )
+        words = "must be a number, a scalar array or a schedule (a function of the step)"
+        raise ArgumentTypeError(owner, name, f"{words}, got {value!r}", value)
     if np.iscomplexobj(value):
-        raise TypeError(f"{owner}: {name} must be a real number, got {value!r}")
+        raise ArgumentTypeError(owner, name, f"must be a real number, got {value!r}", value)
     if np.ndim(value):
-        raise ValueError(f"{owner}: {name} must be one number, got an array of shape {np.shape(value)}")
+        raise ArgumentValueError(
+            owner, name, f"must be one number, got an array of shape {np.shape(value)}", value
+        )
 
 
 def check_stateless(owner: str, name: str, schedule: Callable) -> None:
     """Raise for a schedule that has a state."""
     if hasattr(schedule, "update"):
-        raise TypeError(
-            f"{owner}: {name} is a stateful schedule, which needs inject_hyperparams around the factory, "
-            f"got {schedule!r}"
-        )
+        words = "is a stateful schedule, which needs inject_hyperparams around the factory"
+        raise ArgumentTypeError(owner, name, f"{words}, got {schedule!r}", schedule)
 
 
 class ScheduleError(TypeError):
@@ -137,19 +137,20 @@ def one_of(owner: str, known: Any, **given: Any) -> None:
     for name, value in given.items():
         if value not in known:
             *others, last = map(repr, known)
-            raise ValueError(f"{owner}: {name} must be {', '.join(others)} or {last}, got {value!r}")
+            words = f"must be {', '.join(others)} or {last}, got {value!r}"
+            raise ArgumentValueError(owner, name, words, value)
 
 
 def positive_integer(owner: str, **given: Any) -> None:
     """Raise unless each is an integer of at least 1."""
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{owner}: {name} must be an integer of at least 1, got {value!r}")
+            raise ArgumentValueError(owner, name, f"must be an integer of at least 1, got {value!r}", value)
 
 
 def check_number(owner: str, **given: Any) -> None:
     """`check`, for numbers that cannot follow a schedule."""
     for name, value in given.items():
         if callable(value):
-            raise TypeError(f"{owner}: {name} must be a number, got a function")
+            raise ArgumentTypeError(owner, name, "must be a number, got a function", value)
     check(owner, **given)

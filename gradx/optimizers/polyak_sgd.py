@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from optax import EmptyState
 
 from gradx.core.arguments import scalar
-from gradx.core.chain import chain
+from gradx.core.chain import chain, identity
 from gradx.core.factory import factory
 from gradx.core.hyperparameters import ScalarOrSchedule
 from gradx.core.ranges import BOUND, FINITE, check, declare_ranges, one_of
@@ -75,7 +75,6 @@ def polyak_sgd(
     The loss is given to `update`: `update(updates, state, params, value=loss)`; TypeError if it is not.
     """
     check("polyak_sgd", scaling=scaling)
-    return chain(
-        scale_by_polyak(f_min, max_learning_rate, eps, variant),
-        scale_by_learning_rate(scaling),
-    )
+    # Nested as Optax nests `sgd(scaling)` and the rule; there the rule comes last.
+    rule = scale_by_polyak(f_min, max_learning_rate, eps, variant)
+    return chain(chain(rule, scale_by_learning_rate(scaling)), identity())

@@ -13,6 +13,8 @@ try:
 except ImportError as e:
     raise ImportError("gradx.plot needs Matplotlib: pip install 'gradx[plot]'") from e
 
+from gradx.core.display import text
+
 __all__ = []
 
 COLORS = ("black", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
@@ -43,7 +45,7 @@ def labels_of(owner: str, kind: str, drawn: Sequence[Any], labels: Sequence[str]
                 f"{owner}: labels must be {len(drawn)} names, one for each {kind}, got {labels!r}"
             )
         return [str(label) for label in labels]
-    named = [getattr(x, "__name__", None) or repr(x) for x in drawn]
+    named = [text(x) for x in drawn]
     known = [" at 0x" not in name and name != "<lambda>" for name in named]
     return [name if ok else f"{kind} {i}" for i, (name, ok) in enumerate(zip(named, known, strict=True), 1)]
 

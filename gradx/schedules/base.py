@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradx.core.blame import ArgumentValueError
 from gradx.core.factory import Made, factory
 
 __all__ = ["Schedule", "constant_schedule"]
@@ -22,6 +23,11 @@ class Schedule(Made):
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
+
+    @property
+    def __name__(self) -> str:
+        """The name of the function that made it."""
+        return getattr(self.function if self._call is None else self._call.function, "__name__", "schedule")
 
     def __call__(self, count: Any) -> Any:
         """The value at step `count` (an int, or an int32 scalar; 0 is the first step)."""
@@ -60,7 +66,9 @@ def at_least(owner: str, least: float, **given: float) -> None:
     """Raise if a given number is less than `least`, or NaN."""
     for name, value in given.items():
         if not least <= value < 2**31:  # steps are int32
-            raise ValueError(f"{owner}: {name} must be at least {least} and below 2**31, got {value}")
+            raise ArgumentValueError(
+                owner, name, f"must be at least {least} and below 2**31, got {value}", value
+            )
 
 
 def are_schedules(owner: str, schedules: Any) -> None:

@@ -84,12 +84,11 @@ def SGD(
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch.optim.SGD: the velocity starts at the first gradient, undampened; decay is L2."""
-    owner = "SGD"
-    check(owner, momentum=momentum)
-    check_number(owner, dampening=dampening)
+    check("SGD", momentum=momentum)
+    check_number("SGD", dampening=dampening)
     undamped = is_zero(dampening) or isinstance(dampening, jax.Array)  # of an array it is not known
     if nesterov and (is_zero(momentum) or not undamped):
-        raise ValueError(f"{owner}: nesterov needs a momentum and no dampening")
+        raise ValueError("SGD: nesterov needs a momentum and no dampening")
     velocity = chain() if is_zero(momentum) else trace(momentum, nesterov)
     if not is_zero(momentum) and not is_zero(dampening):
         damped = scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 1.0 - dampening))

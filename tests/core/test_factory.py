@@ -7,6 +7,7 @@ import inspect
 import pickle
 import re
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +125,73 @@ def test_pickle_and_copy_call_again():
     for again in (pickle.loads(pickle.dumps(tx)), copy.copy(tx), copy.deepcopy(tx)):
         assert again == tx
         assert again is not tx
+
+
+class Rates:
+    """An owner of a schedule that cannot be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def rate(self, step):
+        return 0.5
+
+
+def test_a_copy_keeps_the_functions_that_it_was_given():
+    rates = Rates()
+    for tx in (
+        gx.adamw(rates.rate),
+        gx.chain(gx.clip(1.0), gx.sgd(rates.rate)),
+        gx.shift_schedule(rates.rate, 1),
+    ):
+        for again in (copy.copy(tx), copy.deepcopy(tx), copy.deepcopy({"tx": [tx]})["tx"][0]):
+            assert again == tx
+            assert again is not tx
+    by_hand = gx.GradientTransformation(*gx.sgd(rates.rate))
+    assert copy.deepcopy(by_hand) == by_hand
+
+
+def test_a_schedule_has_the_name_of_its_factory():
+    rate = gx.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000)
+    assert rate.__name__ == "warmup_cosine_decay_schedule"
+    assert gx.Schedule(falls).__name__ == "falls"
+    assert gx.Schedule(functools.partial(falls)).__name__ == "schedule"
+    assert functools.wraps(rate)(lambda step: rate(step)).__name__ == rate.__name__
+    assert gx.Schedule.__name__ == "Schedule"
+
+
+def falls(step):
+    return 1.0 / (1.0 + step)
+
+
+def test_an_error_names_the_factory_that_was_called_and_its_argument():
+    @gx.factory
+    def mine(size, pair=(0.9, 0.99), **rest):
+        return gx.chain(gx.clip(1.0), gx.adamw(size, *pair, **rest), gx.clip(2.0))
+
+    for call, says in (
+        (
+            lambda: gx.adamw(0.1, weight_decay=-0.1),
+            "adamw: weight_decay must be at least 0 and finite, got -0.1",
+        ),
+        (lambda: mine(-0.1), "mine: size must be at least 0 and finite, got -0.1"),
+        (lambda: mine(0.1, (0.9, 1.5)), r"mine: pair\[1\] must be between 0 and 1, got 1.5"),
+        (lambda: mine(0.1, weight_decay=-0.1), "adamw: weight_decay must be"),  # it names no such argument
+        (lambda: gx.adafactor(0.1, eps=-1.0), "adafactor: eps must be"),  # epsilon inside
+        (lambda: gx.adam(0.1, b1=(x := 1.5), b2=x), "adam: b1 must be"),
+        (lambda: gx.adam(0.1, b1=0.9, b2=(x := 1.5), eps=x), "adam: b2 must be"),
+        (lambda: gx.groups(gx.sgd(0.1), {"a": dict(learning_rate=-1.0)}), "sgd: learning_rate must be"),
+        (lambda: gx.inject_hyperparams(gx.adamw)(0.1, b1=-1.0), "adamw: b1 must be"),
+    ):
+        with pytest.raises(ValueError, match=f"^{says}") as caught:
+            call()
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (str(again), type(again)) == (str(caught.value), type(caught.value))
+        assert caught.value.__suppress_context__
+    with pytest.raises(TypeError, match=r"^sgd: learning_rate must be a number, .* got 'x'"):
+        gx.sgd("x")
+    with pytest.raises(TypeError, match=r"^adamw: learning_rate is a stateful schedule"):
+        gx.adamw(gx.reduce_on_plateau(0.1))
 
 
 @gx.factory

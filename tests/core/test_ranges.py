@@ -23,7 +23,9 @@ def arguments_by_function():
         if module.name == "gradx.flax":
             continue  # an extra
         names = vars(import_module(module.name)).items()
-        found |= {k: set(inspect.signature(f).parameters) for k, f in names if inspect.isfunction(f)}
+        for name, f in names:  # torch and Keras share names
+            if inspect.isfunction(f):
+                found[name] = found.get(name, set()) | {*inspect.signature(f).parameters}
     return found
 
 

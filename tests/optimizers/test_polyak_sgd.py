@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradx as gx
@@ -57,3 +58,12 @@ def test_says_what_is_wrong():
         gx.polyak_sgd(variant="ps")
     with pytest.raises(ValueError, match="polyak_sgd: scaling must be at least 0 and finite, got -1"):
         gx.polyak_sgd(scaling=-1.0)
+
+
+@pytest.mark.parametrize("scaling", [0.5, optax.constant_schedule(0.5)])
+def test_the_state_is_nested_as_in_optax(scaling):
+    ours, theirs = (m.polyak_sgd(scaling=scaling).init(P) for m in (gx, optax))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    u, state = gx.polyak_sgd(scaling=scaling).update(P, theirs, P, value=1.0)
+    assert jax.tree.structure(state) == jax.tree.structure(theirs)
+    np.testing.assert_allclose(u, -0.5 * P / 25, rtol=1e-6)
