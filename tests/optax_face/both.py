@@ -17,6 +17,7 @@ EXCHANGED = 2  # at this step each goes on with the other's state
 
 # Relative to the largest element of an array. Optax computes schedules in float32 for float64 too.
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4, "complex64": 1e-4, "bfloat16": 2**-7, "float16": 2**-9}
+TINY = {"float16": 2**-24}  # its smallest number
 
 
 class OptaxError(Exception):
@@ -164,7 +165,8 @@ def unlike(example: Example, u: Any, v: Any) -> list[str]:
     for (path, a), b in zip(jax.tree.leaves_with_path(u), jax.tree.leaves(v), strict=True):
         a, b = (np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64) for x in (a, b))
         for i in range(STEPS):
-            bound = TOLERANCE[example.dtype] * np.abs(a[i]).max(initial=0) + 1e-12
+            finite = np.abs(a[i], where=np.isfinite(a[i]), out=np.zeros(a[i].shape))
+            bound = TOLERANCE[example.dtype] * finite.max(initial=0) + TINY.get(example.dtype, 1e-12)
             if not np.allclose(a[i], b[i], rtol=0, atol=bound, equal_nan=True):
                 out.append(f"step {i}, {jax.tree_util.keystr(path)}:\n{b[i]}\nfor Optax's\n{a[i]}")
     return out

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from tests.optax_face.both import STEPS, OptaxError, is_unstable, run, unlike
 from tests.optax_face.differences import left_out
 from tests.optax_face.examples import TREES, Example
-from tests.optax_face.nesting import optimizers
+from tests.optax_face.nesting import AROUND, optimizers
+from tests.optax_face.test_states import FACTORIES
+from tests.optax_face.vocabulary import ALIASES, LINKS
 
 pytestmark = pytest.mark.usefixtures("lenient")
 DTYPES = {
@@ -101,3 +103,32 @@ def test_many_more(x64):
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")  # shown when it fails: `fuzz(x64, 2500, seed)` tries the same examples
     fuzz(x64, 2500, seed)
+
+
+# Each is a factory of a transformation, and no row of the vocabulary.
+NOT_DRAWN = {
+    "inject_stateful_hyperparams": "the old name of inject_hyperparams",
+    "measure_with_ema": "Optax's own in both, for one function",
+    "scale_by_backtracking_linesearch": "among the searches, as a part",
+    "scale_by_distance_over_gradients": "Optax's own in both",
+    "scale_by_zoom_linesearch": "among the searches, as a part",
+    "snapshot": "Optax's own in both, for one function",
+    "stateless": "for one function; see test_states.py",
+    "stateless_with_tree_map": "for one function; see test_states.py",
+}
+
+
+def test_the_vocabulary_is_whole():
+    """A factory of a new version of Optax goes into tests/optax_face/vocabulary.py, or above."""
+    wrappers = {
+        "lookahead",
+        "multi_transform",
+        "named_chain",
+        "inject_hyperparams",
+        "lbfgs",
+        "scale_by_lbfgs",
+    }
+    drawn = {*ALIASES, *LINKS, *AROUND, *wrappers}
+    known = {path for path in FACTORIES if "." not in path}
+    assert known - drawn - NOT_DRAWN.keys() == set()
+    assert NOT_DRAWN.keys() - known == set()
