@@ -42,6 +42,12 @@ DIFFERENCES = {
         "drawn in float64; Optax's link sees the accumulator's float32, and draws other numbers",
         lambda e: e.dtype == "float64" and "MultiSteps(" in e.tx and "nois" in e.tx,
     ),
+    "the dtype of updates under x64": Difference(
+        "that of the gradients; Optax's turns to float64 by some schedules, and to float32 by some slots"
+    ),
+    "results that rounding decides": Difference(
+        "such as a variance of equal numbers: not compared, if Optax too differs when gradients change by 2e-7"
+    ),
     "the norm of no gradients": Difference("float32; Optax's is float64 under x64: dtypes are not compared"),
 }
 

@@ -67,7 +67,7 @@ class Example(NamedTuple):
     @property
     def searches(self) -> bool:
         """Whether the gradients have to be those of a convex loss, `bowl`."""
-        return "lbfgs(" in self.tx
+        return "lbfgs(" in self.tx or "linesearch(" in self.tx
 
     @property
     def is_half(self) -> bool:

@@ -17,7 +17,8 @@ def words(text: str) -> list[str]:
 
 
 def numbers(low: float, high: float) -> Text:
-    return st.floats(low, high).map(lambda x: repr(float(f"{x:.3g}")))
+    """Decimals of three figures, without tiny ones."""
+    return st.floats(low, high).map(lambda x: repr(float(f"{x:.3g}") if abs(x) >= 1e-3 else max(low, 0.0)))
 
 
 def powers(low: int, high: int) -> Text:
@@ -57,7 +58,7 @@ SCHEDULE_VALUES = {
     "pct_start": numbers(0.3, 0.5),
     "pct_final": numbers(0.6, 0.9),
     "div_factor": numbers(2.0, 25.0),
-    "final_div_factor": numbers(2.0, 1e4),
+    "final_div_factor": numbers(2.0, 25.0),
     "staircase": BOOL,
     "boundaries_and_scales": SCALES,
     "interpolate_type": one_of("'linear'", "'cosine'"),
@@ -118,6 +119,7 @@ VALUES = {
     "rprop.learning_rate": RATE,
     "scale_by_rprop.learning_rate": RATE,
     "sm3.learning_rate": RATE,
+    "sm3.momentum": BETA,
     "adafactor.decay_rate": numbers(0.5, 0.9),
     "scale_by_factored_rms.decay_rate": numbers(0.5, 0.9),
     "min_dim_size_to_factor": one_of("2", "3", "128"),
