@@ -14,7 +14,7 @@ from tests.cases import FIRST
 from tests.test_optimizers import run, start
 
 # Of a decay rate of 1, RAdam's ρ∞ has no value.
-REFUSED = {(gx.radam, "b2"), (gx.ranger, "b2")}
+REFUSED = [(gx.radam, "b2"), (gx.ranger, "b2")]
 
 
 def decays(case):

@@ -46,7 +46,7 @@ DIFFERENCES = {
         "that of the gradients; Optax's turns to float64 by some schedules, and to float32 by some slots"
     ),
     "results that rounding decides": Difference(
-        "such as a variance of equal numbers: not compared, if Optax too differs when gradients change by 2e-7"
+        "a variance of equal numbers, say: not compared, if a change of gradients by 2e-7 moves Optax too"
     ),
     "the norm of no gradients": Difference("float32; Optax's is float64 under x64: dtypes are not compared"),
 }

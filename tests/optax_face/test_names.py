@@ -21,12 +21,13 @@ CLIENTS = pathlib.Path(__file__).with_name("client_names.tsv")
 # Optax's own: helpers beside optimizers, and what is another thing in gradx.
 THEIRS = {
     "apply_every", "bias_correction", "flatten", "incremental_update", "init_empty_state",
-    "inject_stateful_hyperparams", "lookahead", "matrix_inverse_pth_root", "measure_with_ema", "microbatch",
-    "monitor", "multi_normal", "nnls", "per_example_global_norm_clip", "per_example_layer_norm_clip",
-    "periodic_update", "power_iteration", "rprop", "safe_increment", "safe_int32_increment", "safe_norm",
-    "safe_root_mean_squares", "scale_by_distance_over_gradients", "scale_by_rprop", "scale_gradient",
-    "snapshot",    "unitwise_clip", "unitwise_norm", "update_infinity_moment", "update_moment",
-    "update_moment_per_elem_norm", "value_and_grad_from_state", "with_extra_args_support",
+    "inject_stateful_hyperparams", "lookahead", "matrix_inverse_pth_root", "measure_with_ema",
+    "microbatch", "monitor", "multi_normal", "nnls", "per_example_global_norm_clip",
+    "per_example_layer_norm_clip", "periodic_update", "power_iteration", "rprop", "safe_increment",
+    "safe_int32_increment", "safe_norm", "safe_root_mean_squares", "scale_by_distance_over_gradients",
+    "scale_by_rprop", "scale_gradient", "skip_not_finite", "snapshot", "unitwise_clip", "unitwise_norm",
+    "update_infinity_moment", "update_moment", "update_moment_per_elem_norm",
+    "value_and_grad_from_state", "with_extra_args_support",
 }  # fmt: skip
 DEPRECATED = {"DifferentiallyPrivateAggregateState", "differentially_private_aggregate", "dpsgd"}
 
