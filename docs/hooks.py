@@ -16,6 +16,7 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 # Where the names of a module are public, by the beginning of its own; the others as `gradx.<name>`.
 PUBLIC = {
     "gradx.keras": "gradx.keras",
+    "gradx.optax": "gradx.optax",
     "gradx.torch": "gradx.torch",
     "gradx.flax": "gradx.flax",
     "gradx.plot": "gradx.plot",
@@ -82,7 +83,8 @@ def names(module):
     tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets) == "__all__"]
-    listed = [name for node in lists for name in ast.literal_eval(node) if name in defined]
+    written = [node for node in lists if isinstance(node, ast.List)]  # else it is another library's list
+    listed = [name for node in written for name in ast.literal_eval(node) if name in defined]
     place = next((PUBLIC[start] for start in PUBLIC if module.startswith(start)), "gradx")
     return [f"{place}.{name}" for name in sorted(listed, key=lambda name: name[0].isupper())]
 
