@@ -87,7 +87,7 @@ def as_gradients(u: Any, v: Any, params: Any) -> Any:
 
 
 def is_unstable(example: Example) -> bool:
-    """Whether Optax's own updates are not finite, or differ too if gradients change by a rounding of float32."""
+    """Whether Optax's own updates are not finite, or change if gradients change by a rounding of float32."""
     params, grads = example.arrays()
 
     def updates(seed: int) -> Any:
