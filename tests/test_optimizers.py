@@ -63,7 +63,8 @@ def test_follows_its_paper_in_float32(case, together):
 
 @each_case
 def test_follows_its_paper_in_float64(case, together, x64):
-    follows_its_paper(case, together, jnp.float64, 50, rtol=1e-10, atol=1e-12)
+    rtol = 1e-8 if case.whole_tree else 1e-10  # L-BFGS magnifies roundings, the more the further it goes
+    follows_its_paper(case, together, jnp.float64, 50, rtol=rtol, atol=1e-12)
 
 
 def follows_its_paper(case, together, dtype, steps, **bounds):
@@ -104,7 +105,9 @@ def test_exchanges_states_with_optax(case, together, lenient):
         ]
 
     for mixed, pure in together(both, *start(jnp.float32, 6), row="case"):
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), mixed, pure)
+        for x, y in zip(jax.tree.leaves(mixed), jax.tree.leaves(pure), strict=True):
+            # Of the largest: where a step and its decay cancel, both are rounded.
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * np.max(np.abs(y), initial=0.01))
 
 
 TARGET = {"w": np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3), "b": np.float32([0.5, -0.5])}

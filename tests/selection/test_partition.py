@@ -28,7 +28,7 @@ def run(tx, p=P, steps=3, **extra):
 
 def close(x, y):
     assert jax.tree.structure(x) == jax.tree.structure(y)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), x, y)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), x, y)
 
 
 @pytest.mark.parametrize("labels", [TREE, PREFIX, by_shape], ids=["tree", "prefix", "function"])
