@@ -81,7 +81,7 @@ OTHER = {
     "min_dim_size_to_factor": "2",
     "min_norm": "0.5",
     "min_scale": "0.5",
-    "mode": "'refined'",
+    "mode": "'smooth'",
     "momentum": "0.8",
     "optimism": "0.2",
     "rho": "0.7",
