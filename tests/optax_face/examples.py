@@ -12,7 +12,7 @@ HEAD = """
 from functools import partial
 def matrices(tree): return jax.tree.map(lambda x: x.ndim > 1, tree)
 def labels(tree): return jax.tree.map(lambda x: "a" if x.ndim > 1 else "b", tree)
-def even(step): return step % 2 == 0
+def even(step, **extra): return step % 2 == 0
 def late(step): return step > 0
 def falling(step): return 0.1 / (step + 1)
 def growing(step): return step + 1
