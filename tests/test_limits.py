@@ -116,7 +116,7 @@ def test_no_clip_has_the_state_of_a_clip_and_touches_nothing(make):
 
 
 def test_an_average_of_parameters_that_stays():
-    """It forgets the initial parameters until it begins, and keeps those of that step."""
+    """The average is the present parameters until it begins. Then it stays at the parameters of that step."""
     for kwargs, kept in ((dict(), 1.0), (dict(start=2), 3.0), (dict(debias=False, start=2), 3.0)):
         tx = gx.ema_params(1.0, **kwargs)
         p, state = jnp.ones(1), tx.init(jnp.ones(1))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import optax
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # so that editors complete Optax's own names; `__getattr__` gives these
     from optax import *  # pyright: ignore[reportWildcardImportFromLibrary]
 
 from gradx import adabelief as adabelief

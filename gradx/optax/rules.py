@@ -1,8 +1,10 @@
 """Optimizers and links that have other defaults or conventions in Optax than in gradx."""
 
+import functools
+import inspect
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +41,8 @@ __all__ = [
     "scale_by_stddev",
 ]
 
+P = ParamSpec("P")
+
 
 @factory
 def chain(*args: optax.GradientTransformation) -> GradientTransformation:
@@ -48,70 +52,33 @@ def chain(*args: optax.GradientTransformation) -> GradientTransformation:
     return gx.chain(*args)
 
 
-@factory
-def scale_by_rss(
-    initial_accumulator_value: float = 0.1, eps: ScalarOrSchedule = 1e-7
-) -> GradientTransformation:
-    """`gradx.scale_by_rss` that starts at 0.1, with eps under the root."""
-    return gx.scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=True)
+def with_defaults(
+    ours: Callable[P, GradientTransformation], **defaults: Any
+) -> Callable[P, GradientTransformation]:
+    """A factory of gradx's with other defaults."""
+    signature = inspect.signature(ours)
+    names = list(signature.parameters)
 
+    @functools.wraps(ours)
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        left = {name: value for name, value in defaults.items() if name not in names[: len(args)]}
+        return ours(*args, **(left | kwargs))
 
-@factory
-def adagrad(
-    learning_rate: ScalarOrSchedule, initial_accumulator_value: float = 0.1, eps: ScalarOrSchedule = 1e-7
-) -> GradientTransformation:
-    """`gradx.adagrad` that starts at 0.1, with eps under the root."""
-    return gx.adagrad(learning_rate, initial_accumulator_value, eps, eps_in_sqrt=True)
-
-
-@factory
-def scale_by_rms(
-    decay: ScalarOrSchedule = 0.9,
-    eps: ScalarOrSchedule = 1e-8,
-    initial_scale: float = 0.0,
-    eps_in_sqrt: bool = True,
-    bias_correction: bool = False,
-) -> GradientTransformation:
-    """`gradx.scale_by_rms` with eps under the root."""
-    return gx.scale_by_rms(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
-
-
-@factory
-def scale_by_stddev(
-    decay: ScalarOrSchedule = 0.9,
-    eps: ScalarOrSchedule = 1e-8,
-    initial_scale: float = 0.0,
-    eps_in_sqrt: bool = True,
-    bias_correction: bool = False,
-) -> GradientTransformation:
-    """`gradx.scale_by_stddev` with eps under the root."""
-    return gx.scale_by_stddev(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
-
-
-@factory
-def rmsprop(
-    learning_rate: ScalarOrSchedule,
-    decay: ScalarOrSchedule = 0.9,
-    eps: ScalarOrSchedule = 1e-8,
-    initial_scale: float = 0.0,
-    eps_in_sqrt: bool = True,
-    centered: bool = False,
-    momentum: ScalarOrSchedule | None = None,
-    nesterov: bool = False,
-    bias_correction: bool = False,
-) -> GradientTransformation:
-    """`gradx.rmsprop` with eps under the root."""
-    return gx.rmsprop(
-        learning_rate,
-        decay,
-        eps,
-        initial_scale,
-        eps_in_sqrt=eps_in_sqrt,
-        centered=centered,
-        momentum=momentum,
-        nesterov=nesterov,
-        bias_correction=bias_correction,
+    changed: Any = make
+    changed.__signature__ = signature.replace(
+        parameters=[p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]
     )
+    said = ", ".join(f"{name}={value}" for name, value in defaults.items())
+    changed.__doc__ = f"`gradx.{make.__name__}` with other defaults: {said}."
+    changed.__module__ = __name__  # where pickle finds it
+    return factory(make)
+
+
+adagrad = with_defaults(gx.adagrad, initial_accumulator_value=0.1, eps_in_sqrt=True)
+rmsprop = with_defaults(gx.rmsprop, eps_in_sqrt=True)
+scale_by_rms = with_defaults(gx.scale_by_rms, eps_in_sqrt=True)
+scale_by_rss = with_defaults(gx.scale_by_rss, initial_accumulator_value=0.1, eps_in_sqrt=True)
+scale_by_stddev = with_defaults(gx.scale_by_stddev, eps_in_sqrt=True)
 
 
 @factory

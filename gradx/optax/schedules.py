@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import optax.schedules
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # so that editors complete Optax's own names; `__getattr__` gives these
     from optax.schedules import *  # pyright: ignore[reportWildcardImportFromLibrary]
 
 import gradx as gx
@@ -79,6 +79,7 @@ warmup_constant_schedule = as_optax(with_warmup, optax.warmup_constant_schedule)
 warmup_cosine_decay_schedule = as_optax(gx.warmup_cosine_decay_schedule, optax.warmup_cosine_decay_schedule)
 warmup_exponential_decay_schedule = as_optax(with_warmup_and_decay, optax.warmup_exponential_decay_schedule)
 
+# For `import *`. The list cannot be written out: a newer Optax has more names.
 __all__ = [name for name in dir(optax.schedules) if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
 
 

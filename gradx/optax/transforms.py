@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import optax.transforms
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # so that editors complete Optax's own names; `__getattr__` gives these
     from optax.transforms import *  # pyright: ignore[reportWildcardImportFromLibrary]
 
 from gradx import adaptive_grad_clip as adaptive_grad_clip
@@ -29,6 +29,7 @@ from gradx.optax.rules import add_noise as add_noise
 from gradx.optax.rules import chain as chain
 from gradx.optax.rules import partition as partition
 
+# For `import *`. The list cannot be written out: a newer Optax has more names.
 __all__ = [name for name in dir(optax.transforms) if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
 
 

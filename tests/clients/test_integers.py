@@ -1,7 +1,8 @@
 """Integers, booleans and keys among the parameters, whose gradient is there or not.
 
-Optax raises for most gradients of None and float0, and the face leaves such parameters alone. A gradient of
-floats or integers it adds, and truncates, where its own links do not raise; the face adds those of floats.
+Gradient None or float0: Optax raises in most cases; gradx.optax leaves the parameter as it is. Gradient of
+floats: both add the update and truncate, if the optimizer keeps no slots. Gradient of integers: Optax adds it
+and truncates; gradx.optax raises TypeError.
 """
 
 import jax

@@ -89,10 +89,9 @@ def test_haiku(optax, haiku):
     return losses, (p, average, state)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("netket") is None, reason="`make test-clients` installs NetKet")
 def test_netket():
-    """In a process of its own, as NetKet changes JAX's configuration."""
-    if importlib.util.find_spec("netket") is None:
-        pytest.skip("NetKet is not installed")
+    """In a process of its own, because NetKet changes JAX's configuration when it is imported."""
     done = subprocess.run([sys.executable, "-m", "tests.clients.with_netket"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -31,8 +31,8 @@ def choice_for(path: pathlib.Path) -> Choice:
     words = re.compile(rf"(?<![\w.])((gx|gradx)\.)?({'|'.join(names)})\b")
     whole = [mirror(path)]
     if not whole[0].exists():
-        # The file has no tests of its own: take those of the files that import it, and those of its folder
-        # that name what it defines.
+        # No test file mirrors this one. Take the test files of the modules that import it, and the test files
+        # in the same folder that name its functions.
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         users = re.compile(rf"^from {module} import", re.MULTILINE)
         whole = [mirror(f) for f in sorted((ROOT / "gradx").rglob("*.py")) if users.search(f.read_text())]

@@ -152,7 +152,7 @@ def swapped_at(i: jax.Array, state: Any, other: Any) -> Any:
 
 
 def kept(new: Any, old: Any) -> Any:
-    """A state in the dtypes of another, as Optax's drifts from those of `init`."""
+    """The new state in the dtypes of the old one: an update of Optax's may change the dtypes of its state."""
     real = lambda x, y: x.real if jnp.iscomplexobj(x) and not jnp.iscomplexobj(y) else x
     return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else real(x, y).astype(y.dtype), new, old)
 

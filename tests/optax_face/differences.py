@@ -43,14 +43,14 @@ DIFFERENCES = {
         lambda e: e.dtype == "float64" and "MultiSteps(" in e.tx and "nois" in e.tx,
     ),
     "the dtype of updates under x64": Difference(
-        "that of the gradients; Optax's turns to float64 by some schedules, and to float32 by some slots"
+        "gradx: the gradients' dtype. In Optax some schedules turn it to float64, and some slots to float32"
     ),
     "results that rounding decides": Difference(
         "such as a variance of equal numbers: not compared if Optax differs when gradients change by 2e-7, "
         "or if the same example agrees in float64"
     ),
-    "what is not finite": Difference(
-        "stays finite where it can, as a polynomial_schedule of a power like 0.5 at its end: not compared"
+    "NaN and inf in Optax": Difference(
+        "gradx stays finite where it can: at the end of a polynomial_schedule of power 0.5, say. Not compared"
     ),
     "the norm of no gradients": Difference("float32; Optax's is float64 under x64: dtypes are not compared"),
 }

@@ -66,7 +66,7 @@ class Example(NamedTuple):
 
     @property
     def searches(self) -> bool:
-        """Whether the gradients have to be those of a convex loss, `bowl`."""
+        """Whether an optimizer needs the gradients of a convex loss, for which `bowl` stands."""
         return "lbfgs(" in self.tx or "linesearch(" in self.tx
 
     @property
