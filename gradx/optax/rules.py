@@ -62,7 +62,8 @@ def with_defaults(
     @functools.wraps(ours)
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
         left = {name: value for name, value in defaults.items() if name not in names[: len(args)]}
-        return ours(*args, **(left | kwargs))
+        call: Callable[..., GradientTransformation] = ours
+        return call(*args, **(left | kwargs))
 
     changed: Any = make
     changed.__signature__ = signature.replace(
