@@ -6,7 +6,7 @@ import optax
 
 from gradx.core.foreign import is_inexact, observe_of
 from gradx.core.transformation import GradientTransformation, Step
-from gradx.core.tree import Tree, aligned, flatten, is_missing, movable, path_at, without_float0
+from gradx.core.tree import Tree, aligned, as_gradients, flatten, is_missing, movable, path_at, without_float0
 from gradx.numerics.dtypes import compute_dtype, promoted
 
 __all__ = ["apply_updates"]
@@ -41,7 +41,7 @@ def step_of(name: str, tx: optax.GradientTransformation) -> Step:
     own = tx.step if isinstance(tx, GradientTransformation) else None
 
     def step(updates, state, params, **extra):
-        given = without_float0(updates)
+        given = as_gradients(updates)
         moving = movable(params, given)
         if own is not None:
             new, state = own(given, state, moving, **extra)

@@ -12,7 +12,7 @@ from optax import EmptyState
 from gradx.core.compilation import call
 from gradx.core.factory import Made
 from gradx.core.reports import Blank, Reports, no_reports
-from gradx.core.tree import State, Tree, can_move, flatten, is_float0, is_missing, movable, without_float0
+from gradx.core.tree import State, Tree, as_gradients, can_move, flatten, is_float0, is_missing, movable
 from gradx.numerics.dtypes import DType, promoted
 
 __all__ = ["EmptyState", "GradientTransformation"]
@@ -67,7 +67,7 @@ class GradientTransformation(Made, optax.GradientTransformationExtraArgs):
             return init(movable(params))
 
         def update(updates, state, params=None, **extra):
-            given = without_float0(updates)
+            given = as_gradients(updates)
             out, state, _ = observe(given, state, movable(params, given), **extra)
             return bordered(out, updates, params, exact), state
 

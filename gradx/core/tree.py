@@ -40,7 +40,7 @@ def is_inexact_dtype(dtype: DType) -> bool:
 def movable(params: Tree, updates: Tree = None) -> Tree:
     """Parameters with None for integers, functions and the like, which a whole model may hold.
 
-    One that has a gradient all the same stays, so that masks and labels see it, and rules refuse it.
+    One that has a gradient all the same stays, as floats; a rule that keeps slots refuses it, having none.
     """
     if all(map(can_move, jax.tree.leaves(params))):
         return params
@@ -50,7 +50,7 @@ def movable(params: Tree, updates: Tree = None) -> Tree:
     except (ValueError, TypeError, KeyError):
         us = [None] * len(leaves)  # there are none, or they are of another structure, which `aligned` says
     return treedef.unflatten(
-        [x if can_move(x) or is_array(u) else None for x, u in zip(leaves, us, strict=True)]
+        [as_float(x) if can_move(x) or is_array(u) else None for x, u in zip(leaves, us, strict=True)]
     )
 
 
@@ -59,10 +59,24 @@ def is_array(x: Leaf) -> bool:
 
 
 def without_float0(updates: Tree) -> Tree:
-    """Gradients with None in place of float0."""
+    """Updates with None in place of float0."""
     if not any(map(is_float0, jax.tree.leaves(updates))):
         return updates
     return jax.tree.map(lambda x: None if is_float0(x) else x, updates)
+
+
+def as_gradients(updates: Tree) -> Tree:
+    """Updates as links take them: None in place of float0, and floats in place of integers and booleans."""
+    if all(map(can_move, jax.tree.leaves(updates))):
+        return updates
+    return jax.tree.map(as_float, without_float0(updates))
+
+
+def as_float(x: Leaf) -> Leaf:
+    """Integers and booleans as floats; anything else as it is."""
+    if not hasattr(x, "dtype"):
+        return float(x) if isinstance(x, int) else x
+    return x.astype(float) if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool else x
 
 
 def is_float0(x: Leaf) -> bool:

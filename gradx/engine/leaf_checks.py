@@ -67,6 +67,11 @@ def slot_like(new: Slot, old: Slot, name: str, place: Place | str) -> Slot:
 def check_fit(new: Slot, old: Slot, name: str, place: Place | str) -> None:
     """Raise unless a slot has the shapes of the new one."""
     have, should = ([jnp.shape(x) for x in jax.tree.leaves(slot)] for slot in (old, new))
+    if should and not have:
+        raise ValueError(
+            f"{place}: the state has no {name}, because at init the parameter was missing or not floating "
+            "point: leave its gradient out with None, masked or a filter"
+        )
     if have != should:
         one = lambda shapes: shapes[0] if len(shapes) == 1 else shapes
         raise ValueError(f"{place}: {name} has shape {one(have)}, and should have {one(should)}{HINT}")

@@ -205,8 +205,8 @@ W = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
         ),
         (
             lambda tx: tx.update({**W, "n": jnp.arange(3)}, tx.init({**W, "n": jnp.arange(3)})),
-            TypeError,
-            r"scale_by_adam, at \['n'\]: int32 cannot be optimized, because it is not floating point: ",
+            ValueError,
+            r"scale_by_adam, at \['n'\]: the state has no mu, because at init the parameter was ",
         ),
         (
             lambda tx: tx.update({**W, "b": jnp.ones(())}, tx.init(W), W),

@@ -341,9 +341,13 @@ def test_bad_input(link):
         link.update(z, state, BF16)
     with pytest.raises(TypeError, match=r"needs a \w+State, and was given an EmptyState"):
         link.update(BF16, gx.EmptyState(), BF16)
-    integers = {"i": jnp.ones(2, int)}
-    with pytest.raises(TypeError, match=r"at \['i'\]: int32 cannot be optimized"):
-        link.update(integers, link.init(integers), integers)
+
+
+@each
+def test_the_update_of_an_integer_passes(link):
+    integers = {"i": jnp.array([2, 3])}
+    updates, _ = link.update(integers, link.init(integers), integers)
+    np.testing.assert_array_equal(updates["i"], integers["i"])
 
 
 def test_arguments():
