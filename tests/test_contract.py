@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradx as gx
-from tests.cases import CASES, given, is_typical
+from tests.cases import CASES, FIRST, given, is_typical
 from tests.problems import aval, grads, params
 
 W = "^([wz].*)?$"  # a pattern that matches something in every tree of these tests
@@ -105,6 +105,9 @@ LINKS = [
 ]
 ALL = [case.make() for case in CASES] + LINKS
 each = pytest.mark.parametrize("tx", ALL, ids=repr)
+# Where a row is compiled, one of each optimizer stands for its other rows, which `make test-all` tries too.
+EACH_ONCE = [pytest.param(c.make(), marks=[] if c in FIRST else pytest.mark.slow) for c in CASES] + LINKS
+each_once = pytest.mark.parametrize("tx", EACH_ONCE, ids=repr)
 # Outside of jit each row takes programs of its own, so all but typical optimizers are for `make test-all`.
 FEWER = [pytest.param(c.make(), marks=[] if is_typical(c) else pytest.mark.slow) for c in CASES] + LINKS
 each_outside_jit = pytest.mark.parametrize("tx", FEWER, ids=repr)
@@ -116,10 +119,11 @@ each_of_ours = pytest.mark.parametrize("tx", ALL[:-1], ids=repr)
 @pytest.mark.parametrize(
     ("param_dtype", "grad_dtype"),
     [
-        ("float32", "float32"),
+        # The first is what a scan needs, and each row is scanned; float16 goes the way of bfloat16.
+        pytest.param("float32", "float32", marks=pytest.mark.slow),
+        pytest.param("float16", "float32", marks=pytest.mark.slow),
         ("float32", "bfloat16"),
         ("bfloat16", "bfloat16"),
-        ("float16", "float32"),
         ("float64", "float32"),
     ],
 )
@@ -178,7 +182,7 @@ def three_grads():
     return jax.tree.map(lambda *x: jnp.stack(x), *(grads(i, params()) for i in range(3)))
 
 
-@each
+@each_once
 def test_a_scan_is_a_loop(tx, together, lenient):
     both = lambda tx, p, gs: (steps(tx, p, gs, jax.lax.scan), steps(tx, p, gs, unrolled))
     close(*together(both, params(), three_grads()))
@@ -190,7 +194,7 @@ def test_jit_changes_nothing(tx, together, lenient):
     close(compiled, steps(tx, params(), three_grads(), unrolled))
 
 
-@each
+@each_once
 def test_vmaps(tx, together, lenient):
     """Two models side by side are two models."""
 
@@ -212,7 +216,7 @@ def test_every_leaf_of_a_fresh_state_is_its_own_buffer(tx, lenient):
 
 
 # On more devices: tests/distributed/test_sharding.py.
-@each
+@each_once
 def test_keeps_shardings_and_values_on_two_devices(tx, together, lenient):
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     p = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(4)}
@@ -235,7 +239,7 @@ def test_keeps_shardings_and_values_on_two_devices(tx, together, lenient):
         assert x.shape not in shapes or x.sharding.is_equivalent_to(sharding, x.ndim)
 
 
-@each
+@each_once
 def test_missing_leaves_pass_through(tx, together, lenient):
     """None and MaskedNode are left alone, and change nothing for the others."""
 

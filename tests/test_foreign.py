@@ -189,7 +189,7 @@ WITHIN = {
     "store": lambda tx: gx.store(tx, gx.Rounded(), min_size=99, seed=0),
     "loss scale": lambda tx: gx.dynamic_loss_scale(tx, 1.0),
 }
-TYPICAL = {"jit", "apply_if_finite", "MultiSteps"}
+TYPICAL = {"jit", "MultiSteps"}
 F32 = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "b": jnp.ones(4)}
 
 

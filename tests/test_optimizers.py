@@ -83,6 +83,7 @@ def test_agrees_with_optax(case, together, x64, lenient):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-12), ours, theirs)
 
 
+@pytest.mark.slow  # tests/optax_face/test_states.py exchanges them with all arguments
 @each_with_optax
 def test_exchanges_states_with_optax(case, together, lenient):
     """A run may be handed from Optax to gradx and back at any step."""
