@@ -138,7 +138,7 @@ def test_the_state_keeps_its_type(tx, param_dtype, grad_dtype):
         assert aval(new) == aval(jax.eval_shape(lambda: p))
 
 
-@each
+@each_once
 def test_double_precision_elsewhere_changes_no_type(tx, lenient):
     """Where float64 is enabled, float32 parameters have the same types of updates and state."""
     types = lambda p, g: jax.eval_shape(lambda p, g: (s := tx.init(p), tx.update(g, s, p)), p, g)

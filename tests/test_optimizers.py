@@ -119,7 +119,9 @@ def loss(p):
     return sum(jnp.sum(SCALE[k] * (p[k] - TARGET[k]) ** 2) for k in p)
 
 
-@each_case
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[] if c in FIRST else pytest.mark.slow) for c in CASES], ids=str
+)
 def test_minimises_a_quadratic(case, together):
     """In 300 steps, with a cosine decay, to a hundredth of the loss (a tenth with weight decay)."""
 
